@@ -1,0 +1,91 @@
+"""The minimiser of a smooth convex function in float64 on the host: damped Newton, with a dense Hessian or by CG."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+DENSE_LIMIT = 3000  #: largest d for which a dense Hessian is factorised
+MOST_STEPS = 200
+
+Vector = np.ndarray
+
+
+class Optimum(NamedTuple):
+    """x (d,) float64, its value and gradient norm; `converged` says whether the norm met the tolerance."""
+
+    x: Vector
+    value: float
+    grad_norm: float
+    converged: bool
+
+
+def minimise(
+    value: Callable[[Vector], float],
+    grad: Callable[[Vector], Vector],
+    hess: Callable[[Vector], np.ndarray],
+    hvp: Callable[[Vector, Vector], Vector],
+    x0: Vector,
+    tolerance: float = 1e-14,
+) -> Optimum:
+    """Minimise to |grad| <= tolerance * (1 + |grad(x0)|).
+
+    Args:
+        value, grad, hess: x (d,) -> (), (d,), (d, d), NumPy float64. hess serves up to d = 3000.
+        hvp: (x, v) -> (d,), the Hessian at x times v; serves conjugate gradients above that.
+        x0: (d,) start.
+
+    Example:
+        >>> minimise(lambda x: x @ x / 2, lambda x: x, lambda x: np.eye(2), lambda x, v: v, np.ones(2)).x
+        array([0., 0.])
+    """
+
+    def direction(x: Vector, g: Vector) -> Vector:
+        if x.size <= DENSE_LIMIT:
+            return np.linalg.lstsq(hess(x), -g, rcond=1e-14)[0]
+        return _conjugate_gradients(lambda v: hvp(x, v), -g)
+
+    goal = tolerance * (1 + float(np.linalg.norm(grad(x0))))
+    x = _newton(value, grad, direction, x0, goal)
+    norm = float(np.linalg.norm(grad(x)))
+    return Optimum(x, float(value(x)), norm, bool(norm <= goal))
+
+
+def _newton(
+    value: Callable[[Vector], float],
+    grad: Callable[[Vector], Vector],
+    direction: Callable[[Vector, Vector], Vector],
+    x: Vector,
+    goal: float,
+) -> Vector:
+    """Newton steps, halved while the value does not fall; ends at the goal or where rounding stops the gradient."""
+    g = grad(x)
+    for _ in range(MOST_STEPS):
+        norm = np.linalg.norm(g)
+        if not norm > goal:
+            break
+        step = direction(x, g)
+        x_next = x + _damping(value, x, step, float(g @ step)) * step
+        g_next = grad(x_next)
+        if np.linalg.norm(g_next) >= norm and np.linalg.norm(step) <= 1e-6 * (1 + np.linalg.norm(x)):
+            break
+        x, g = x_next, g_next
+    return x
+
+
+def _damping(value: Callable[[Vector], float], x: Vector, step: Vector, slope: float) -> float:
+    """The first of 1, 1/2, 1/4, ... that decreases the value enough (Armijo), rounding of the value allowed for."""
+    here, damping = value(x), 1.0
+    rounding = 1e-14 * (1 + abs(here))
+    while value(x + damping * step) > here + 1e-4 * damping * slope + rounding and damping > 1e-10:
+        damping /= 2
+    return damping
+
+
+def _conjugate_gradients(times: Callable[[Vector], Vector], b: Vector) -> Vector:
+    from scipy.sparse.linalg import LinearOperator, cg
+
+    operator = LinearOperator((b.size, b.size), matvec=times, dtype=np.float64)
+    return np.asarray(cg(operator, b, rtol=1e-8, maxiter=1000)[0])

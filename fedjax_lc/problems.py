@@ -1,0 +1,517 @@
+"""What is minimised: F(x) = (1/n) sum_i f_i(x), one pytree with all clients' data stacked.
+
+Ragged clients are padded to the longest one and masked by row weights of zero, so a client's loss is always
+`f_i(x) = sum_s r_is loss(<a_is, x>, b_is) + (l2/2) |x|^2` with r_is = 1/m_i on its own rows. Client weights w_i (say
+m_i / N) multiply r_is by n w_i, so that the plain mean over clients is the weighted objective and no method needs to
+know.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fedjax_lc import pytree
+from fedjax_lc.errors import InputError
+from fedjax_lc.losses import Logistic, Softmax, Squared
+from fedjax_lc.optimum import Optimum, minimise
+from fedjax_lc.typing import ClientVecs, Key, Scalar, Vec
+
+Clients = Sequence[tuple[Any, Any]]
+X64_LINE = 'jax.config.update("jax_enable_x64", True)'
+
+
+class Problem:
+    """Base of all problems. Subclasses give `values`, `grads`, `stochastic_grads`, and `hvps` if it has a shorter form.
+
+    Leaves common to all (in the problem's dtype): `smooth` (n,) the constants L_i, `smooth_mean` () the constant of F,
+    `strong` () mu, of F's l2 part, `x0` (d,) the start. Inside jit all of them are traced; `x_star` and `f_star` are
+    host float64 there and everywhere else.
+    """
+
+    smooth: jax.Array
+    smooth_mean: jax.Array
+    strong: jax.Array
+    x0: Vec
+    given_f_star: float | None
+    attached: Vec | None
+    per_client: ClassVar[tuple[str, ...]] = ("smooth",)  #: leaves whose first axis is the clients
+
+    @property
+    def n(self) -> int:
+        """Number of clients."""
+        return self.smooth.shape[0]
+
+    @property
+    def dim(self) -> int:
+        """Number of coordinates d."""
+        return self.x0.shape[0]
+
+    @property
+    def dtype(self) -> Any:
+        return self.x0.dtype
+
+    def value(self, x: Vec) -> Scalar:
+        """F(x), ()."""
+        return jnp.mean(self.values(x))
+
+    def values(self, x: Vec | ClientVecs) -> jax.Array:
+        """(n,) f_i(x), or f_i(x_i) for x (n, d)."""
+        raise NotImplementedError
+
+    def grads(self, x: Vec | ClientVecs) -> ClientVecs:
+        """(n, d) row i the gradient of f_i, at x (d,) or at its own row of x (n, d)."""
+        raise NotImplementedError
+
+    def stochastic_grads(self, key: Key, x: Vec | ClientVecs, batch: int) -> ClientVecs:
+        """(n, d) unbiased gradients from `batch` rows per client, uniform with replacement over its real rows."""
+        raise NotImplementedError
+
+    def hvps(self, x: Vec | ClientVecs, v: Vec | ClientVecs) -> ClientVecs:
+        """(n, d) Hessian of f_i times v."""
+        return jax.jvp(self.grads, (x,), (v,))[1]
+
+    def cohort(self, clients: jax.Array) -> Any:
+        """The functions f_i of these clients alone, (c,) indices; `smooth_mean` and `strong` stay those of F.
+
+        Only their data are gathered, so `problem.cohort(clients).grads(x)` costs c clients, not n.
+        """
+        gathered = {name: getattr(self, name)[clients] for name in self.per_client}
+        return dataclasses.replace(self, **gathered, attached=None, given_f_star=None)  # type: ignore[type-var]
+
+    def hessian(self, x: Any) -> np.ndarray:
+        """(d, d) Hessian of F at x (d,), NumPy float64, on the host."""
+        with jax.enable_x64(True):
+            return np.asarray(_hessian(pytree.cast(self, jnp.float64), jnp.asarray(x, jnp.float64)))
+
+    @property
+    def x_star(self) -> Any:
+        """(d,) minimiser of F, NumPy float64; NaN where no optimum is known. Inside jit, the copy `solved` attached."""
+        if pytree.is_traced(self.x0):
+            if self.attached is None:
+                raise InputError("x_star inside jit needs problem.solved(): pass that in place of problem")
+            return self.attached
+        return self._optimum.x
+
+    @property
+    def f_star(self) -> float:
+        """min F, a host float64; the value given as `f_star=` if one was, NaN where no optimum is known."""
+        return self.given_f_star if self.given_f_star is not None else self._optimum.value
+
+    def solved(self) -> Any:
+        """The same problem with a device copy of x_star, so that compiled code may measure distances to it."""
+        return self.replace(attached=jnp.asarray(self._optimum.x, self.dtype))
+
+    def replace(self, **changes: Any) -> Any:
+        """A copy with fields changed that leave F alone, such as x0; the optimum is not computed again."""
+        changed = dataclasses.replace(self, **changes)  # type: ignore[type-var]
+        if "_optimum" in self.__dict__:
+            changed.__dict__["_optimum"] = self._optimum
+        return changed
+
+    @functools.cached_property
+    def _optimum(self) -> Optimum:
+        with jax.enable_x64(True):
+            exact = pytree.cast(self, jnp.float64)
+            found = minimise(
+                lambda x: float(_value(exact, x)),
+                lambda x: np.asarray(_gradient(exact, x)),
+                lambda x: np.asarray(_hessian(exact, x)),
+                lambda x, v: np.asarray(_hessian_product(exact, x, v)),
+                np.asarray(self.x0, np.float64),
+            )
+        return found if found.converged else Optimum(np.full(self.dim, np.nan), np.nan, found.grad_norm, False)
+
+    @property
+    def kappa(self) -> float:
+        """Nominal condition number of LoCoDL's split problem: (max L_i - mu/2) / (mu/2), mu = strong."""
+        half = float(self.strong) / 2
+        return (float(np.max(np.asarray(self.smooth, np.float64))) - half) / half
+
+    @functools.cached_property
+    def kappa_eff(self) -> float:
+        """Condition number that gradient descent feels near the solution: smooth_mean / lambda_min(Hess F(x_star))."""
+        if not np.all(np.isfinite(self.x_star)):
+            return float("nan")
+        return float(self.smooth_mean) / float(np.linalg.eigvalsh(self.hessian(self.x_star))[0])
+
+
+@pytree.dataclass
+class LinearModel(Problem):
+    """Losses of one linear prediction per row: logistic regression and least squares.
+
+    features (n, m, d), targets (n, m), rows (n, m) the row weights r_is, sizes (n,) the real rows of each client.
+    """
+
+    features: jax.Array
+    targets: jax.Array
+    rows: jax.Array
+    sizes: jax.Array
+    strong: jax.Array
+    smooth: jax.Array
+    smooth_mean: jax.Array
+    x0: Vec
+    attached: Vec | None = None
+    loss: Any = pytree.static(default=Logistic)
+    given_f_star: float | None = pytree.static(default=None)
+    per_client: ClassVar[tuple[str, ...]] = ("features", "targets", "rows", "sizes", "smooth")
+
+    def _predict(self, x: Vec | ClientVecs) -> jax.Array:
+        if x.ndim == 1:
+            return self.features @ x
+        return jnp.einsum("nmd,nd->nm", self.features, x)
+
+    def values(self, x: Vec | ClientVecs) -> jax.Array:
+        losses = jnp.sum(self.rows * self.loss.value(self._predict(x), self.targets), axis=-1)
+        return losses + self.strong / 2 * jnp.sum(x**2, axis=-1)
+
+    def grads(self, x: Vec | ClientVecs) -> ClientVecs:
+        slopes = self.rows * self.loss.slope(self._predict(x), self.targets)
+        return jnp.einsum("nmd,nm->nd", self.features, slopes) + self.strong * jnp.atleast_2d(x)
+
+    def stochastic_grads(self, key: Key, x: Vec | ClientVecs, batch: int) -> ClientVecs:
+        picks = _uniform_rows(key, self.sizes, batch)
+        A = jnp.take_along_axis(self.features, picks[..., None], axis=1)
+        z = A @ x if x.ndim == 1 else jnp.einsum("nbd,nd->nb", A, x)
+        slopes = self.loss.slope(z, jnp.take_along_axis(self.targets, picks, axis=1))
+        scale = self.rows[:, :1] * self.sizes[:, None].astype(self.dtype) / batch
+        return jnp.einsum("nbd,nb->nd", A, scale * slopes) + self.strong * jnp.atleast_2d(x)
+
+    def hvps(self, x: Vec | ClientVecs, v: Vec | ClientVecs) -> ClientVecs:
+        bends = self.rows * self.loss.bend(self._predict(x), self.targets)
+        return jnp.einsum("nmd,nm->nd", self.features, bends * self._predict(v)) + self.strong * jnp.atleast_2d(v)
+
+
+@pytree.dataclass
+class SoftmaxModel(Problem):
+    """Multinomial regression: x is the matrix W (p, C) raveled row by row, z = a W.
+
+    features (n, m, p), targets (n, m) whole numbers 0..C-1, rows (n, m), sizes (n,).
+    """
+
+    features: jax.Array
+    targets: jax.Array
+    rows: jax.Array
+    sizes: jax.Array
+    strong: jax.Array
+    smooth: jax.Array
+    smooth_mean: jax.Array
+    x0: Vec
+    attached: Vec | None = None
+    classes: int = pytree.static(default=2)
+    given_f_star: float | None = pytree.static(default=None)
+    loss: ClassVar[Any] = Softmax
+    per_client: ClassVar[tuple[str, ...]] = ("features", "targets", "rows", "sizes", "smooth")
+
+    def _matrix(self, x: Vec | ClientVecs) -> jax.Array:
+        return x.reshape(*x.shape[:-1], self.features.shape[-1], self.classes)
+
+    def _predict(self, x: Vec | ClientVecs) -> jax.Array:
+        if x.ndim == 1:
+            return self.features @ self._matrix(x)
+        return jnp.einsum("nmp,npc->nmc", self.features, self._matrix(x))
+
+    def values(self, x: Vec | ClientVecs) -> jax.Array:
+        losses = jnp.sum(self.rows * Softmax.value(self._predict(x), self.targets), axis=-1)
+        return losses + self.strong / 2 * jnp.sum(x**2, axis=-1)
+
+    def grads(self, x: Vec | ClientVecs) -> ClientVecs:
+        slopes = self.rows[..., None] * Softmax.slope(self._predict(x), self.targets)
+        blocks = jnp.einsum("nmp,nmc->npc", self.features, slopes)
+        return blocks.reshape(self.n, self.dim) + self.strong * jnp.atleast_2d(x)
+
+    def stochastic_grads(self, key: Key, x: Vec | ClientVecs, batch: int) -> ClientVecs:
+        picks = _uniform_rows(key, self.sizes, batch)
+        A = jnp.take_along_axis(self.features, picks[..., None], axis=1)
+        W = self._matrix(x)
+        z = A @ W if x.ndim == 1 else jnp.einsum("nbp,npc->nbc", A, W)
+        slopes = Softmax.slope(z, jnp.take_along_axis(self.targets, picks, axis=1))
+        scale = self.rows[:, :1] * self.sizes[:, None].astype(self.dtype) / batch
+        blocks = jnp.einsum("nbp,nbc->npc", A, scale[..., None] * slopes)
+        return blocks.reshape(self.n, self.dim) + self.strong * jnp.atleast_2d(x)
+
+
+@pytree.dataclass
+class Quadratic(Problem):
+    """f_i(x) = x^T Q_i x / 2 - <b_i, x>, with Q (n, d, d) symmetric and b (n, d)."""
+
+    Q: jax.Array
+    b: jax.Array
+    strong: jax.Array
+    smooth: jax.Array
+    smooth_mean: jax.Array
+    x0: Vec
+    attached: Vec | None = None
+    given_f_star: float | None = pytree.static(default=None)
+    per_client: ClassVar[tuple[str, ...]] = ("Q", "b", "smooth")
+
+    def values(self, x: Vec | ClientVecs) -> jax.Array:
+        return jnp.sum((self._times(x) / 2 - self.b) * jnp.atleast_2d(x), axis=-1)
+
+    def _times(self, x: Vec | ClientVecs) -> ClientVecs:
+        return self.Q @ x if x.ndim == 1 else jnp.einsum("nde,ne->nd", self.Q, x)
+
+    def grads(self, x: Vec | ClientVecs) -> ClientVecs:
+        return self._times(x) - self.b
+
+    def stochastic_grads(self, key: Key, x: Vec | ClientVecs, batch: int) -> ClientVecs:
+        """The full gradients: a quadratic has no rows to draw."""
+        return self.grads(x)
+
+    def hvps(self, x: Vec | ClientVecs, v: Vec | ClientVecs) -> ClientVecs:
+        return self._times(v)
+
+
+def logistic_regression(
+    clients: Clients,
+    l2: float | None = None,
+    *,
+    kappa: float | None = None,
+    weights: Any = None,
+    norm: str = "spectral",
+    f_star: float | None = None,
+    dtype: Any = None,
+) -> LinearModel:
+    """f_i(x) = (1/m_i) sum_s log(1 + exp(-b_s <a_s, x>)) + (l2/2) |x|^2.
+
+    Args:
+        clients: list of (features (m_i, d), labels +-1 (m_i,)); sizes may differ.
+        l2: the strong convexity mu of every f_i; or give `kappa` instead.
+        kappa: sets l2 = 2 L_logistic / (kappa - 1), so that LoCoDL's split problem has this condition number.
+        weights: None (every client counts the same), "size" (m_i / N), or (n,) numbers; they are normalised to sum 1.
+        norm: how the smoothness constants measure A_i^T A_i: "spectral" (exact) or "frobenius" (an upper bound that
+            some papers use).
+        f_star: overrides the computed optimal value.
+        dtype: "float32" or "float64"; JAX's default float if None.
+
+    Raises:
+        InputError: shapes, labels or numbers that do not fit, in one line.
+
+    Example:
+        >>> clients = [(np.eye(3), np.array([1.0, -1.0, 1.0])), (np.ones((2, 3)), np.array([1.0, -1.0]))]
+        >>> problem = logistic_regression(clients, l2=0.1)
+        >>> problem.n, problem.dim
+        (2, 3)
+    """
+    for i, (_, labels) in enumerate(clients):
+        if not np.all(np.isin(np.asarray(labels), (-1, 1))):
+            raise InputError(f"client {i} has labels other than -1 and +1: map them with fl.data.load or by hand")
+    return _linear(Logistic, clients, l2, kappa, weights, norm, f_star, dtype)
+
+
+def least_squares(
+    clients: Clients,
+    l2: float | None = None,
+    *,
+    kappa: float | None = None,
+    weights: Any = None,
+    norm: str = "spectral",
+    f_star: float | None = None,
+    dtype: Any = None,
+) -> LinearModel:
+    """f_i(x) = (1/(2 m_i)) sum_s (<a_s, x> - b_s)^2 + (l2/2) |x|^2; arguments as in `logistic_regression`."""
+    return _linear(Squared, clients, l2, kappa, weights, norm, f_star, dtype)
+
+
+def softmax_regression(
+    clients: Clients,
+    l2: float | None = None,
+    *,
+    kappa: float | None = None,
+    classes: int | None = None,
+    weights: Any = None,
+    norm: str = "spectral",
+    f_star: float | None = None,
+    dtype: Any = None,
+) -> SoftmaxModel:
+    """f_i(W) = (1/m_i) sum_s [log sum_c exp(a_s W_c) - a_s W_{b_s}] + (l2/2) |W|^2.
+
+    Targets are whole numbers 0..C-1; `classes` is C, or the largest target plus one over all clients if None. The
+    vector x is W (p, C) raveled row by row, d = p C. Other arguments as in `logistic_regression`.
+    """
+    A, b, rows, sizes = _stack(clients, weights)
+    whole = b.astype(np.int32)
+    if np.any(whole != b) or np.any(whole < 0):
+        raise InputError("softmax targets must be whole numbers 0..C-1: map classes with fl.data.load or by hand")
+    C = classes if classes is not None else int(whole.max()) + 1
+    if whole.max() >= C:
+        raise InputError(f"a target is {whole.max()} but classes={C}: targets must lie in 0..classes-1")
+    constants = _constants(A, rows, Softmax.curvature, l2, kappa, norm)
+    kind = _dtype(dtype)
+    return SoftmaxModel(
+        jnp.asarray(A, kind),
+        jnp.asarray(whole),
+        jnp.asarray(rows, kind),
+        jnp.asarray(sizes),
+        **_arrays(constants, kind),
+        x0=jnp.zeros(A.shape[-1] * C, kind),
+        classes=C,
+        given_f_star=f_star,
+    )
+
+
+def quadratic(Q: Any, b: Any, *, f_star: float | None = None, dtype: Any = None) -> Quadratic:
+    """f_i(x) = x^T Q_i x / 2 - <b_i, x>.
+
+    Args:
+        Q: (n, d, d) symmetric; or (n, d), the diagonals. b: (n, d).
+        strong is the smallest eigenvalue over all Q_i, smooth the largest of each.
+
+    Example:
+        >>> float(quadratic(np.ones((2, 3)), np.zeros((2, 3))).smooth_mean)
+        1.0
+    """
+    Q, b = np.asarray(Q, np.float64), np.asarray(b, np.float64)
+    if Q.ndim == 2:
+        Q = np.stack([np.diag(diagonal) for diagonal in Q])
+    if Q.ndim != 3 or b.shape != Q.shape[:2] or Q.shape[1] != Q.shape[2]:
+        raise InputError(f"quadratic needs Q (n, d, d) and b (n, d), got {Q.shape} and {b.shape}")
+    if not (np.all(np.isfinite(Q)) and np.all(np.isfinite(b))):
+        raise InputError("quadratic has entries that are not finite: clean Q and b first")
+    if not np.allclose(Q, Q.transpose(0, 2, 1), rtol=1e-12, atol=1e-12 * np.abs(Q).max()):
+        raise InputError("quadratic needs symmetric Q_i: pass (Q + Q.transpose(0, 2, 1)) / 2")
+    eigenvalues = np.linalg.eigvalsh(Q)
+    mean_smooth = np.linalg.eigvalsh(Q.mean(0))[-1]
+    constants = {"strong": max(eigenvalues.min(), 0.0), "smooth": eigenvalues[:, -1], "smooth_mean": mean_smooth}
+    kind = _dtype(dtype)
+    return Quadratic(
+        jnp.asarray(Q, kind),
+        jnp.asarray(b, kind),
+        **_arrays(constants, kind),
+        x0=jnp.zeros(Q.shape[1], kind),
+        given_f_star=f_star,
+    )
+
+
+def _linear(
+    loss: Any, clients: Clients, l2: float | None, kappa: float | None, weights: Any, norm: str, f_star: Any, dtype: Any
+) -> LinearModel:
+    A, b, rows, sizes = _stack(clients, weights)
+    constants = _constants(A, rows, loss.curvature, l2, kappa, norm)
+    kind = _dtype(dtype)
+    return LinearModel(
+        jnp.asarray(A, kind),
+        jnp.asarray(b, kind),
+        jnp.asarray(rows, kind),
+        jnp.asarray(sizes),
+        **_arrays(constants, kind),
+        x0=jnp.zeros(A.shape[-1], kind),
+        loss=loss,
+        given_f_star=f_star,
+    )
+
+
+def _dtype(dtype: Any) -> Any:
+    kind = np.dtype(dtype) if dtype is not None else np.dtype(jnp.zeros(()).dtype)
+    if kind == np.float64 and not jax.config.jax_enable_x64:  # type: ignore[attr-defined]
+        raise InputError(f"dtype float64 needs JAX's 64-bit mode: put {X64_LINE} before the first array is made")
+    if kind not in (np.float32, np.float64):
+        raise InputError(f"dtype must be float32 or float64, got {kind}")
+    return kind
+
+
+def _stack(clients: Clients, weights: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Padded features (n, m, d), targets (n, m), row weights (n, m) and sizes (n,), NumPy float64."""
+    if not len(clients):
+        raise InputError("a problem needs at least one client, got an empty list")
+    parts = [(np.asarray(A, np.float64), np.asarray(b, np.float64)) for A, b in clients]
+    for i, (A, b) in enumerate(parts):
+        _check_client(i, A, b, parts[0][0].shape[-1])
+    sizes = np.array([len(b) for _, b in parts], np.int32)
+    n, m, d = len(parts), int(sizes.max()), parts[0][0].shape[1]
+    features, targets, rows = np.zeros((n, m, d)), np.zeros((n, m)), np.zeros((n, m))
+    for i, ((A, b), share) in enumerate(zip(parts, _shares(weights, sizes), strict=True)):
+        features[i, : len(b)], targets[i, : len(b)] = A, b
+        rows[i, : len(b)] = n * share / len(b)
+    return features, targets, rows, sizes
+
+
+def _check_client(i: int, A: np.ndarray, b: np.ndarray, d: int) -> None:
+    if A.ndim != 2 or b.shape != A.shape[:1] or A.shape[1] != d:
+        raise InputError(f"client {i} must be (features (m, {d}), targets (m,)), got shapes {A.shape} and {b.shape}")
+    if not len(b):
+        raise InputError(f"client {i} has no rows: drop it, or use fewer clients")
+    if not (np.all(np.isfinite(A)) and np.all(np.isfinite(b))):
+        raise InputError(f"client {i} has features or targets that are not finite: drop or impute those rows first")
+
+
+def _shares(weights: Any, sizes: np.ndarray) -> np.ndarray:
+    """(n,) client weights that sum to one."""
+    if weights is None:
+        return np.full(len(sizes), 1 / len(sizes))
+    raw = sizes.astype(np.float64) if isinstance(weights, str) and weights == "size" else weights
+    if isinstance(raw, str):
+        raise InputError(f'weights must be None, "size" or one number per client, got {weights!r}')
+    raw = np.asarray(raw, np.float64)
+    if raw.shape != sizes.shape or not np.all(np.isfinite(raw)) or np.any(raw <= 0):
+        raise InputError(f"weights must be {len(sizes)} positive numbers, one per client, got shape {raw.shape}")
+    return raw / raw.sum()
+
+
+def _constants(
+    A: np.ndarray, rows: np.ndarray, curvature: float, l2: float | None, kappa: float | None, norm: str
+) -> dict[str, Any]:
+    """strong, smooth (n,), smooth_mean of a linear model whose loss bends by at most `curvature`."""
+    if norm not in ("spectral", "frobenius"):
+        raise InputError(f"norm must be 'spectral' or 'frobenius', got {norm!r}")
+    size: Callable[[np.ndarray], float] = _spectral if norm == "spectral" else lambda B: float(np.sum(B**2))
+    scaled = A * np.sqrt(rows)[..., None]
+    data = curvature * np.array([size(block) for block in scaled])
+    data_mean = curvature * size(scaled.reshape(-1, A.shape[-1])) / len(A)
+    strong = _l2(l2, kappa, float(data.max()))
+    return {"strong": strong, "smooth": data + strong, "smooth_mean": data_mean + strong}
+
+
+def _arrays(constants: dict[str, Any], dtype: Any) -> dict[str, Any]:
+    return {name: jnp.asarray(value, dtype) for name, value in constants.items()}
+
+
+def _l2(l2: float | None, kappa: float | None, data_smooth: float) -> float:
+    if (l2 is None) == (kappa is None):
+        raise InputError("give one of l2 and kappa: l2=0.01 sets mu itself, kappa=1e4 the condition number")
+    if kappa is not None:
+        if not kappa > 1:
+            raise InputError(f"kappa must be greater than 1, got {kappa:g}")
+        return 2 * data_smooth / (kappa - 1)
+    if l2 is None or not (np.isfinite(l2) and l2 >= 0):
+        raise InputError(f"l2 must be a number >= 0, got {l2}")
+    return float(l2)
+
+
+def _spectral(B: np.ndarray) -> float:
+    """Largest eigenvalue of B^T B, by the smaller of the two Gram matrices."""
+    gram = B.T @ B if B.shape[0] >= B.shape[1] else B @ B.T
+    return float(np.linalg.eigvalsh(gram)[-1])
+
+
+@jax.jit
+def _value(problem: Problem, x: Vec) -> Scalar:
+    return problem.value(x)
+
+
+@jax.jit
+def _gradient(problem: Problem, x: Vec) -> Vec:
+    return jnp.mean(problem.grads(x), axis=0)
+
+
+@jax.jit
+def _hessian_product(problem: Problem, x: Vec, v: Vec) -> Vec:
+    return jnp.mean(problem.hvps(x, v), axis=0)
+
+
+@jax.jit
+def _hessian(problem: Problem, x: Vec) -> jax.Array:
+    """(d, d), a few rows at a time so that no more than a few copies of the predictions live at once."""
+    return jax.lax.map(lambda v: _hessian_product(problem, x, v), jnp.eye(problem.dim, dtype=x.dtype), batch_size=32)
+
+
+def _uniform_rows(key: Key, sizes: jax.Array, batch: int) -> jax.Array:
+    """(n, batch) row numbers, uniform with replacement over each client's own rows; clients by index."""
+    keys = jax.random.split(key, sizes.shape[0])
+    return jax.vmap(lambda k, m: jax.random.randint(k, (batch,), 0, m))(keys, sizes)

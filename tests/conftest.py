@@ -1,0 +1,32 @@
+"""Strict settings for every test: 64-bit mode on, silent rank promotion is an error, few threads."""
+
+import os
+
+os.environ.setdefault("MPLBACKEND", "agg")
+
+import jax
+import numpy as np
+import pytest
+
+import fedjax_lc as fl
+
+jax.config.update("jax_enable_x64", True)
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+def make_clients(sizes=(3, 6, 4, 5), dim=5, seed=0, labels=(-1.0, 1.0)):
+    """Ragged heterogeneous clients: list of (features (m_i, dim), labels (m_i,))."""
+    rng = np.random.default_rng(seed)
+    shifts = rng.normal(size=(len(sizes), dim)) / 2
+    return [(rng.normal(size=(m, dim)) + shifts[i], rng.choice(labels, size=m)) for i, m in enumerate(sizes)]
+
+
+@pytest.fixture(scope="session")
+def clients():
+    return make_clients()
+
+
+@pytest.fixture(scope="session")
+def problem(clients):
+    """The one tiny shape that the contract suites share: 4 ragged clients, d = 5, float64, kappa about 30."""
+    return fl.problems.logistic_regression(clients, kappa=30)
