@@ -1,0 +1,29 @@
+"""Data: sets by name, own files, synthetic generators, and partitions over clients (NumPy only, no JAX).
+
+data = load("breast_cancer", scale="standard")
+indices = partition(data, 10, "dirichlet:0.5", seed=0)
+print(PartitionReport.of(data, indices))
+pairs = clients(data, indices)      # [(features (m_i, d), targets (m_i,)), ...]
+"""
+
+from fedjax_lc.data import partitions, synthetic
+from fedjax_lc.data.dataset import Dataset, from_arrays, scaled, scalings
+from fedjax_lc.data.loading import load, names
+from fedjax_lc.data.partitions import Partitioner, clients, parse, partition
+from fedjax_lc.data.report import PartitionReport
+
+__all__ = [
+    "Dataset",
+    "PartitionReport",
+    "Partitioner",
+    "clients",
+    "from_arrays",
+    "load",
+    "names",
+    "parse",
+    "partition",
+    "partitions",
+    "scaled",
+    "scalings",
+    "synthetic",
+]

@@ -1,0 +1,137 @@
+"""Reading LIBSVM (svmlight) text: one row a line, `label index:value index:value ...`, indices from 1."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedjax_lc.data.files import Table, read_bytes
+from fedjax_lc.errors import InputError
+
+
+def read(path: Path, n_features: int | None = None) -> Table:
+    """The dense table of a LIBSVM file (plain, .bz2, .gz or .xz): features (N, d) float64, targets (N,) float64.
+
+    n_features: the number of columns d; None takes the largest index in the file. Rows without entries are kept,
+    text after `#` and blank lines are skipped. Raises InputError with the line number for a label, index or value
+    that is not a finite number, an index below 1, not increasing or above n_features, and a line cut off.
+
+    Source: Chang & Lin, LIBSVM, README ("the format of training and testing data file").
+    """
+    text = read_bytes(path)
+    labels, counts, indices, values, lines = _entries(path, text)
+    if not labels:
+        raise InputError(f"{path}: the file has no rows")
+    index, value = np.array(indices, dtype=np.int64), np.array(values, dtype=np.float64)
+    row = np.repeat(np.arange(len(labels)), counts)
+    if n_features is None and len(index) == 0:
+        raise InputError(f"{path}: no row has a feature")
+    dim = int(index.max()) if n_features is None else n_features
+    _check(path, np.array(labels), row, index, value, dim, lines)
+    _check_memory(path, len(labels), dim)
+    features = np.zeros((len(labels), dim))
+    features[row, index - 1] = value
+    cut = () if text.endswith(b"\n") else ("the file does not end in a line break, so it may be cut off",)
+    return Table(features, np.array(labels), cut)
+
+
+Entries = tuple[list[float], list[int], list[int], list[float], list[int]]
+
+
+def _entries(path: Path, text: bytes) -> Entries:
+    """Per row: label, number of entries, line number; and, for all rows in turn, indices and values."""
+    labels: list[float] = []
+    counts: list[int] = []
+    indices: list[int] = []
+    values: list[float] = []
+    lines: list[int] = []
+    comments = b"#" in text
+    for number, line in enumerate(text.split(b"\n"), 1):
+        tokens = (line.partition(b"#")[0] if comments else line).split()
+        if not tokens:
+            continue
+        try:
+            labels.append(float(tokens[0]))
+            for token in tokens[1:]:
+                index, value = token.split(b":")
+                indices.append(int(index))
+                values.append(float(value))
+        except ValueError:
+            raise _malformed(path, number, tokens) from None
+        counts.append(len(tokens) - 1)
+        lines.append(number)
+    return labels, counts, indices, values, lines
+
+
+def _malformed(path: Path, number: int, tokens: list[bytes]) -> InputError:
+    """Says which word of a line that could not be read is wrong."""
+    label, *pairs = (token.decode("ascii", "backslashreplace") for token in tokens)
+    where = f"{path}, line {number}"
+    if not _reads(float, label):
+        return InputError(f"{where}: label {label[:40]!r} is not a number")
+    for pair in pairs:
+        index, colon, value = pair.partition(":")
+        if colon and not value:
+            return InputError(f"{where}: {pair[:40]!r} has no value; the line may be cut off")
+        if not colon or not _reads(int, index) or not _reads(float, value):
+            return InputError(f"{where}: {pair[:40]!r} is not index:value")
+    raise AssertionError("unreachable: some word is malformed")
+
+
+def _reads(kind: Callable[[str], object], word: str) -> bool:
+    try:
+        kind(word)
+    except ValueError:
+        return False
+    return True
+
+
+def _check(
+    path: Path,
+    labels: NDArray[np.float64],
+    row: NDArray[np.int64],
+    index: NDArray[np.int64],
+    value: NDArray[np.float64],
+    dim: int,
+    lines: list[int],
+) -> None:
+    """Raises at the first entry (in file order, by kind of fault) that is well formed but not allowed."""
+
+    def fault(bad: NDArray[np.bool_], say: Callable[[int], str], rows: NDArray[np.int64] = row) -> None:
+        if bad.any():
+            at = int(np.argmax(bad))
+            raise InputError(f"{path}, line {lines[rows[at]]}: {say(at)}")
+
+    fault(~np.isfinite(labels), lambda e: f"label {labels[e]} is not finite", np.arange(len(labels)))
+    fault(
+        ~np.isfinite(value),
+        lambda e: f"value of index {index[e]} is {value[e]}; features must be finite numbers",
+    )
+    fault(index < 1, lambda e: f"index {index[e]} is below 1; LIBSVM counts features from 1")
+    back = np.zeros(len(index), dtype=bool)
+    back[1:] = (row[1:] == row[:-1]) & (index[1:] <= index[:-1])
+    fault(back, lambda e: f"index {index[e]} comes after index {index[e - 1]}; indices must increase")
+    largest = int(index.max(initial=0))
+    advice = f"pass n_features={largest} or n_features='file'"
+    fault(index > dim, lambda e: f"index {index[e]} is above n_features={dim}; {advice}")
+
+
+def _check_memory(path: Path, rows: int, dim: int) -> None:
+    need, free = 2 * 8 * rows * dim, _free_bytes()  # the table and one working copy
+    if need > free:
+        raise InputError(
+            f"{path}: {rows} x {dim} float64 features and a working copy need {need / 2**30:.1f} GiB, "
+            f"but {free / 2**30:.1f} GiB of memory are free; keep fewer rows or columns"
+        )
+
+
+def _free_bytes() -> float:
+    """Free physical memory where the system tells it, else no limit."""
+    try:
+        return float(os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    except (AttributeError, ValueError, OSError):
+        return float("inf")

@@ -1,0 +1,155 @@
+"""`load`: one call for embedded, synthetic and LIBSVM sets by name, and for the user's own files."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fedjax_lc.data import download as remote
+from fedjax_lc.data import libsvm, synthetic
+from fedjax_lc.data.catalogue import CATALOGUE, Entry
+from fedjax_lc.data.dataset import Dataset, from_arrays
+from fedjax_lc.data.files import Table, read_csv, read_npz
+from fedjax_lc.errors import InputError, unknown
+
+# Our name -> (scikit-learn's loader, its options, how targets are read).
+EMBEDDED: dict[str, tuple[str, dict[str, Any], str | None]] = {
+    "breast_cancer": ("load_breast_cancer", {}, "benign"),
+    "digits": ("load_digits", {}, "multiclass"),
+    "wine": ("load_wine", {}, "multiclass"),
+    "iris": ("load_iris", {}, "multiclass"),
+    "diabetes_regression": ("load_diabetes", {"scaled": False}, "regression"),
+}
+_FILE_ENDINGS = (".npz", ".csv", ".txt", ".libsvm", ".svm", ".bz2", ".gz", ".xz")
+
+
+def names() -> list[str]:
+    """Every name that `load` knows: embedded, synthetic, then the LIBSVM sets."""
+    return [*EMBEDDED, *synthetic.GENERATORS, *CATALOGUE]
+
+
+def load(
+    name_or_path: str | os.PathLike[str],
+    *,
+    data_dir: str | os.PathLike[str] | None = None,
+    n_features: int | str | None = None,
+    scale: str | None = None,
+    labels: Any = None,
+    target: str | int | None = None,
+    download: bool = True,
+) -> Dataset:
+    """A data set by name, or from a file of one's own.
+
+    name_or_path: a name of `names()`; a synthetic set with options ("synthetic_logistic:num_clients=20,seed=1");
+        or a path: `.npz`, `.csv`, anything else is read as LIBSVM text (.bz2, .gz and .xz are unpacked).
+    data_dir: a folder to look for LIBSVM sets in (itself and its `libsvm/`); default: FEDJAX_LC_DATA.
+    n_features: columns of a LIBSVM file; default: the declared number of a known set, else the largest index;
+        "file": the largest index in any case.
+    scale: None, or one of "none", "standard", "minmax", "maxabs", "unit" (see `scalings`).
+    labels: how targets are read, see `from_arrays`; one label or a list of labels become +1, all others -1.
+    target: the target's column of a `.csv` file, by name or place; default: the last.
+    download: whether a known set that is not on this machine may be fetched into the cache.
+
+    Raises InputError (one line) for an unknown name, a missing, truncated or corrupt file, a wrong checksum, and
+    for data that cannot be used (see `from_arrays`).
+
+    >>> load("iris", labels="versicolor", scale="standard")  # doctest: +SKIP
+    Dataset('iris', binary, 150 x 4, classes=('setosa|virginica', 'versicolor'))
+    """
+    text = os.fspath(name_or_path)
+    own = _own_file(text, data_dir)
+    shown = own.name if own else text
+    suffix = own.suffix if own else ""
+    if n_features is not None and not (text in CATALOGUE or (own and suffix not in (".npz", ".csv"))):
+        raise InputError(f"{shown}: n_features is for LIBSVM files only; leave it out")
+    if target is not None and suffix != ".csv":
+        raise InputError(f"{shown}: target is for .csv files only; leave it out")
+    if own is not None:
+        table, guess = _read(own, n_features, target), None
+    elif text in CATALOGUE:
+        table, guess = _known(CATALOGUE[text], data_dir, n_features, download)
+    elif text in EMBEDDED:
+        table, guess = _embedded(text)
+    else:
+        table, guess = _synthetic(text)
+    return from_arrays(
+        table.features,
+        table.targets,
+        name=shown,
+        labels=guess if labels is None else labels,
+        scale=scale,
+        groups=table.groups,
+        notes=table.notes,
+    )
+
+
+def _own_file(text: str, data_dir: str | os.PathLike[str] | None) -> Path | None:
+    """The path of a file that is not known by name; None for a known name. Raises InputError if there is neither."""
+    name = text.partition(":")[0]
+    if text in CATALOGUE or text in EMBEDDED or name in synthetic.GENERATORS:
+        return None
+    path = Path(text).expanduser()
+    if path.is_file():
+        return path
+    if path.is_dir():
+        raise InputError(f"{text}: is a folder; give a file in it")
+    if path.suffix in _FILE_ENDINGS or os.sep in text:
+        raise InputError(f"{text}: no such file")
+    folder = remote.local_folder(data_dir)
+    found = remote.find(text, folder) if folder else None
+    if found is None:
+        raise unknown("data set", text, names())
+    return found
+
+
+def _read(path: Path, n_features: int | str | None, target: str | int | None) -> Table:
+    if path.suffix == ".npz":
+        return read_npz(path)
+    if path.suffix == ".csv":
+        return read_csv(path, target)
+    return libsvm.read(path, _columns(n_features, None))
+
+
+def _columns(n_features: int | str | None, declared: int | None) -> int | None:
+    if n_features is None or n_features == "file":
+        return declared if n_features is None else None
+    try:
+        columns = int(n_features)
+    except ValueError:
+        columns = 0
+    if columns < 1:
+        raise InputError(f"n_features must be a number of at least 1 or 'file', got {n_features!r}")
+    return columns
+
+
+Read = tuple[Table, str | None]  # a table, and how its targets are to be read (None: guess)
+
+
+def _known(entry: Entry, data_dir: str | os.PathLike[str] | None, n_features: int | str | None, download: bool) -> Read:
+    columns = _columns(n_features, entry.features)
+    path = remote.obtain(entry, data_dir, download)
+    table = libsvm.read(path, columns)
+    if len(table.targets) != entry.rows:
+        raise InputError(
+            f"{path}: {len(table.targets)} rows, but {entry.name!r} has {entry.rows}; the file is cut off or another "
+            "set: delete it to fetch it again, or give its path to load it as your own data"
+        )
+    # With the right number of rows, a missing line break at the end is no sign of a file cut off.
+    return table._replace(notes=()), None if entry.folder == "binary" else entry.folder
+
+
+def _embedded(name: str) -> Read:
+    import sklearn.datasets
+
+    loader, options, task = EMBEDDED[name]
+    bunch: Any = getattr(sklearn.datasets, loader)(**options)
+    named = bunch.target if task == "regression" else np.asarray(bunch.target_names)[bunch.target]
+    return Table(bunch.data, named), task
+
+
+def _synthetic(text: str) -> Read:
+    made = synthetic.generate(text)
+    return Table(made.features, made.targets, groups=made.groups), None if made.task == "binary" else made.task
