@@ -1,0 +1,127 @@
+"""The record of one run: what was measured every r steps, what it cost, and how it was made."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fedjax_lc.errors import InputError
+from fedjax_lc.files import replacing
+from fedjax_lc.ledger import COSTS
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+STATUSES = ("finished", "target", "diverged", "interrupted")
+
+
+@dataclasses.dataclass
+class Trace:
+    """What a run leaves behind. All series are NumPy float64 (step: int64) of one length; costs are cumulative.
+
+    Attributes:
+        method: the algorithm's name.
+        status: finished, target (the gap asked for was reached), diverged, or interrupted. A diverged trace ends with
+            its last finite record.
+        step: (r,) steps done at each record.
+        value: (r,) F(x).
+        bits_up, bits_down, grads, rounds: (r,) means over clients.
+        metrics: further measured series by name.
+        initial: value and metrics at x_0.
+        f_star: the optimal value, NaN where none is known.
+        config: versions, device, command, hyperparameters and problem, as written to config.json.
+        notes: one-line remarks (steps cut to a multiple of `every`, say).
+        state, x: the method's last state and point on the host; None in a loaded trace.
+    """
+
+    method: str
+    status: str
+    step: np.ndarray
+    value: np.ndarray
+    bits_up: np.ndarray
+    bits_down: np.ndarray
+    grads: np.ndarray
+    rounds: np.ndarray
+    metrics: dict[str, np.ndarray]
+    initial: dict[str, float]
+    f_star: float
+    config: dict[str, Any]
+    notes: list[str] = dataclasses.field(default_factory=list)
+    state: Any = None
+    x: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        return len(self.step)
+
+    @property
+    def gap(self) -> np.ndarray:
+        """(r,) F(x) - f_star."""
+        return self.value - self.f_star
+
+    @property
+    def rel_gap(self) -> np.ndarray:
+        """(r,) gap / (F(x_0) - f_star)."""
+        with np.errstate(divide="ignore", invalid="ignore"):  # a start at the optimum has no relative gap
+            return self.gap / (self.initial["value"] - self.f_star)
+
+    def reach(self, rel_gap: float) -> dict[str, float] | None:
+        """The first record whose relative gap is at most `rel_gap`: step, costs and gap; None if there is none."""
+        hits = np.flatnonzero(self.rel_gap <= rel_gap)
+        if not len(hits):
+            return None
+        row = {name: float(getattr(self, name)[hits[0]]) for name in ("step", *COSTS)}
+        return row | {"rel_gap": float(self.rel_gap[hits[0]])}
+
+    def columns(self) -> dict[str, np.ndarray]:
+        """All series by name, gaps included."""
+        names = ("step", *COSTS, "value", "gap", "rel_gap")
+        return {name: getattr(self, name) for name in names} | self.metrics
+
+    def to_pandas(self) -> pd.DataFrame:
+        """A tidy frame: one row per record; columns method, step, costs, value, gap, rel_gap and every metric."""
+        import pandas as pd
+
+        frame = pd.DataFrame(self.columns())
+        frame.insert(0, "method", self.method)
+        return frame
+
+    def save(self, folder: str | Path) -> Path:
+        """Write `trace.parquet` and `config.json` into `folder`, each by a temporary name and a rename."""
+        folder = Path(folder)
+        with replacing(folder / "trace.parquet") as path:
+            self.to_pandas().to_parquet(path, index=False)
+        facts = {"status": self.status, "f_star": self.f_star, "initial": self.initial, "notes": self.notes}
+        with replacing(folder / "config.json") as path:
+            path.write_text(json.dumps(self.config | facts, indent=2) + "\n")
+        return folder
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Trace:
+        """Read what `save` wrote.
+
+        Raises:
+            InputError: the folder holds no trace, or a damaged one.
+        """
+        import pandas as pd
+
+        folder = Path(folder)
+        try:
+            config = json.loads((folder / "config.json").read_text())
+            frame = pd.read_parquet(folder / "trace.parquet")
+        except (OSError, ValueError) as error:
+            raise InputError(f"{folder} holds no readable trace ({type(error).__name__}): expected config.json and "
+                             "trace.parquet as Trace.save writes them") from None  # fmt: skip
+        facts = {name: config.pop(name) for name in ("status", "f_star", "initial", "notes")}
+        known = ("step", "value", *COSTS)
+        metrics = set(frame.columns) - {*known, "method", "gap", "rel_gap"}
+        return cls(
+            method=config["method"],
+            config=config,
+            metrics={name: frame[name].to_numpy() for name in frame.columns if name in metrics},
+            **{name: frame[name].to_numpy() for name in known},
+            **facts,
+        )
