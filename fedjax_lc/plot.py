@@ -1,0 +1,332 @@
+"""Pictures of traces: any measured series against any cost, log axes, bands over seeds, vector output."""
+
+from __future__ import annotations
+
+import functools
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, TypeAlias
+
+import numpy as np
+
+from fedjax_lc import algorithms, ledger
+from fedjax_lc.errors import InputError, unknown
+from fedjax_lc.files import replacing
+from fedjax_lc.trace import Trace
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+Points: TypeAlias = tuple[np.ndarray, np.ndarray]  # x (r,) and y (r,)
+Traces: TypeAlias = Trace | Sequence[Trace] | Mapping[str, Trace | Sequence[Trace]]
+
+# Okabe & Ito's colours, which every common colour blindness tells apart, less the yellow that is too pale for a line.
+# Markers tell 9 curves apart in grey print; colour and marker together repeat after 63.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+MARKERS = "os^DvP<*h"
+STYLES = ("-", "-.", ":")
+ENDINGS = {"capped": ">", "diverged": "x", "interrupted": "|"}  #: the mark at the end of a curve that fell short
+MAX_POINTS = 2000  #: drawn per curve
+METADATA = {"png": {"Software": None}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}
+
+X_LABELS = {
+    "rounds": "communication rounds",
+    "step": "iterations",
+    "grads": "local gradients per client",
+    "bits_up": "uplink bits per client",
+    "bits_down": "downlink bits per client",
+    "total_bits": "total bits per client",
+    "time": "simulated time (s)",
+}
+Y_LABELS = {
+    "rel_gap": r"relative gap  $(F(x) - F^\star)\,/\,(F(x^0) - F^\star)$",
+    "gap": r"gap  $F(x) - F^\star$",
+    "value": r"$F(x)$",
+    "grad_norm": r"gradient norm  $\|\nabla F(x)\|$",
+    "distance": r"distance to the solution  $\|x - x^\star\|$",
+    "lyapunov": "Lyapunov function",
+}
+TIME_MODEL = {
+    "latency": "{:g} s a round",
+    "up_bandwidth": "{:g} bit/s up",
+    "down_bandwidth": "{:g} bit/s down",
+    "seconds_per_gradient": "{:g} s a gradient",
+}
+
+
+def curves(
+    traces: Traces,
+    *,
+    x: str = "bits_up",
+    y: str = "rel_gap",
+    path: str | Path | None = None,
+    labels: Sequence[str] | None = None,
+    band: tuple[float, float] = (0.0, 1.0),
+    theory: Mapping[str, float] = MappingProxyType({}),
+    down_weight: float = 1.0,
+    time_model: Mapping[str, float] = MappingProxyType({}),
+    log_x: bool | None = None,
+    log_y: bool | None = None,
+    title: str | None = None,
+    note: str | None = None,
+) -> Figure:
+    """One curve per label: y against x, both cumulative per client.
+
+    Several seeds become the line of their medians and a band. They are brought to one x grid by straight lines in
+    (x, log y), or in (x, y) on a linear y axis, and end where the shortest of them ends. Points that have no place on a
+    log axis (a gap at or below 0 is below float resolution) are left out, and the line joins their neighbours. A curve
+    of more than 2000 points keeps its ends and the extremes of each of 1000 parts of the x axis. A run that used up its
+    steps or budget before the rel_gap asked of it is marked as capped, at its end and in the legend; likewise a
+    diverged or interrupted one.
+
+    Args:
+        traces: a Trace, a list of them, or a dict from a label to a Trace or to a list of Traces, the seeds.
+        x: rounds, step, grads, bits_up, bits_down, total_bits (bits_up + down_weight * bits_down) or time (seconds,
+            `ledger.simulated_time` with `time_model`).
+        y: rel_gap, gap, value, or a metric that all traces have.
+        path: also write the picture there (`save`).
+        labels: one per curve; default: the dict's, or method and compressor.
+        band: quantiles over seeds that bound the band; (0, 1) is minimum to maximum.
+        theory: from a label to a rate (the factor per step); drawn dashed from the curve's start.
+        time_model: latency, up_bandwidth, down_bandwidth, seconds_per_gradient.
+        log_x, log_y: log axes; default: x if it counts bits, y if it is positive and spans two decades.
+        title: above the axes.
+        note: small print under the title (index convention, condition number, ...), in as many lines as it has.
+
+    Raises:
+        InputError: no traces, an unknown axis, or an axis that these traces lack, in one line.
+
+    Example:
+        >>> fl.plot.curves({"GD": gd, "LoCoDL": [seed0, seed1]}, x="total_bits", down_weight=0.1, path="out/plot.pdf")
+    """
+    groups = _groups(traces, labels)
+    everyone = [trace for group in groups.values() for trace in group]
+    _check(everyone, x, y)
+    _check_names("time_model entry", time_model, TIME_MODEL)
+    _check_names("theory label", theory, groups)
+    cost = functools.partial(_cost, x=x, down_weight=down_weight, time_model=time_model)
+    log_x = "bits" in x if log_x is None else log_x
+    log_y = _spans_decades(everyone, y) if log_y is None else log_y
+    figure = _figure_class()(figsize=(6.4, 4.2 + 0.12 * len(groups)), layout="constrained")
+    axes = figure.add_subplot(xscale="log" if log_x else "linear", yscale="log" if log_y else "linear")
+    for place, (label, group) in enumerate(groups.items()):
+        seeds = [_on_axis(cost(trace), _series(trace, y), log_y) for trace in group]
+        _draw(axes, label, _curve(seeds, band, log_x, log_y), [_ending(trace) for trace in group], place)
+    for place, (label, (first, *_)) in enumerate(groups.items()):
+        if label in theory:
+            bound = _series(first, y)[0] * theory[label] ** np.concatenate([[0], first.step])
+            _draw_theory(axes, cost(first), bound, place)
+    weights = rf" (up + {down_weight:g} $\times$ down)" if x == "total_bits" else ""
+    model = ", ".join(TIME_MODEL[name].format(value) for name, value in time_model.items()) if x == "time" else ""
+    small_print = "\n".join(filter(None, (note, model)))
+    _write(figure, axes, X_LABELS[x] + weights, Y_LABELS.get(y, y), title, small_print)
+    if path is not None:
+        save(figure, path)
+    return figure
+
+
+def save(figure: Figure, path: str | Path) -> Path:
+    """Write a figure as .png, .svg or .pdf, by the suffix; equal figures give equal bytes (no dates, no random ids).
+
+    Raises:
+        InputError: another suffix, or a folder that cannot be written.
+    """
+    import matplotlib
+
+    path = Path(path)
+    kind = path.suffix.lower().removeprefix(".")
+    if kind not in METADATA:
+        raise unknown("picture format", kind, METADATA)
+    with replacing(path) as temporary, matplotlib.rc_context({"svg.hashsalt": "fedjax_lc", "pdf.fonttype": 42}):
+        figure.savefig(temporary, format=kind, dpi=200, metadata=METADATA[kind])
+    return path
+
+
+def _groups(traces: Traces, labels: Sequence[str] | None) -> dict[str, list[Trace]]:
+    """Label -> its seeds."""
+    if isinstance(traces, Trace):
+        traces = [traces]
+    named = traces if isinstance(traces, Mapping) else dict(zip(_default_labels(traces), traces, strict=True))
+    groups = {label: [group] if isinstance(group, Trace) else list(group) for label, group in named.items()}
+    if not groups or not all(groups.values()):
+        raise InputError("nothing to plot: every label needs at least one trace, got none")
+    if labels is None:
+        return groups
+    if len(set(labels)) != len(groups):
+        raise InputError(f"labels must be {len(groups)} different names, one per curve, got {list(labels)}")
+    return dict(zip(labels, groups.values(), strict=True))
+
+
+def _default_labels(traces: Sequence[Trace]) -> list[str]:
+    """Method and compressor; a number is added from the second trace of one name on."""
+    names = [_default_label(trace) for trace in traces]
+    return [name + (f" #{names[:i].count(name) + 1}" if name in names[:i] else "") for i, name in enumerate(names)]
+
+
+def _default_label(trace: Trace) -> str:
+    title = algorithms.get(trace.method).title if trace.method in algorithms.names() else trace.method
+    compressor = trace.config.get("hyperparameters", {}).get("compressor")
+    return f"{title} {compressor}" if compressor else title
+
+
+def _check(traces: list[Trace], x: str, y: str) -> None:
+    _check_names("x axis", [x], X_LABELS)
+    _check_names("y axis", [y], {"rel_gap", "gap", "value"}.union(set.intersection(*(set(t.metrics) for t in traces))))
+    if y in ("rel_gap", "gap") and any(np.isnan(trace.f_star) for trace in traces):
+        raise InputError(f"y={y!r} needs a known optimum, and a trace has none: use y='value'")
+
+
+def _check_names(kind: str, given: Iterable[str], known: Iterable[str]) -> None:
+    for name in given:
+        if name not in known:
+            raise unknown(kind, name, known)
+
+
+def _cost(trace: Trace, x: str, down_weight: float, time_model: Mapping[str, float]) -> np.ndarray:
+    """(r + 1,) the x of each record, after that of the start, 0."""
+    if x == "time" and not time_model:
+        raise InputError(f"x='time' needs time_model, a dict of {', '.join(TIME_MODEL)}")
+    if x == "total_bits":
+        cost = ledger.total_bits(trace, down_weight)
+    else:
+        cost = ledger.simulated_time(trace, **time_model) if x == "time" else getattr(trace, x)
+    return np.concatenate([[0.0], cost])
+
+
+def _series(trace: Trace, y: str) -> np.ndarray:
+    """(r + 1,) the y at x_0 and of each record."""
+    if y in trace.metrics:
+        return np.concatenate([[trace.initial[y]], trace.metrics[y]])
+    value = np.concatenate([[trace.initial["value"]], trace.value])
+    gap = value - trace.f_star
+    return {"value": value, "gap": gap, "rel_gap": gap / gap[0]}[y]
+
+
+def _spans_decades(traces: list[Trace], y: str) -> bool:
+    if y in ("rel_gap", "gap"):
+        return True
+    values = np.concatenate([_series(trace, y) for trace in traces])
+    return bool(np.all(values > 0) and values.max() >= 100 * values.min())
+
+
+def _on_axis(x: np.ndarray, y: np.ndarray, log_y: bool) -> Points:
+    """The points that have a place on the y axis."""
+    keep = np.isfinite(y) & ((y > 0) | (not log_y))
+    return x[keep], y[keep]
+
+
+def _curve(seeds: list[Points], band: tuple[float, float], log_x: bool, log_y: bool) -> np.ndarray:
+    """(4, r): x, median, and the band's low and high, thinned to what the eye can tell apart."""
+    if len(seeds) == 1:
+        curve = np.array([seeds[0][0], *(seeds[0][1],) * 3])
+    else:
+        x, values = _common(seeds, log_y)
+        levels = np.quantile(values, (0.5, *band), axis=0)
+        curve = np.array([x, *(np.exp(levels) if log_y else levels)])
+    if log_x:
+        curve = curve[:, curve[0] > 0]
+    return curve[:, _visible(np.log(curve[0]) if log_x else curve[0], curve[1])]
+
+
+def _common(seeds: list[Points], log_y: bool) -> Points:
+    """(r,) the x where some seed has a point and all have reached, and (seeds, r) y there; its logarithm if log_y."""
+    if not all(len(x) for x, _ in seeds):
+        return np.zeros(0), np.zeros((len(seeds), 0))
+    grid = np.unique(np.concatenate([x for x, _ in seeds]))
+    grid = grid[(grid >= max(x[0] for x, _ in seeds)) & (grid <= min(x[-1] for x, _ in seeds))]
+    rows = []
+    for x, y in seeds:
+        last = np.append(x[1:] > x[:-1], True)  # of records that cost nothing, the latest
+        rows.append(np.interp(grid, x[last], np.log(y[last]) if log_y else y[last]))
+    return grid, np.array(rows)
+
+
+def _visible(u: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Indices of at most MAX_POINTS points: the first and last, and the lowest and highest y of each interval of u."""
+    if len(u) <= MAX_POINTS:
+        return np.arange(len(u))
+    edges = np.searchsorted(u, np.linspace(u[0], u[-1], MAX_POINTS // 2)[1:-1])
+    parts = [part for part in np.split(np.arange(len(u)), edges) if len(part)]
+    extremes = [part[pick(y[part])] for part in parts for pick in (np.argmin, np.argmax)]
+    return np.unique([0, *extremes, len(u) - 1])
+
+
+def _ending(trace: Trace) -> str:
+    """How a run fell short, a key of ENDINGS; empty if it did what was asked."""
+    if trace.status == "finished" and trace.config.get("rel_gap") is not None:
+        return "capped"
+    return trace.status if trace.status in ENDINGS else ""
+
+
+def _endings_text(endings: list[str]) -> str:
+    """ " (capped)", or " (1 of 3 capped)" if not all seeds did."""
+    counts = {name: endings.count(name) for name in ENDINGS if name in endings}
+    parts = [name if count == len(endings) else f"{count} of {len(endings)} {name}" for name, count in counts.items()]
+    return f" ({', '.join(parts)})" if parts else ""
+
+
+def _draw(axes: Axes, label: str, curve: np.ndarray, endings: list[str], place: int) -> None:
+    x, y, low, high = curve
+    colour = COLOURS[place % len(COLOURS)]
+    if len(endings) > 1:
+        axes.fill_between(x, low, high, color=colour, alpha=0.25, linewidth=0)
+    (line,) = axes.plot(x, y, label=label + _endings_text(endings), color=colour, linewidth=1.6)
+    line.set(linestyle=STYLES[place // len(COLOURS) % len(STYLES)], markevery=_marked(axes, x, y, place))
+    line.set(marker=MARKERS[place % len(MARKERS)], markersize=5.5, markeredgecolor="white", markeredgewidth=0.6)
+    for ending in sorted({*endings} - {""}):
+        (end,) = axes.plot(x[-1:], y[-1:], ENDINGS[ending], color=colour, clip_on=False, zorder=5, gid=ending)
+        end.set(markersize=9, markerfacecolor="white", markeredgewidth=1.6)
+
+
+def _marked(axes: Axes, x: np.ndarray, y: np.ndarray, place: int) -> list[int]:
+    """Indices of eight markers, even along x and y together however rough the curve is; shifted by place."""
+    along = np.zeros(len(x))
+    for values, scale in ((x, axes.get_xscale()), (y, axes.get_yscale())):
+        u = np.log(values) if scale == "log" else values
+        way = np.maximum.accumulate(np.abs(u - u[:1]))
+        along += way / max(way[-1:].sum(), 1e-300)
+    shift = 0.2 + 0.6 * (0.618 * place % 1)
+    return np.unique(np.searchsorted(along, along[-1:].sum() * (np.arange(8) + shift) / 8))[: len(x)].tolist()
+
+
+def _draw_theory(axes: Axes, cost: np.ndarray, bound: np.ndarray, place: int) -> None:
+    """The bound, down to the bottom of what is drawn."""
+    keep = (bound >= axes.dataLim.ymin) & ((cost > 0) | (axes.get_xscale() == "linear"))
+    cost, bound = cost[keep], bound[keep]
+    seen = _visible(np.log(cost) if axes.get_xscale() == "log" else cost, bound)
+    axes.plot(cost[seen], bound[seen], "--", color=COLOURS[place % len(COLOURS)], linewidth=1.1, gid="theory")
+
+
+def _write(figure: Figure, axes: Axes, x_label: str, y_label: str, title: str | None, note: str) -> None:
+    """Labels, title, small print, grid and legend."""
+    axes.set_xlabel(x_label, fontsize=11)
+    axes.set_ylabel(y_label, fontsize=11)
+    axes.tick_params(labelsize=10)
+    axes.grid(True, color="0.9", linewidth=0.7)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.set_title(title or "", fontsize=12, loc="left", pad=8 + (12 * (note.count("\n") + 1) if note else 0))
+    axes.annotate(note, (0, 1), (0, 5), "axes fraction", "offset points", fontsize=8.5, color="0.35", va="bottom")
+    handles, labels = axes.get_legend_handles_labels()
+    if any(line.get_gid() == "theory" for line in axes.lines):
+        handles += axes.plot([], [], "--", color="0.4", linewidth=1.1)
+        labels.append("rate of the theory")
+    columns = max(1, min(len(labels), 84 // (9 + max(map(len, labels)))))  # a row holds about 84 letters
+    figure.legend(handles, labels, loc="outside lower center", ncols=columns, fontsize=9, frameon=False)
+
+
+@functools.cache
+def _figure_class() -> type[Figure]:
+    """matplotlib's Figure (imported when first needed), which a notebook shows without pyplot."""
+    from matplotlib.figure import Figure
+
+    class Picture(Figure):
+        def _repr_png_(self) -> bytes:
+            buffer = io.BytesIO()
+            self.savefig(buffer, format="png", dpi=120)
+            return buffer.getvalue()
+
+    return Picture
