@@ -56,6 +56,11 @@ def cast(tree: T, dtype: Any) -> T:
     return jax.tree.map(one, tree)
 
 
+def replace(tree: T, **changes: Any) -> T:
+    """A copy of a dataclass with fields changed."""
+    return dataclasses.replace(tree, **changes)  # type: ignore[type-var]
+
+
 def is_traced(tree: Any) -> bool:
     """Whether any leaf of `tree` is a tracer (so that no value can be read on the host)."""
     return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(tree))

@@ -54,7 +54,9 @@ def test_data_is_numpy_only(path):
     modules = {
         name.split(".")[0]
         for node in ast.walk(ast.parse(path.read_text()))
-        for name in ([a.name for a in node.names] if isinstance(node, ast.Import) else [getattr(node, "module", "") or ""])
+        for name in (
+            [a.name for a in node.names] if isinstance(node, ast.Import) else [getattr(node, "module", "") or ""]
+        )
         if isinstance(node, ast.Import | ast.ImportFrom)
     }
     assert not modules & {"jax", "flax", "optax"}

@@ -94,7 +94,7 @@ def test_pictures_that_cannot_be_written(tmp_path, complaint):
     assert complaint(report.plot, spam) == f"{spam}: unknown picture format; end the name in .png, .pdf or .svg"
     (tmp_path / "file").touch()
     lost = tmp_path / "file" / "a.png"
-    assert complaint(report.plot, lost) == f"cannot write {lost}: Not a directory; choose a folder you may write to"
+    assert complaint(report.plot, lost) == f"cannot write {lost}: File exists; choose a folder you may write to"
 
 
 @pytest.mark.parametrize("module", [m.name for m in pkgutil.iter_modules(fedjax_lc.data.__path__)])

@@ -1,0 +1,69 @@
+"""Compressors: pure functions of a key and a vector that know their constants and their price.
+
+`parse("rand_k:4|natural")` gives one from its string form; `names()` lists them; `default` picks one for a problem.
+"""
+
+from __future__ import annotations
+
+import math
+
+from fedjax_lc.compressors.base import INDEX_BITS, Chain, Compressor, Message
+from fedjax_lc.compressors.basic import Bernoulli, Identity, Natural, Zero
+from fedjax_lc.compressors.combine import FCC, Induced, PerBlock, Scaled
+from fedjax_lc.compressors.joint import PermK, SharedRandK
+from fedjax_lc.compressors.levels import QSGD, Dithering, NaturalDithering, Ternary
+from fedjax_lc.compressors.low_rank import LowRank
+from fedjax_lc.compressors.parse import names, parse, register, with_index
+from fedjax_lc.compressors.sign import BlockSign, Sign
+from fedjax_lc.compressors.sparse import L1Select, RandK, RandKUnscaled, TopK
+from fedjax_lc.compressors.threshold import Threshold
+
+register(Identity, Zero, Natural, Bernoulli)
+register(RandK, RandKUnscaled, TopK, L1Select, Threshold)
+register(QSGD, Dithering, Ternary, NaturalDithering, Sign, BlockSign)
+register(SharedRandK, PermK, LowRank)
+register(Scaled, Induced, FCC, PerBlock)
+
+
+def default(d: int, n: int, *, contractive: bool = False) -> Compressor:
+    """rand-k followed by natural, with k = max(1, ceil(d/n)); top-k of that k where a contraction is wanted.
+
+    Source of k: LoCoDL, arXiv 2403.04348, experiments.
+    """
+    k = max(1, math.ceil(d / n))
+    return TopK(k) if contractive else Chain(RandK(k), Natural())
+
+
+__all__ = [
+    "FCC",
+    "INDEX_BITS",
+    "QSGD",
+    "Bernoulli",
+    "BlockSign",
+    "Chain",
+    "Compressor",
+    "Dithering",
+    "Identity",
+    "Induced",
+    "L1Select",
+    "LowRank",
+    "Message",
+    "Natural",
+    "NaturalDithering",
+    "PerBlock",
+    "PermK",
+    "RandK",
+    "RandKUnscaled",
+    "Scaled",
+    "SharedRandK",
+    "Sign",
+    "Ternary",
+    "Threshold",
+    "TopK",
+    "Zero",
+    "default",
+    "names",
+    "parse",
+    "register",
+    "with_index",
+]

@@ -1,0 +1,258 @@
+"""What a compressor is, what a message costs, and how compressors compose.
+
+A compressor is a frozen pytree. Its numbers (k, p, levels) may be traced and swept; its choices (index convention,
+norm) are static. It is called with a key on one client's vector, `compressor(key, x)`, and vmapped over clients by
+`joint`. Randomness is explicit inside: `draw` makes it and `apply` uses it, so every outcome can be enumerated.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fedjax_lc import pytree
+from fedjax_lc.errors import InputError
+from fedjax_lc.typing import ClientVecs, Key, Scalar, Vec
+
+FLOAT_BITS = 32
+INDEX_BITS = ("log2", "binom", "int32", "none")
+
+
+@pytree.dataclass
+class Message:
+    """What one client sends: `value` (d,) as the receiver decodes it, and the parts its price is made of.
+
+    `bits` = entries * entry_bits + index_bits + header_bits. All four are () and may be traced. A message of several
+    parts (see `together`) holds its entries' bits in `entries`, one bit each. `joint` returns one stacked Message:
+    value (n, d), bits (n,).
+    """
+
+    value: Vec
+    entries: Scalar  #: entries sent, ()
+    entry_bits: Scalar  #: bits of one entry, ()
+    index_bits: Scalar  #: bits that say which entries, for the whole message, ()
+    header_bits: Scalar  #: norms, scales, factors, ()
+    sent: jax.Array | None = None  #: (d,) mask of the entries sent; None when all are
+
+    @property
+    def bits(self) -> Scalar:
+        """Modelled bits of the message (float32 values), (): a Python number where nothing is traced, else float32."""
+        entries, entry_bits, index_bits, header_bits = map(
+            _float32, (self.entries, self.entry_bits, self.index_bits, self.header_bits)
+        )
+        return entries * entry_bits + index_bits + header_bits
+
+
+def _float32(number: Scalar) -> Scalar:
+    return number if isinstance(number, int | float) else jnp.asarray(number, jnp.float32)
+
+
+class Compressor:
+    """Base of all compressors: subclasses give `draw`, `apply` and a certificate, `omega` or `delta`.
+
+    Example:
+        >>> c = fl.compressors.parse("rand_k:2")
+        >>> message = c(jax.random.key(0), jnp.arange(6.0))
+        >>> message.value.shape, float(message.bits), c.omega(6)
+        ((6,), 70.0, 2.0)
+    """
+
+    name: ClassVar[str]
+    deterministic: ClassVar[bool] = False
+    projects: ClassVar[bool] = False  #: the value is x itself on the entries sent, zero elsewhere
+    conventions: ClassVar[tuple[str, ...]] = ()  #: what the field `index` may say
+
+    def draw(self, key: Key, d: int, dtype: Any) -> Any:
+        """The randomness one message needs: a pytree that `apply` takes (None if deterministic)."""
+        return None
+
+    def draws(self, key: Key, n: int, d: int, dtype: Any) -> Any:
+        """The randomness of n clients' messages, stacked: independent, by client index, unless a subclass shares it."""
+        return jax.vmap(lambda k: self.draw(k, d, dtype))(jax.random.split(key, n))
+
+    def apply(self, x: Vec, u: Any, sent: jax.Array | None = None) -> Message:
+        """Compress x (d,) with the randomness u; `sent` (d,) masks the entries that exist, x is zero elsewhere."""
+        raise NotImplementedError
+
+    def __call__(self, key: Key, x: Vec, sent: jax.Array | None = None) -> Message:
+        """Compress one client's vector x (d,)."""
+        return self.apply(x, self.draw(key, x.shape[-1], x.dtype), sent)
+
+    def joint(self, key: Key, X: ClientVecs, sent: jax.Array | None = None) -> Message:
+        """Compress all clients' vectors X (n, d) with the randomness of `draws`."""
+        return jax.vmap(self.apply)(X, self.draws(key, X.shape[0], X.shape[1], X.dtype), sent)
+
+    def omega(self, d: Scalar) -> Scalar:
+        """omega with E C(x) = x and E|C(x) - x|^2 <= omega |x|^2; inf when biased."""
+        return math.inf
+
+    def delta(self, d: Scalar) -> Scalar:
+        """delta with E|C(x) - x|^2 <= (1 - delta) |x|^2; max(0, 1 - omega) for an unbiased compressor."""
+        return larger(0.0, 1 - self.omega(d))
+
+    def omega_av(self, d: Scalar, n: int) -> Scalar:
+        """omega_av with E|mean_i (C_i(x_i) - x_i)|^2 <= (omega_av / n) sum_i |x_i|^2; omega / n if independent."""
+        return self.omega(d) / n
+
+    def entries(self, d: Scalar) -> Scalar:
+        """The most entries a message can carry; what a following compressor's constants are computed with."""
+        return d
+
+    def validate(self, d: int) -> None:
+        """Raise InputError, on the host, where a parameter does not fit dimension d."""
+
+    def __str__(self) -> str:
+        from fedjax_lc.compressors.parse import spell
+
+        return spell(self)
+
+    def __or__(self, other: Compressor) -> Chain:
+        return Chain(self, other)
+
+
+@pytree.dataclass
+class Chain(Compressor):
+    """`first|second`: second acts on the entries first sends, and each prices its own part.
+
+    Unbiased: 1 + omega = (1 + omega_1(d)) (1 + omega_2(k)), k the entries first sends. A first that keeps entries as
+    they are (top-k, unscaled rand-k), then any contraction of the kept ones: delta >= delta_1(d) delta_2(k). No other
+    pair has a general constant, and none is claimed (omega = inf, delta = 0).
+
+    Source: LoCoDL, arXiv 2403.04348, section on compressors (rand-k followed by natural).
+    """
+
+    first: Compressor
+    second: Compressor
+    name: ClassVar[str] = "chain"
+
+    @property
+    def deterministic(self) -> bool:  # type: ignore[override]
+        return self.first.deterministic and self.second.deterministic
+
+    @property
+    def projects(self) -> bool:  # type: ignore[override]
+        return self.first.projects and self.second.projects
+
+    def draw(self, key: Key, d: int, dtype: Any) -> Any:
+        first_key, second_key = jax.random.split(key)
+        return self.first.draw(first_key, d, dtype), self.second.draw(second_key, d, dtype)
+
+    def draws(self, key: Key, n: int, d: int, dtype: Any) -> Any:
+        first_key, second_key = jax.random.split(key)
+        return self.first.draws(first_key, n, d, dtype), self.second.draws(second_key, n, d, dtype)
+
+    def apply(self, x: Vec, u: Any, sent: jax.Array | None = None) -> Message:
+        """second's entries at second's price, plus both headers and both indices."""
+        outer = self.first.apply(x, u[0], sent)
+        inner = self.second.apply(outer.value, u[1], outer.sent)
+        return Message(
+            value=inner.value,
+            entries=inner.entries,
+            entry_bits=inner.entry_bits,
+            index_bits=outer.index_bits + inner.index_bits,
+            header_bits=outer.header_bits + inner.header_bits,
+            sent=inner.sent,
+        )
+
+    def omega(self, d: Scalar) -> Scalar:
+        return (1 + self.first.omega(d)) * (1 + self.second.omega(self._passed(d))) - 1
+
+    def delta(self, d: Scalar) -> Scalar:
+        if self.first.projects:
+            return self.first.delta(d) * self.second.delta(self._passed(d))
+        return Compressor.delta(self, d)
+
+    def omega_av(self, d: Scalar, n: int) -> Scalar:
+        """second's errors are centred given first's output, whose second moment is at most (1 + omega_1) |x|^2."""
+        inner = self.second.omega_av(self._passed(d), n)
+        return self.first.omega_av(d, n) + (1 + self.first.omega(d)) * inner
+
+    def entries(self, d: Scalar) -> Scalar:
+        return self.second.entries(self._passed(d))
+
+    def _passed(self, d: Scalar) -> Scalar:
+        return real(self.first.entries(d))
+
+    def validate(self, d: int) -> None:
+        self.first.validate(d)
+        passed = self.first.entries(d)
+        self.second.validate(d if pytree.is_traced(passed) else int(passed))
+
+    def __str__(self) -> str:
+        return f"{self.first}|{self.second}"
+
+
+def together(value: Vec, sent: jax.Array | None, parts: list[Message]) -> Message:
+    """One message made of several, whose bits add up; the fields of each part may have a leading axis of their own."""
+
+    def total(amounts: list[Scalar]) -> Scalar:
+        if all(isinstance(amount, int | float) for amount in amounts):
+            return sum(amounts)
+        return sum(jnp.sum(jnp.asarray(amount, jnp.float32)) for amount in amounts)
+
+    payload = [_float32(part.entries) * _float32(part.entry_bits) for part in parts]
+    index, header = [part.index_bits for part in parts], [part.header_bits for part in parts]
+    return Message(value, total(payload), 1, total(index), total(header), sent)
+
+
+def count(x: Vec, sent: jax.Array | None) -> Scalar:
+    """How many entries exist: d, or those that `sent` marks."""
+    return x.shape[-1] if sent is None else jnp.sum(sent, axis=-1, dtype=x.dtype)
+
+
+def whole(c: Compressor, sent: jax.Array | None) -> None:
+    """Refuse to act on some entries only: for compressors of positions (layers, a matrix, a shared mask)."""
+    if sent is not None:
+        raise InputError(f"{c.name} acts on whole vectors: put it first in a chain, not behind a sparsifier")
+
+
+def real(k: Scalar) -> Scalar:
+    """A number to compute constants with: traced whole numbers become weakly typed floats, in full precision."""
+    return k if isinstance(k, int | float) else 1.0 * k
+
+
+def smaller(a: Scalar, b: Scalar) -> Scalar:
+    """min(a, b) of numbers, traced or not."""
+    return min(a, b) if isinstance(a, int | float) and isinstance(b, int | float) else jnp.minimum(a, b)
+
+
+def larger(a: Scalar, b: Scalar) -> Scalar:
+    """max(a, b) of numbers, traced or not."""
+    return max(a, b) if isinstance(a, int | float) and isinstance(b, int | float) else jnp.maximum(a, b)
+
+
+def index_cost(convention: str, k: Scalar, d: int) -> Scalar:
+    """Bits that say which k of d entries are sent, by convention (compressors catalogue, section 6).
+
+    none: 0 (a seed both sides know, or free by convention); seed: 32 (a seed sent with the message); log2:
+    k ceil(log2 d); binom: ceil(log2 binom(d, k)); int32: 32 k; mask: d.
+    """
+    if convention == "binom":
+        table = _binom_bits(d)
+        return int(table[int(k)]) if isinstance(k, int | float) else jnp.asarray(table)[jnp.asarray(k, jnp.int32)]
+    each = {"log2": (d - 1).bit_length(), "int32": 32, "none": 0, "seed": 0, "mask": 0}[convention]
+    return k * each + {"seed": 32, "mask": d}.get(convention, 0)
+
+
+def check_index(c: Any) -> None:
+    """Raise InputError where the index convention is not one that the compressor knows."""
+    if c.index not in c.conventions:
+        raise InputError(f"{c.name} index must be one of {', '.join(c.conventions)}, got {c.index!r}")
+
+
+@functools.lru_cache(maxsize=64)
+def _binom_bits(d: int) -> np.ndarray:
+    """(d+1,) ceil(log2 binom(d, k)), exact: from lgamma, and from whole numbers where that is too close to call."""
+    log2_factorial = np.array([math.lgamma(j + 1) for j in range(d + 1)]) / math.log(2)
+    bits = log2_factorial[d] - log2_factorial - log2_factorial[::-1]
+    near = np.abs(bits - np.round(bits)) < 1e-6
+    exact = {int(k): (math.comb(d, int(k)) - 1).bit_length() for k in np.flatnonzero(near)}
+    table = np.ceil(bits).astype(np.float32)
+    for k, value in exact.items():
+        table[k] = value
+    return table

@@ -1,0 +1,87 @@
+"""Choosing the k smallest of d keys without a sort, for a k that may be traced."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from fedjax_lc.typing import Scalar
+
+_MARGIN = 2.0**-20  #: covers float32's rounding of a key, so that a bracket or a guess stays on its side
+
+
+def smallest(keys: jax.Array, k: Scalar) -> jax.Array:
+    """(d,) mask of exactly min(k, d) entries: the smallest of the unsigned `keys` (d,), ties to the lowest index.
+
+    Searches for a threshold with exactly k keys below it; only where ties straddle k does a second search, over the
+    index, share them out. Uniform keys take about ten passes, whatever their width and d.
+    """
+    d = keys.shape[-1]
+    # Counts are float32 where that is exact: XLA's CPU backend sums floats twice as fast as integers.
+    kind = jnp.float32 if d < 2**24 else jnp.int32
+    k = jnp.minimum(jnp.asarray(k), d).astype(kind)
+
+    def count(mask: jax.Array) -> jax.Array:
+        return jnp.sum(mask, axis=-1, dtype=kind)
+
+    low, high = _bracket(keys)
+    none, all_ = jnp.zeros((), kind), jnp.full((), d, kind)
+    below, counted, above = _search(lambda t: count(keys < t), low, high, none, all_, k)
+    # No threshold has exactly k keys below it: `below` is then the tied key itself.
+    enough, tied = keys < below, keys == below
+    index = jnp.arange(d, dtype=jnp.int32)
+    first, last = jnp.int32(0), jnp.int32(d)
+    cut, _, _ = _search(lambda c: count(enough | (tied & (index < c))), first, last, counted, above, k)
+    return enough | (tied & (index < cut))
+
+
+def _bracket(keys: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Bounds of all keys, found in float32 (XLA's CPU backend is slow at the minimum of integers)."""
+    values, top = keys.astype(jnp.float32), jnp.iinfo(keys.dtype).max
+    low = (jnp.min(values) * (1 - _MARGIN)).astype(keys.dtype)
+    high = jnp.max(values) * (1 + _MARGIN)
+    inside = float(top) * (1 - 2 * _MARGIN)
+    return low, jnp.where(high < inside, jnp.minimum(high, inside).astype(keys.dtype), jnp.asarray(top, keys.dtype))
+
+
+def _search(
+    count_below: Callable[[jax.Array], jax.Array],
+    low: jax.Array,
+    high: jax.Array,
+    at_low: jax.Array,
+    above_high: jax.Array,
+    k: jax.Array,
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """The point of [low, high] whose count is k, else the largest one whose count is at most k.
+
+    `at_low` is the count at low, `above_high` a bound on the count above high. Interpolates between the counts, in
+    turns of eight steps with halving, so that no distribution of keys takes many passes. Returns the point, its
+    count, and the last `above_high`.
+    """
+
+    def going(carry: Any) -> jax.Array:
+        low, high, at_low, _, _ = carry
+        return (at_low != k) & (low < high)
+
+    def narrow(carry: Any) -> Any:
+        low, high, at_low, above_high, step = carry
+        share = ((k - at_low + 0.5) / (above_high - at_low + 1)).astype(jnp.float32)
+        share = jnp.where(step & 8 > 0, 0.5, share)
+        width = high - low
+        guess = (share * (1 - _MARGIN) * width.astype(jnp.float32)).astype(width.dtype)
+        middle = low + jnp.clip(guess, 1, width)
+        counted = count_below(middle)
+        fits = counted <= k
+        return (
+            jnp.where(fits, middle, low),
+            jnp.where(fits, high, middle - 1),
+            jnp.where(fits, counted, at_low),
+            jnp.where(fits, above_high, counted),
+            step + 1,
+        )
+
+    point, _, at_point, above, _ = jax.lax.while_loop(going, narrow, (low, high, at_low, above_high, jnp.int32(0)))
+    return point, at_point, above

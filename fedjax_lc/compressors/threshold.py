@@ -1,0 +1,121 @@
+"""SIDCo: keep the entries above a threshold that is fitted so that about a given share of them stays."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+from jax.scipy.special import gammainc
+
+from fedjax_lc import pytree
+from fedjax_lc.compressors.base import FLOAT_BITS, INDEX_BITS, Compressor, Message, check_index, count, index_cost
+from fedjax_lc.compressors.levels import norm
+from fedjax_lc.errors import InputError
+from fedjax_lc.typing import Scalar, Vec
+
+FITS = ("exponential", "pareto", "gamma")
+
+
+@pytree.dataclass
+class Threshold(Compressor):
+    """Keep |x_j| > tau, tau from a fitted tail such that about `ratio` of the entries stay; a random-size message.
+
+    `fit` is exponential, pareto or gamma. With `stages` > 1 the first stage aims at the ratio `first`, each later one
+    fits the exceedances less their minimum (exponential, or Pareto for the other two); if ratio >= first, one stage.
+    The authors' adaptation of the number of stages over iterations is not part of it: a compressor has no state.
+
+    Biased. A message that keeps `kept` entries has delta >= kept/d after the fact, but no worst-case delta exists (of
+    equal moduli none may exceed tau), so delta = 0. Bits: kept (32 + index bits).
+
+    Source: SIDCo, arXiv 2101.10761, and the authors' code; the gamma quantile is exact here, in both variants.
+    """
+
+    ratio: Scalar
+    fit: str = pytree.static(default="exponential")
+    stages: int = pytree.static(default=1)
+    first: Scalar = 0.25
+    index: str = pytree.static(default="log2")
+    name: ClassVar[str] = "threshold"
+    deterministic: ClassVar[bool] = True
+    projects: ClassVar[bool] = True
+    conventions: ClassVar[tuple[str, ...]] = INDEX_BITS
+
+    def apply(self, x: Vec, u: Any, sent: jax.Array | None = None) -> Message:
+        largest = norm(x, jnp.inf)
+        values = jnp.abs(x) / jnp.where(largest > 0, largest, 1)
+        exist = jnp.ones(x.shape, bool) if sent is None else sent
+        # Written as a negation, so that NaN (in x, hence in tau) is kept.
+        keep = exist & ~(values <= self.tau(values, exist))
+        kept = count(x, keep)
+        value = jnp.where(keep, x, jnp.zeros_like(x))
+        return Message(value, kept, FLOAT_BITS, index_cost(self.index, kept, x.shape[-1]), 0, keep)
+
+    def tau(self, values: Vec, exist: jax.Array) -> Scalar:
+        """The threshold () for the moduli `values` (d,) of the entries that `exist` (d,)."""
+        ratio = jnp.asarray(self.ratio, values.dtype)
+        if self.stages == 1:
+            return _quantile(self.fit, values, exist, ratio)
+        first = jnp.asarray(self.first, values.dtype)
+        start = tau = _quantile(self.fit, values, exist, jnp.maximum(ratio, first))
+        each = jnp.minimum(ratio / first, 1) ** (1 / (self.stages - 1))
+        later = "exponential" if self.fit == "exponential" else "pareto"
+        for _ in range(self.stages - 1):
+            exceed = exist & (values > tau)
+            least = jnp.min(jnp.where(exceed, values, jnp.inf))
+            least = jnp.where(jnp.any(exceed), least, tau)
+            tau = _quantile(later, jnp.where(exceed, values - least, 0), exceed, each) + least
+        return jnp.where(ratio >= first, start, tau)
+
+    def delta(self, d: Scalar) -> Scalar:
+        return 0.0
+
+    def validate(self, d: int) -> None:
+        check_index(self)
+        if not pytree.is_traced((self.ratio, self.first)) and not (0 < self.ratio <= 1 and 0 < self.first <= 1):
+            raise InputError(f"threshold needs 0 < ratio <= 1, got {self.ratio} (first {self.first}): threshold:0.1")
+        if self.fit not in FITS:
+            raise InputError(f"threshold fit must be one of {', '.join(FITS)}, got {self.fit!r}")
+        if not isinstance(self.stages, int) or self.stages < 1:
+            raise InputError(f"threshold needs a whole number of stages >= 1, got {self.stages}")
+
+
+def _quantile(fit: str, values: Vec, exist: jax.Array, ratio: Scalar) -> Scalar:
+    """tau that a share `ratio` of the law fitted to the values that exist exceeds; 0 where none is positive."""
+    number = jnp.maximum(jnp.sum(exist, dtype=values.dtype), 1)
+    mean = jnp.sum(jnp.where(exist, values, 0)) / number
+    safe = jnp.where(mean > 0, mean, 1)
+    if fit == "exponential":
+        return -mean * jnp.log(ratio)
+    if fit == "pareto":
+        squares = jnp.sum(jnp.where(exist, (values - mean) ** 2, 0)) / jnp.maximum(number - 1, 1)
+        return mean * _pareto(squares / safe**2, ratio)
+    tiny = jnp.asarray(1e-20, values.dtype)  # log 0 of exact zeros
+    log_mean = jnp.sum(jnp.where(exist, jnp.log(values + tiny), 0)) / number
+    # s > 0 by Jensen; equal values would make the shape infinite.
+    s = jnp.maximum(jnp.log(safe) - log_mean, 1e-4)
+    shape = (3 - s + jnp.sqrt((s - 3) ** 2 + 24 * s)) / (12 * s)
+    return _gamma_quantile(shape, safe / shape, 1 - ratio, jnp.max(jnp.where(exist, values, 0)))
+
+
+def _pareto(variance: Scalar, ratio: Scalar) -> Scalar:
+    """Quantile of the generalised Pareto law with mean 1 and this variance (k -> 0: -a log ratio)."""
+    inverse = 1 / jnp.maximum(variance, jnp.finfo(jnp.result_type(variance)).eps)
+    k, a = (inverse - 1) / 2, (inverse + 1) / 2
+    log_ratio = jnp.log(ratio)
+    flat = jnp.abs(k) < 1e-30
+    return jnp.where(flat, -a * log_ratio, -a * jnp.expm1(k * log_ratio) / jnp.where(flat, 1, k))
+
+
+def _gamma_quantile(shape: Scalar, scale: Scalar, share: Scalar, largest: Scalar) -> Scalar:
+    """tau in [0, largest] with P(tau) = share, by bisection (beyond the largest value every tau keeps nothing)."""
+
+    def halve(_: jax.Array, bounds: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        low, high = bounds
+        middle = (low + high) / 2
+        above = gammainc(shape, middle / scale) > share
+        return jnp.where(above, low, middle), jnp.where(above, middle, high)
+
+    steps = jnp.finfo(largest.dtype).nmant + 8
+    low, high = jax.lax.fori_loop(0, steps, halve, (jnp.zeros_like(largest), largest))
+    return jnp.where(jnp.isnan(largest), largest, jnp.where(high < largest, low, largest))
