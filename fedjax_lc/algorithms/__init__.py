@@ -1,0 +1,14 @@
+"""Methods, one file each: every file of this folder registers itself when the package is imported, and so does every
+file of the folders that the environment variable FEDJAX_LC_METHODS names, when a method is first looked up."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+
+from fedjax_lc.algorithms.base import Algorithm, Cost, choose, constants, get, names, register, tile
+
+for _module in pkgutil.iter_modules(__path__):
+    importlib.import_module(f"{__name__}.{_module.name}")
+
+__all__ = ["Algorithm", "Cost", "choose", "constants", "get", "names", "register", "tile"]

@@ -1,0 +1,102 @@
+"""ADIANA: accelerated DIANA.
+
+Li, Kovalev, Qian, Richtarik, "Acceleration for Compressed Gradient Descent in Distributed and Federated Optimization",
+arXiv 2002.11364, Algorithm 2 (update and constants recalled only).
+
+DIANA's compressed gradient at an extrapolated point x drives Nesterov's three sequences, while the shifts h_i learn the
+gradients at a slowly moving anchor w. Every round sends two compressed messages, one at x and one at w.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from fedjax_lc import pytree
+from fedjax_lc.algorithms.base import Cost, choose, constants, register
+from fedjax_lc.compressors import Compressor
+from fedjax_lc.compressors.base import FLOAT_BITS
+from fedjax_lc.problems import Problem
+from fedjax_lc.typing import ClientVecs, Key, Scalar, Vec
+
+
+@pytree.dataclass
+class Hparams:
+    """compressor: of the uplink, unbiased. eta, gamma: step sizes of y and z. theta1, theta2: weights of z and w in x.
+    beta: weight of the old z. alpha: learning rate of the shifts. p: probability that w moves."""
+
+    compressor: Compressor
+    eta: Scalar
+    gamma: Scalar
+    theta1: Scalar
+    theta2: Scalar
+    beta: Scalar
+    alpha: Scalar
+    p: Scalar
+
+
+class State(NamedTuple):
+    y: Vec  # (d,) the model
+    z: Vec  # (d,) the aggressive sequence
+    w: Vec  # (d,) the anchor
+    h_i: ClientVecs  # (n, d) shifts of the clients
+    h: Vec  # (d,) their mean, at the server
+
+
+def init(problem: Problem, hp: Hparams, key: Key) -> State:
+    x0, h_i = problem.x0, jnp.zeros((problem.n, problem.dim), problem.dtype)
+    return State(x0, x0, x0, h_i, jnp.zeros_like(x0))
+
+
+def step(problem: Problem, hp: Hparams, state: State, key: Key) -> tuple[State, Cost]:
+    coin_key, x_key, w_key = jax.random.split(key, 3)
+    y, z, w, h_i, h = state
+    x = hp.theta1 * z + hp.theta2 * w + (1 - hp.theta1 - hp.theta2) * y
+    at_x = hp.compressor.joint(x_key, problem.grads(x) - h_i)
+    at_w = hp.compressor.joint(w_key, problem.grads(w) - h_i)
+    g = h + jnp.mean(at_x.value, axis=0)
+    h_i = h_i + hp.alpha * at_w.value
+    h = h + hp.alpha * jnp.mean(at_w.value, axis=0)
+    y_new = x - hp.eta * g
+    z = hp.beta * z + (1 - hp.beta) * x + hp.gamma / hp.eta * (y_new - x)
+    w = jnp.where(jax.random.bernoulli(coin_key, hp.p), y, w)
+    cost = Cost.of(at_x.bits + at_w.bits, FLOAT_BITS * problem.dim, grads=2, rounds=1)
+    return State(y_new, z, w, h_i, h), cost
+
+
+def point(problem: Problem, hp: Hparams, state: State) -> Vec:
+    return state.y
+
+
+def theory(problem: Problem, compressor: Compressor | str | None = None) -> Hparams:
+    """Theorem 4's parameters (recalled only), with L = max_i L_i.
+
+    alpha = 1/(1 + omega), p = min(1, max(1, sqrt(n/(32 omega)) - 1) / (2 (1 + omega))),
+    eta = min(1/(2L), n / (64 omega L (2 p (1 + omega) + 1)^2)), theta1 = min(1/4, sqrt(eta mu / p)), theta2 = 1/2,
+    gamma = eta / (2 (theta1 + eta mu)), beta = 1 - gamma mu; p = 1 and eta = 1/(2L) without compression.
+    """
+    compressor = choose(compressor, problem)
+    L, mu = constants(problem, "adiana")
+    omega, n = float(compressor.omega(problem.dim)), problem.n
+    p, eta = 1.0, 1 / (2 * L)
+    if omega > 0:
+        p = min(1.0, max(1.0, math.sqrt(n / (32 * omega)) - 1) / (2 * (1 + omega)))
+        eta = min(eta, n / (64 * omega * L * (2 * p * (1 + omega) + 1) ** 2))
+    theta1 = min(0.25, math.sqrt(eta * mu / p))
+    gamma = eta / (2 * (theta1 + eta * mu))
+    return Hparams(compressor, eta, gamma, theta1, theta2=0.5, beta=1 - gamma * mu, alpha=1 / (1 + omega), p=p)
+
+
+register(
+    "adiana",
+    title="ADIANA",
+    paper="2002.11364 Acceleration for Compressed Gradient Descent in Distributed and Federated Optimization",
+    Hparams=Hparams,
+    init=init,
+    step=step,
+    point=point,
+    theory=theory,
+)

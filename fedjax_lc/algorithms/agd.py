@@ -1,0 +1,75 @@
+"""Nesterov's accelerated gradient descent with constant momentum, uncompressed.
+
+Nesterov, "Introductory Lectures on Convex Optimization", constant step scheme III (2.2.11).
+
+The gradient is taken ahead of the model, at y, where the last move would carry it on by beta; this brings the number of
+rounds from kappa to sqrt(kappa).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import jax.numpy as jnp
+
+from fedjax_lc import pytree
+from fedjax_lc.algorithms.base import Cost, constants, register
+from fedjax_lc.compressors.base import FLOAT_BITS
+from fedjax_lc.errors import unknown
+from fedjax_lc.problems import Problem
+from fedjax_lc.typing import Key, Scalar, Vec
+
+
+@pytree.dataclass
+class Hparams:
+    """gamma: step size, 1/L. beta: momentum, in [0, 1)."""
+
+    gamma: Scalar
+    beta: Scalar
+
+
+class State(NamedTuple):
+    x: Vec  # (d,) the model
+    y: Vec  # (d,) where the next gradient is taken
+
+
+def init(problem: Problem, hp: Hparams, key: Key) -> State:
+    return State(problem.x0, problem.x0)
+
+
+def step(problem: Problem, hp: Hparams, state: State, key: Key) -> tuple[State, Cost]:
+    x = state.y - hp.gamma * jnp.mean(problem.grads(state.y), axis=0)
+    y = x + hp.beta * (x - state.x)
+    bits = FLOAT_BITS * problem.dim
+    return State(x, y), Cost.of(bits, bits, grads=1, rounds=1)
+
+
+def point(problem: Problem, hp: Hparams, state: State) -> Vec:
+    return state.x
+
+
+def theory(problem: Problem, smooth: str = "max") -> Hparams:
+    """gamma = 1/L, beta = (sqrt(kappa) - 1)/(sqrt(kappa) + 1), kappa = L/mu.
+
+    smooth: which L: "max", max_i L_i, as every other method here uses; or "mean", the constant of F itself, which is
+    smaller and all that the theorem needs.
+    """
+    L, mu = constants(problem, "agd")
+    if smooth not in ("max", "mean"):
+        raise unknown("choice of smooth", smooth, ("max", "mean"))
+    L = float(problem.smooth_mean) if smooth == "mean" else L
+    root = math.sqrt(L / mu)
+    return Hparams(gamma=1 / L, beta=(root - 1) / (root + 1))
+
+
+register(
+    "agd",
+    title="AGD",
+    paper="Nesterov, Introductory Lectures on Convex Optimization, scheme (2.2.11)",
+    Hparams=Hparams,
+    init=init,
+    step=step,
+    point=point,
+    theory=theory,
+)

@@ -1,0 +1,238 @@
+"""What a method is: a record of pure functions, found by name."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import importlib.util
+import math
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from fedjax_lc import pytree
+from fedjax_lc.compressors import Compressor, Scaled, parse
+from fedjax_lc.compressors import default as default_compressor
+from fedjax_lc.errors import InputError, unknown
+from fedjax_lc.problems import Problem
+from fedjax_lc.typing import Key, PyTree, Scalar, Vec
+
+
+class Cost(NamedTuple):
+    """What one step cost, each a float32 () and a mean over clients.
+
+    bits_up and bits_down are the bits a client sends and receives, grads its gradient evaluations (1 = one full local
+    gradient), rounds the communication rounds.
+    """
+
+    bits_up: Scalar
+    bits_down: Scalar
+    grads: Scalar
+    rounds: Scalar
+
+    @classmethod
+    def of(cls, bits_up: Scalar = 0, bits_down: Scalar = 0, grads: Scalar = 0, rounds: Scalar = 0) -> Cost:
+        """A Cost from numbers; one that has an entry per client is averaged."""
+        parts = (bits_up, bits_down, grads, rounds)
+        return cls(*(jnp.mean(jnp.asarray(part, jnp.float32)) for part in parts))
+
+    def plus(self, other: Cost) -> Cost:
+        """Both costs together."""
+        return Cost(*(a + b for a, b in zip(self, other, strict=True)))
+
+
+@dataclasses.dataclass(frozen=True)
+class Algorithm:
+    """A method by name. `init`, `step`, `point` and `lyapunov` take hyperparameters as plain numbers or arrays.
+
+    Attributes:
+        Hparams: frozen pytree of the method's hyperparameters.
+        init: (problem, hp, key) -> state.
+        step: (problem, hp, state, key) -> (state, Cost).
+        point: (problem, hp, state) -> x (d,), the model to evaluate.
+        theory: (problem, **choices) -> Hparams, the paper's step sizes; every choice has a default.
+        lyapunov: (problem, hp, state) -> (), or None where no theorem is known.
+        rate: (problem, hp) -> the factor by which E lyapunov shrinks per step at least, or None.
+        paper: arXiv id and title.
+        title: the name as papers write it.
+    """
+
+    name: str
+    title: str
+    paper: str
+    Hparams: type
+    init: Callable[[Problem, Any, Key], PyTree]
+    step: Callable[[Problem, Any, PyTree, Key], tuple[PyTree, Cost]]
+    point: Callable[[Problem, Any, PyTree], Vec]
+    theory: Callable[..., Any]
+    lyapunov: Callable[[Problem, Any, PyTree], Scalar] | None = None
+    rate: Callable[[Problem, Any], Scalar] | None = None
+
+    def check(self, problem: Problem, hp: Any) -> None:
+        """Raise InputError where a hyperparameter does not fit the problem or leaves its range."""
+        for field in dataclasses.fields(hp):
+            value = getattr(hp, field.name)
+            if isinstance(value, Compressor):
+                value.validate(problem.dim)
+            elif field.name in _RANGES and value is not None and not pytree.is_traced(value):
+                _check_range(self.name, field.name, value, problem)
+
+
+_RANGES: dict[str, tuple[str, Callable[[float, int], bool]]] = {
+    "p": ("in (0, 1]", lambda v, n: 0 < v <= 1),
+    "gamma": ("> 0", lambda v, n: v > 0),
+    "eta": ("> 0", lambda v, n: v > 0),
+    "alpha": ("in (0, 1]", lambda v, n: 0 < v <= 1),
+    "client_lr": ("> 0", lambda v, n: v > 0),
+    "server_lr": ("> 0", lambda v, n: v > 0),
+    "local_steps": (">= 1", lambda v, n: v >= 1),
+    "cohort_size": ("in 1..n", lambda v, n: 1 <= v <= n),
+    "s": ("in 2..n", lambda v, n: 2 <= v <= n),
+}
+
+
+def _check_range(method: str, name: str, value: Any, problem: Problem) -> None:
+    text, inside = _RANGES[name]
+    if not inside(float(value), problem.n):
+        raise InputError(f"{method} needs {name} {text.replace('n', str(problem.n)) if '..n' in text else text}, "
+                         f"got {float(value):g}")  # fmt: skip
+
+
+_REGISTRY: dict[str, Algorithm] = {}
+
+
+def register(
+    name: str,
+    *,
+    paper: str,
+    Hparams: type,
+    init: Callable[..., PyTree],
+    step: Callable[..., tuple[PyTree, Cost]],
+    point: Callable[..., Vec],
+    theory: Callable[..., Any],
+    title: str | None = None,
+    lyapunov: Callable[..., Scalar] | None = None,
+    rate: Callable[..., Scalar] | None = None,
+) -> Algorithm:
+    """Make a method known by name; the last line of its file. Arguments as the attributes of `Algorithm`."""
+    algorithm = Algorithm(
+        name=name,
+        title=title or name,
+        paper=paper,
+        Hparams=Hparams,
+        init=_casting(init),
+        step=_casting(step),
+        point=_casting(point),
+        theory=theory,
+        lyapunov=lyapunov and _casting(lyapunov),
+        rate=rate,
+    )
+    _REGISTRY[name] = algorithm
+    return algorithm
+
+
+def _casting(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`function(problem, hp, ...)` with hp brought to the problem's dtype."""
+
+    @functools.wraps(function)
+    def call(problem: Problem, hp: Any, *rest: Any) -> Any:
+        return function(problem, pytree.cast(hp, problem.dtype), *rest)
+
+    return call
+
+
+@functools.cache
+def _load_own() -> None:
+    """Load the user's own method files, from the folders that FEDJAX_LC_METHODS names."""
+    for folder in filter(None, os.environ.get("FEDJAX_LC_METHODS", "").split(os.pathsep)):
+        for path in sorted(Path(folder).glob("*.py")):
+            _load(path)
+
+
+def _load(path: Path) -> None:
+    name = f"fedjax_lc_methods_{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        return
+    sys.modules[name] = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(sys.modules[name])
+    except Exception as error:
+        raise InputError(f"{path}: {error}") from error
+
+
+def names() -> list[str]:
+    """Names of all registered methods."""
+    _load_own()
+    return sorted(_REGISTRY)
+
+
+def get(name: str | Algorithm) -> Algorithm:
+    """The method of that name; an Algorithm passes through.
+
+    Raises:
+        InputError: an unknown name, with the nearest known one.
+    """
+    if isinstance(name, Algorithm):
+        return name
+    _load_own()
+    if name not in _REGISTRY:
+        raise unknown("method", name, _REGISTRY)
+    return _REGISTRY[name]
+
+
+def choose(compressor: Compressor | str | None, problem: Problem, *, contractive: bool = False) -> Compressor:
+    """The compressor given, or the default one for this problem, of the kind the method needs.
+
+    Args:
+        compressor: None, its string form, or a Compressor.
+        contractive: False asks for an unbiased compressor. True asks for a contractive one; an unbiased Q with
+            omega > 0 then enters as Q/(1 + omega), whose delta is 1/(1 + omega).
+
+    Raises:
+        InputError: it does not fit the problem's dimension, is biased, or has no contraction constant.
+    """
+    d = problem.dim
+    chosen = default_compressor(d, problem.n, contractive=contractive) if compressor is None else parse(compressor)
+    chosen.validate(d)
+    omega = float(chosen.omega(d))
+    if contractive and 0 < omega < math.inf:
+        return Scaled(chosen)
+    if contractive and not chosen.delta(d) > 0:
+        raise InputError(f"compressor {chosen} has no known contraction: use top_k, sign or any unbiased one")
+    if not contractive and omega == math.inf:
+        raise InputError(f"compressor {chosen} is biased and this method needs an unbiased one: use rand_k or natural")
+    return chosen
+
+
+def constants(problem: Problem, method: str) -> tuple[float, float]:
+    """L = max_i L_i and mu > 0, as host floats.
+
+    Raises:
+        InputError: the problem is not strongly convex.
+    """
+    mu = float(problem.strong)
+    if not mu > 0:
+        raise InputError(f"{method}'s theory needs a strongly convex problem, got strong = 0: set l2 or kappa")
+    return float(jnp.max(problem.smooth)), mu
+
+
+def sample(problem: Problem, key: Key, size: int) -> tuple[jax.Array, Problem]:
+    """A cohort of `size` distinct clients, uniform: their indices (size,) and the problem of their f_i alone.
+
+    With size = n, all clients in their order and the problem itself, so full participation gathers nothing.
+    """
+    if size == problem.n:
+        return jnp.arange(size), problem
+    clients = jax.random.permutation(key, problem.n)[:size]
+    return clients, problem.cohort(clients)
+
+
+def tile(x: Vec, n: int) -> jax.Array:
+    """(n, d) copies of x (d,)."""
+    return jnp.broadcast_to(x, (n, *x.shape))

@@ -1,0 +1,69 @@
+"""Distributed gradient descent: x+ = x - gamma grad F(x), with uncompressed gradients; every method's reference."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+
+from fedjax_lc import pytree
+from fedjax_lc.algorithms.base import Cost, constants, register
+from fedjax_lc.compressors.base import FLOAT_BITS
+from fedjax_lc.problems import Problem
+from fedjax_lc.typing import Key, Scalar, Vec
+
+
+@pytree.dataclass
+class Hparams:
+    """gamma: step size, in (0, 2/L)."""
+
+    gamma: Scalar
+
+
+class State(NamedTuple):
+    x: Vec  # (d,) the model
+
+
+def init(problem: Problem, hp: Hparams, key: Key) -> State:
+    return State(problem.x0)
+
+
+def step(problem: Problem, hp: Hparams, state: State, key: Key) -> tuple[State, Cost]:
+    x = state.x - hp.gamma * jnp.mean(problem.grads(state.x), axis=0)
+    bits = FLOAT_BITS * problem.dim
+    return State(x), Cost.of(bits, bits, grads=1, rounds=1)
+
+
+def point(problem: Problem, hp: Hparams, state: State) -> Vec:
+    return state.x
+
+
+def theory(problem: Problem) -> Hparams:
+    """gamma = 2/(L + mu), L = max_i L_i."""
+    L, mu = constants(problem, "gd")
+    return Hparams(gamma=2 / (L + mu))
+
+
+def lyapunov(problem: Problem, hp: Hparams, state: State) -> Scalar:
+    """|x - x*|^2."""
+    return jnp.sum((state.x - jnp.asarray(problem.x_star, problem.dtype)) ** 2)
+
+
+def rate(problem: Problem, hp: Hparams) -> Scalar:
+    """max((1 - gamma mu)^2, (1 - gamma L)^2), which is (1 - 2/(kappa + 1))^2 at theory's gamma."""
+    L, mu = constants(problem, "gd")
+    return max((1 - hp.gamma * mu) ** 2, (1 - hp.gamma * L) ** 2)
+
+
+register(
+    "gd",
+    title="GD",
+    paper="Nesterov, Introductory Lectures on Convex Optimization, Theorem 2.1.15",
+    Hparams=Hparams,
+    init=init,
+    step=step,
+    point=point,
+    theory=theory,
+    lyapunov=lyapunov,
+    rate=rate,
+)

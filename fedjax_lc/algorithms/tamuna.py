@@ -1,0 +1,89 @@
+"""TAMUNA: CompressedScaffnew with a random cohort of clients in every round.
+
+Condat, Agarsky, Malinovsky, Richtarik, "TAMUNA: Doubly Accelerated Distributed Optimization with Local Training,
+Compression, and Partial Participation", arXiv 2302.09832, Algorithm 1.
+
+One step is one round: the cohort starts from the server's model, takes L ~ Geometric(p) local steps and sends masked
+vectors; clients that sit out do nothing, and their control variates wait.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from fedjax_lc import pytree
+from fedjax_lc.algorithms.base import Cost, constants, register, sample, tile
+from fedjax_lc.algorithms.compressed_scaffnew import mask, sharing, uplink_bits
+from fedjax_lc.compressors.base import FLOAT_BITS
+from fedjax_lc.problems import Problem
+from fedjax_lc.typing import ClientVecs, Key, Scalar, Vec
+
+
+@pytree.dataclass
+class Hparams:
+    """gamma: step size, in (0, 2/L). s: clients that send each coordinate, 2..cohort_size. chi: relaxation of the
+    control variates. p: 1/p local steps a round on average. cohort_size: clients in a round, c; all if None. bits: how
+    uplink bits are counted, "mean" over all clients (32 s d / n) or "max", the largest message."""
+
+    gamma: Scalar
+    s: Scalar
+    chi: Scalar
+    p: Scalar
+    cohort_size: int | None = pytree.static(None)
+    bits: str = pytree.static("mean")
+
+
+class State(NamedTuple):
+    xbar: Vec  # (d,) the server's model
+    h: ClientVecs  # (n, d) control variates, of sum zero
+
+
+def init(problem: Problem, hp: Hparams, key: Key) -> State:
+    return State(problem.x0, jnp.zeros((problem.n, problem.dim), problem.dtype))
+
+
+def step(problem: Problem, hp: Hparams, state: State, key: Key) -> tuple[State, Cost]:
+    cohort_key, length_key, mask_key = jax.random.split(key, 3)
+    n, d, c = problem.n, problem.dim, hp.cohort_size or problem.n
+    cohort, clients = sample(problem, cohort_key, c)
+    L = jax.random.geometric(length_key, hp.p, dtype=jnp.int32)
+    h = state.h[cohort]
+    local_step = lambda _, x: x - hp.gamma * (clients.grads(x) - h)
+    x = jax.lax.fori_loop(0, L, local_step, tile(state.xbar, c))
+    q = mask(jax.random.permutation(mask_key, c), d, hp.s)
+    xbar = jnp.sum(q * x, axis=0) / hp.s
+    h = h + hp.p * hp.chi / hp.gamma * q * (xbar[None] - x)
+    up, share = uplink_bits(q, hp.bits), c / n
+    # Down go the model and, at the end, the new average where a client's mask asks for it.
+    down = FLOAT_BITS * (d + jnp.mean(jnp.sum(q, axis=1)))
+    cost = Cost.of(up if hp.bits == "max" else share * up, share * down, grads=share * L, rounds=1)
+    return State(xbar, state.h.at[cohort].set(h)), cost
+
+
+def point(problem: Problem, hp: Hparams, state: State) -> Vec:
+    return state.xbar
+
+
+def theory(problem: Problem, cohort_size: int | None = None, s: int | None = None, bits: str = "mean") -> Hparams:
+    """gamma = 2/(L + mu), and chi, p as CompressedScaffnew with n clients, L = max_i L_i; s = max(2, floor(c/d))."""
+    L, mu = constants(problem, "tamuna")
+    c = cohort_size or problem.n
+    s = max(2, c // problem.dim) if s is None else s
+    chi, p = sharing(problem.n, s, L / mu)
+    return Hparams(gamma=2 / (L + mu), s=s, chi=chi, p=p, cohort_size=cohort_size, bits=bits)
+
+
+register(
+    "tamuna",
+    title="TAMUNA",
+    paper="2302.09832 TAMUNA: Doubly Accelerated Distributed Optimization with Local Training, Compression, and "
+    "Partial Participation",
+    Hparams=Hparams,
+    init=init,
+    step=step,
+    point=point,
+    theory=theory,
+)

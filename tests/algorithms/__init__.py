@@ -1,0 +1,1 @@
+"""Methods against slow references written from the papers, and against what theory says of them."""

@@ -1,0 +1,1 @@
+"""Checks that every registered algorithm and compressor must pass."""
