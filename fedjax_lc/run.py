@@ -415,9 +415,9 @@ class _Bar:
         from tqdm import tqdm
 
         self.f_star, self.every = run.problem.f_star, run.every
-        self.bar = tqdm(
-            total=run.records * run.every, desc=run.algorithm.title, unit=" steps", delay=2, disable=None if run.progress else True, leave=False
-        )
+        title = f"{run.algorithm.title} ({run.memory / 1e6:.1f} MB)"
+        hidden = None if run.progress else True  # None: shown on a terminal only
+        self.bar = tqdm(total=run.records * run.every, desc=title, unit=" steps", delay=2, disable=hidden, leave=False)
 
     def show(self, recorded: int, block: dict[str, np.ndarray]) -> None:
         if recorded and np.isfinite(self.f_star):

@@ -134,7 +134,7 @@ def test_metrics_by_name_and_of_the_users_own(problem):
     own = quick(problem, measure={"drift": lambda problem, hp, state: jnp.linalg.norm(state.x - state.y[None])})
     drift = np.linalg.norm(own.state.x - own.state.y[None])
     assert own.metrics["drift"][-1] == pytest.approx(drift, rel=1e-12)
-    with pytest.raises(InputError, match="^unknown metric 'gradnorm': did you mean 'grad_norm'"):
+    with pytest.raises(InputError, match=r"^unknown metric 'gradnorm': did you mean 'grad_norm'"):
         quick(problem, measure=["gradnorm"])
 
 
@@ -206,7 +206,7 @@ def test_a_target_that_float32_cannot_resolve(clients):
 def test_a_target_without_an_optimum():
     flat = fl.problems.quadratic(np.zeros((2, 3)), np.ones((2, 3)))
     assert np.isnan(flat.f_star)
-    with pytest.raises(InputError, match="^rel_gap needs a known optimum"):
+    with pytest.raises(InputError, match=r"^rel_gap needs a known optimum"):
         quick(flat, method="gd", hp=fl.algorithms.get("gd").Hparams(gamma=1.0), rel_gap=1e-3)
 
 

@@ -1,0 +1,58 @@
+"""Tables of results: aligned text for the terminal, Markdown for files."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from fedjax_lc.trace import Trace
+
+TARGETS = (1e-4, 1e-8, 1e-12)
+WIDEST = 70  #: characters of a column on the terminal
+
+
+def table(rows: Sequence[dict[str, Any]], *, style: str = "simple") -> str:
+    """Aligned text of rows that share their keys; numbers to the right. `style`: simple, or github for Markdown."""
+    from tabulate import tabulate
+
+    fit = (lambda cell: cell.replace("|", r"\|")) if style == "github" else (lambda cell: textwrap.fill(cell, WIDEST))
+    align = ["right" if _numeric(rows, name) else "left" for name in rows[0]]
+    fitted = [{name: fit(str(cell)) for name, cell in row.items()} for row in rows]
+    return tabulate(fitted, headers="keys", tablefmt=style, colalign=align, disable_numparse=True)
+
+
+def _numeric(rows: Sequence[dict[str, Any]], name: str) -> bool:
+    """Whether a column holds numbers (with thousands separators) and dashes only."""
+    return all(_is_number(str(row[name])) for row in rows)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text.replace(",", ""))
+    except ValueError:
+        return text == "-"
+    return True
+
+
+def summary(label: str, trace: Trace, targets: Sequence[float] = TARGETS) -> dict[str, str]:
+    """One row: rounds and uplink bits per client to each relative gap, the last gap and how the run ended."""
+    row = {"method": label}
+    for target in targets:
+        hit = trace.reach(target) if np.isfinite(trace.f_star) else None
+        row[f"rounds to {target:.0e}"] = f"{hit['rounds']:,.0f}" if hit else "-"
+        row[f"bits to {target:.0e}"] = f"{hit['bits_up']:.3e}" if hit else "-"
+    last = trace.rel_gap[-1] if len(trace) else float("nan")
+    return row | {"last rel. gap": f"{last:.1e}", "ended": ending(trace)}
+
+
+def is_capped(trace: Trace) -> bool:
+    """Whether the run used up its steps or its budget before it reached the gap asked for."""
+    return trace.status == "finished" and trace.config.get("rel_gap") is not None
+
+
+def ending(trace: Trace) -> str:
+    """One word on how a run ended; `capped` when its steps or budget ran out before its target."""
+    return "capped" if is_capped(trace) else trace.status
