@@ -55,7 +55,7 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
     _add_run(commands, arguments)
     _add_list(commands)
     _add_figure(commands)
-    _add_bench(commands)
+    _add_bench(commands, arguments)
     return parser
 
 
@@ -385,11 +385,13 @@ def _side_by_side(chosen: Sequence[str], options: argparse.Namespace) -> int:
 # --- bench ---
 
 
-def _add_bench(commands: Any) -> None:
+def _add_bench(commands: Any, arguments: Sequence[str]) -> None:
     parser = commands.add_parser("bench", help="measure speed against honest baselines")
-    suites = parser.add_subparsers(metavar="SUITE", required=True)
+    if "bench" not in arguments[:1]:
+        return
     from fedjax_lc.bench import SUITES
 
+    suites = parser.add_subparsers(metavar="SUITE", required=True)
     for name, suite in SUITES.items():
         suite.add_arguments(suites.add_parser(name, help=_first_line(suite)))
 

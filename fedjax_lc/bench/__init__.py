@@ -1,0 +1,9 @@
+"""Speed, measured against what people would write without this package; one module per suite."""
+
+from __future__ import annotations
+
+from fedjax_lc.bench import single
+
+SUITES = {"single": single}
+
+__all__ = ["SUITES", "single"]

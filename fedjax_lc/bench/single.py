@@ -1,0 +1,378 @@
+"""One run on one thread against NumPy and plain JAX, every target beside its measurement.
+
+Contestants take turns (A B C A B C ...) inside one process, so that whatever else the machine does hits all of them;
+verdicts are ratios of medians. Each contestant also runs alone in a fresh process, for its compile time and peak
+memory. All of it happens in child processes whose environment pins them to one thread before JAX and NumPy start.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from fedjax_lc import algorithms, report
+from fedjax_lc.bench import rivals
+from fedjax_lc.bench.workloads import FEDAVG, GRADIENT_ONLY, Size, Work, w1
+from fedjax_lc.errors import InputError
+from fedjax_lc.files import replacing
+from fedjax_lc.run import environment, run
+
+OURS = "fedjax_lc"
+DIANA, AVERAGING, LOCODL = "W1(a) DIANA, rand-k", "W1(b) FedAvg, full-batch steps", "LoCoDL on W1, p = 0.1"
+LOOP, BATCHED, PLAIN, SCAN = "NumPy client loop", "NumPy batched", "plain JAX", "gradient-only scan"
+LOOP_SHARE = 10  #: a block of the client loop, which is slow, has this many times fewer rounds
+PROGRAMS = ("pass", "import jax", "import fedjax_lc")
+
+PINNED = {
+    "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1",
+    "JAX_PLATFORMS": "cpu",
+    "JAX_ENABLE_X64": "0",
+    "JAX_ENABLE_COMPILATION_CACHE": "0",
+    **dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1"),
+}
+
+
+class Contestant(NamedTuple):
+    """`run()` does one block of `rounds` rounds, from a fresh start, and waits for its result."""
+
+    rounds: int
+    run: Callable[[], Any]
+
+
+class Target(NamedTuple):
+    """A measured number beside the most it may be."""
+
+    what: str
+    most: float
+    measured: float
+
+    @property
+    def met(self) -> bool:
+        return bool(self.measured <= self.most)
+
+
+def run_single(
+    size: Size | None = None,
+    *,
+    repeats: int = 15,
+    starts: int = 7,
+    out: str | Path | None = None,
+    progress: bool = True,
+) -> dict[str, Any]:
+    """Measure everything and print the tables.
+
+    Args:
+        size: shape and block length; W1 itself if None.
+        repeats: how often every contestant takes its turn.
+        starts: how often each import is timed.
+        out: also write the results there as JSON, and the printed text beside it with the ending .txt.
+        progress: show a bar on anything over two seconds.
+
+    Returns:
+        The results as written to `out`: start-up in seconds, compilation in seconds of its core, rounds in
+        milliseconds, memory in MiB.
+
+    Raises:
+        InputError: a count below 1, or `out` cannot be written; before any work starts.
+    """
+    size = size or Size()
+    if repeats < 1 or starts < 1:
+        raise InputError(f"bench needs repeats >= 1 and starts >= 1, got {repeats} and {starts}")
+    if out is None:
+        return _measured(size, repeats, starts, progress)
+    out = Path(out)
+    with replacing(out) as as_json, replacing(out.with_suffix(".txt")) as as_text:
+        results = _measured(size, repeats, starts, progress)
+        as_json.write_text(json.dumps(results, indent=1) + "\n")
+        as_text.write_text(text(results))
+    return results
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `fedjax-lc bench single`."""
+    parser.description = __doc__
+    parser.add_argument("--repeats", type=int, default=15, help="turns of every contestant (default 15)")
+    parser.add_argument("--out", metavar="FILE", help="also write JSON to FILE and the tables beside it as .txt")
+    parser.set_defaults(command=lambda options: run_single(repeats=options.repeats, out=options.out) and 0)
+
+
+def contests(size: Size, work: Work) -> dict[str, dict[str, Contestant]]:
+    """Per workload, its contestants by name, ours first."""
+    return {DIANA: _diana(size, work), AVERAGING: _averaging(size, work), LOCODL: _locodl(size, work)}
+
+
+def _ours(method: Any, work: Work, hp: Any, rounds: int) -> Contestant:
+    """A whole call of `fl.run`, measuring F once at its end."""
+    return Contestant(
+        rounds, lambda: run(method, work.problem, hp, jax.random.key(0), steps=rounds, every=rounds, progress=False)
+    )
+
+
+def _diana(size: Size, work: Work) -> dict[str, Contestant]:
+    hp = algorithms.get("diana").theory(work.problem, compressor=f"rand_k:{size.k}")
+    numbers = (work.l2, float(hp.gamma), float(hp.alpha))
+    A, b, shape = jax.device_put(work.A), jax.device_put(work.b), (size.clients, size.dim, size.k)
+    pick, rounds, few = rivals.random_top_k(*shape), size.diana_rounds, max(1, size.diana_rounds // LOOP_SHARE)
+
+    def batched() -> Any:
+        return rivals.diana_batched(work.A, work.b, *numbers, rivals.random_batched(_rng(), *shape, rounds))
+
+    def plain() -> Any:
+        return rivals.diana_jax(A, b, *numbers, jax.random.split(jax.random.key(0), rounds), pick).block_until_ready()
+
+    def loop() -> Any:
+        return rivals.diana_loop(work.A, work.b, *numbers, rivals.random_loop(_rng(), *shape, few))
+
+    return {
+        OURS: _ours("diana", work, hp, rounds),
+        BATCHED: Contestant(rounds, batched),
+        PLAIN: Contestant(rounds, plain),
+        LOOP: Contestant(few, loop),
+    }
+
+
+def _rng() -> np.random.Generator:
+    return np.random.default_rng(0)
+
+
+def _averaging(size: Size, work: Work) -> dict[str, Contestant]:
+    hp = FEDAVG.theory(work.problem, local_steps=size.local_steps)
+    numbers = (work.l2, hp.client_lr, hp.local_steps)
+    A, b = jax.device_put(work.A), jax.device_put(work.b)
+    rounds, few = size.fedavg_rounds, max(1, size.fedavg_rounds // LOOP_SHARE)
+    return {
+        OURS: _ours(FEDAVG, work, hp, rounds),
+        BATCHED: Contestant(rounds, lambda: rivals.fedavg_batched(work.A, work.b, *numbers, rounds)),
+        PLAIN: Contestant(rounds, lambda: rivals.fedavg_jax(A, b, *numbers, rounds).block_until_ready()),
+        LOOP: Contestant(few, lambda: rivals.fedavg_loop(work.A, work.b, *numbers, few)),
+    }
+
+
+def _locodl(size: Size, work: Work) -> dict[str, Contestant]:
+    hp = algorithms.get("locodl").theory(work.problem, compressor=f"rand_k:{size.k}", p=0.1)
+    return {
+        OURS: _ours("locodl", work, hp, size.locodl_steps),
+        SCAN: _ours(GRADIENT_ONLY, work, GRADIENT_ONLY.theory(work.problem), size.locodl_steps),
+    }
+
+
+def race(
+    entries: dict[str, Contestant], repeats: int, tick: Callable[[], Any] = lambda: None
+) -> dict[str, list[float]]:
+    """Milliseconds per round of each turn, in turns; every contestant first runs once untimed."""
+    for contestant in entries.values():
+        contestant.run()
+    times: dict[str, list[float]] = {name: [] for name in entries}
+    for _ in range(repeats):
+        for name, contestant in entries.items():
+            times[name].append(1e3 * _seconds(contestant.run) / contestant.rounds)
+            tick()
+    return times
+
+
+def alone(contestant: Contestant) -> dict[str, float]:
+    """What a fresh process pays: seconds of its one core for the first block beyond those of a later one (tracing,
+    lowering and compiling all it needs), and peak memory."""
+    first = _seconds(contestant.run, time.process_time)
+    return {"compile_s": first - _seconds(contestant.run, time.process_time), "peak_mib": peak_mib()}
+
+
+def _seconds(work: Callable[[], Any], clock: Callable[[], float] = time.perf_counter) -> float:
+    started = clock()
+    work()
+    return clock() - started
+
+
+def peak_mib() -> float:
+    """Peak resident memory of this process. Linux's own counter where there is one: getrusage's also remembers the
+    process that started this one."""
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 2**10
+    except (OSError, StopIteration):
+        import resource
+
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+
+
+def child() -> None:
+    """What a child process runs: one job, given as JSON on the command line, its result as JSON on stdout."""
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+    job = json.loads(sys.argv[-1])
+    size = Size(*job["size"])
+    entries = contests(size, w1(size))
+    if "alone" in job:
+        workload, name = job["alone"]
+        result: Any = alone(entries[workload][name])
+    else:
+        with _bar(job["repeats"] * sum(map(len, entries.values())), "turns", job["progress"]) as bar:
+            result = {workload: race(entries[workload], job["repeats"], bar.update) for workload in entries}
+    print(json.dumps(result))
+
+
+def _child(size: Size, **job: Any) -> Any:
+    code = "from fedjax_lc.bench import single; single.child()"
+    return json.loads(_python(code, json.dumps({"size": size, **job})).splitlines()[-1])
+
+
+def _python(code: str, *arguments: str) -> str:
+    """Standard output of a pinned Python process."""
+    return subprocess.run(
+        [sys.executable, "-c", code, *arguments], env=os.environ | PINNED, stdout=subprocess.PIPE, text=True, check=True
+    ).stdout
+
+
+def _bar(total: int, title: str, progress: bool) -> Any:
+    from tqdm import tqdm
+
+    return tqdm(total=total, desc=title, delay=2, disable=not progress, leave=False)
+
+
+def _measured(size: Size, repeats: int, starts: int, progress: bool) -> dict[str, Any]:
+    load = os.getloadavg() if hasattr(os, "getloadavg") else ()
+    startup = _startup(starts, progress)
+    times = _child(size, repeats=repeats, progress=progress)
+    lone = _alone(size, times, progress)
+    results = {
+        "size": size._asdict(),
+        "repeats": repeats,
+        "startup_s": startup,
+        "contests": {workload: _rows(times[workload], lone[workload]) for workload in times},
+        "cpu": _cpu(),
+        "load": load,
+        **environment(),
+    }
+    results["targets"] = [target._asdict() | {"met": target.met} for target in targets(results)]
+    print(text(results), end="")
+    return results
+
+
+def _startup(starts: int, progress: bool) -> dict[str, float]:
+    """Median seconds that a process needs for each of PROGRAMS, in turns."""
+    times: dict[str, list[float]] = {program: [] for program in PROGRAMS}
+    with _bar(starts * len(PROGRAMS), "start-up", progress) as bar:
+        for _ in range(starts):
+            for program in PROGRAMS:
+                times[program].append(_seconds(partial(_python, program)))
+                bar.update()
+    return {program: statistics.median(seconds) for program, seconds in times.items()}
+
+
+def _alone(size: Size, times: dict[str, dict[str, Any]], progress: bool) -> dict[str, dict[str, dict[str, float]]]:
+    """`alone` for every contestant of `times`."""
+    with _bar(sum(map(len, times.values())), "compile and memory", progress) as bar:
+
+        def one(workload: str, name: str) -> dict[str, float]:
+            found: dict[str, float] = _child(size, alone=(workload, name))
+            bar.update()
+            return found
+
+        return {workload: {name: one(workload, name) for name in names} for workload, names in times.items()}
+
+
+def _rows(times: dict[str, list[float]], lone: dict[str, dict[str, float]]) -> dict[str, dict[str, float]]:
+    """Per contestant: min and median ms per round, ours over it (of medians and of minima), compile time, memory."""
+    ours = times[OURS]
+    return {
+        name: {
+            "min_ms": min(ms),
+            "median_ms": statistics.median(ms),
+            "ratio": statistics.median(ours) / statistics.median(ms),
+            "ratio_of_minima": min(ours) / min(ms),
+            **lone[name],
+        }
+        for name, ms in times.items()
+    }
+
+
+def targets(results: dict[str, Any]) -> list[Target]:
+    """The targets, each with what was measured."""
+    contests, startup = results["contests"], results["startup_s"]
+    ratio = lambda workload, name: contests[workload][name]["ratio"]
+    compile_s = max(rows[OURS]["compile_s"] for rows in contests.values())
+    return [
+        Target("W1(b): ours / batched NumPy", 1.0, ratio(AVERAGING, BATCHED)),
+        Target("W1(a): ours / batched NumPy", 1.25, ratio(DIANA, BATCHED)),
+        Target("LoCoDL, p = 0.1: ours / gradient-only scan", 1.3, ratio(LOCODL, SCAN)),
+        Target("start-up beyond Python and jax, s", 1.3, startup["import fedjax_lc"] - startup["import jax"]),
+        Target("compile, our slowest, CPU s", 3.0, compile_s),
+    ]
+
+
+def text(results: dict[str, Any]) -> str:
+    """What is printed."""
+    size = Size(**results["size"])
+    versions = ", ".join(f"{name} {version}" for name, version in results["versions"].items())
+    head = [
+        f"fedjax-lc bench single: one thread, {results['repeats']} turns each, whole calls of fl.run on our side",
+        f"W1: {size.clients} clients x {size.rows} rows x {size.dim} features, float32; k = {size.k}, "
+        f"{size.local_steps} local steps",
+        f"{results['cpu']}; load {', '.join(f'{v:.1f}' for v in results['load'])}; {results['written']}",
+        versions,
+        f"command: {results['command']}",
+    ]
+    seconds = ", ".join(f"{program} {value:.2f} s" for program, value in results["startup_s"].items())
+    return "\n".join(
+        [*head, "", report.table(_contest_rows(results)), "", f"start-up: {seconds}", "", _target_table(results), ""]
+    )
+
+
+def _contest_rows(results: dict[str, Any]) -> list[dict[str, str]]:
+    return [
+        {
+            "per round": workload,
+            "contestant": name,
+            "min ms": f"{row['min_ms']:.3f}",
+            "median ms": f"{row['median_ms']:.3f}",
+            "ours / it": f"{row['ratio']:.2f}",
+            "of minima": f"{row['ratio_of_minima']:.2f}",
+            "compile CPU s": f"{row['compile_s']:.2f}",
+            "peak MiB": f"{row['peak_mib']:.0f}",
+        }
+        for workload, rows in results["contests"].items()
+        for name, row in rows.items()
+    ]
+
+
+def _target_table(results: dict[str, Any]) -> str:
+    return report.table(
+        [
+            {
+                "target": target["what"],
+                "at most": f"{target['most']:.2f}",
+                "measured": f"{target['measured']:.2f}",
+                "verdict": "met" if target["met"] else "not met",
+            }
+            for target in results["targets"]
+        ]
+    )
+
+
+def _cpu() -> str:
+    try:
+        lines: Iterable[str] = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """`fedjax-lc bench single` by itself; 0 when it ran, whatever it measured."""
+    parser = argparse.ArgumentParser(prog="fedjax-lc bench single")
+    add_arguments(parser)
+    options = parser.parse_args(argv)
+    return int(options.command(options))
