@@ -19,7 +19,8 @@ from fedjax_lc import algorithms, data, problems, report
 from fedjax_lc.errors import InputError, unknown
 from fedjax_lc.files import replacing
 from fedjax_lc.problems import Problem
-from fedjax_lc.run import describe, environment, run
+from fedjax_lc.provenance import describe, environment
+from fedjax_lc.run import run
 from fedjax_lc.trace import Trace
 
 MAKERS: dict[str, Callable[..., Problem]] = {

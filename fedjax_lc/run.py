@@ -5,11 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-import os
-import platform
-import shlex
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,9 +17,11 @@ import numpy as np
 
 from fedjax_lc import algorithms, ledger, pytree
 from fedjax_lc.algorithms import Algorithm
-from fedjax_lc.compressors import Compressor
 from fedjax_lc.errors import InputError, unknown
-from fedjax_lc.problems import X64_LINE, Problem
+from fedjax_lc.problems import Problem
+from fedjax_lc.programs import check_memory, compile_once, memory_bytes
+from fedjax_lc.provenance import describe, describe_problem, environment
+from fedjax_lc.stacking import X64_LINE
 from fedjax_lc.trace import Trace
 from fedjax_lc.typing import PyTree, Scalar
 
@@ -186,7 +184,7 @@ class _Run:
         chunk = _chunk(self.algorithm, self.every, self.capacity, self.metrics)
         compiled, seconds = compile_once(chunk, arguments)
         self.memory = memory_bytes(compiled)
-        _check_memory(self.memory)
+        check_memory(self.memory)
         return compiled, seconds
 
     def _advance(
@@ -359,55 +357,6 @@ def _next_count(count: int, capacity: int, seconds: float) -> int:
     return int(max(1, min(wanted, 4 * count, capacity)))
 
 
-_COMPILED: dict[Any, Any] = {}
-
-
-def compile_once(function: Callable[..., Any], arguments: tuple[Any, ...]) -> tuple[Any, float]:
-    """`function` compiled for arguments of these shapes, the third one donated; and the seconds that took now.
-
-    Equal functions and shapes compile once per process: the second call takes no time.
-    """
-    leaves, structure = jax.tree.flatten(arguments)
-    abstract = tuple(jax.typeof(leaf) for leaf in leaves)
-    place = (function, structure, abstract, bool(jax.config.jax_enable_x64))  # type: ignore[attr-defined]
-    if place in _COMPILED:
-        return _COMPILED[place], 0.0
-    started = time.perf_counter()
-    _COMPILED[place] = jax.jit(function, donate_argnums=2).lower(*arguments).compile()
-    return _COMPILED[place], time.perf_counter() - started
-
-
-def compile_count() -> int:
-    """Programs compiled by `run` in this process so far."""
-    return len(_COMPILED)
-
-
-def memory_bytes(compiled: Any) -> int:
-    """Bytes a compiled program holds at once: arguments, results and scratch, less what it updates in place."""
-    found = compiled.memory_analysis()
-    if found is None:
-        return 0
-    total = found.argument_size_in_bytes + found.output_size_in_bytes + found.temp_size_in_bytes
-    return int(total - found.alias_size_in_bytes)
-
-
-def _check_memory(needed: int) -> None:
-    free = free_bytes()
-    if free is not None and needed > free:
-        raise InputError(f"this run needs {needed / 1e9:.2f} GB and {free / 1e9:.2f} GB are free: use fewer clients, "
-                         "fewer rows or float32")  # fmt: skip
-
-
-def free_bytes() -> int | None:
-    """Free memory of the default device (host memory on CPU); None where it cannot be told."""
-    stats = jax.devices()[0].memory_stats()
-    if stats and "bytes_limit" in stats:
-        return int(stats["bytes_limit"] - stats["bytes_in_use"])
-    with contextlib.suppress(ValueError, OSError, AttributeError):
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return None
-
-
 class _Bar:
     """A progress bar that appears after two seconds."""
 
@@ -452,45 +401,3 @@ def _interruptible() -> Iterator[Callable[[], bool]]:
         yield pressed.is_set
     finally:
         signal.signal(signal.SIGINT, previous)
-
-
-def describe(hp: Any) -> dict[str, Any]:
-    """Hyperparameters as plain values: numbers, words, and compressors in their string form."""
-
-    def plain(value: Any) -> Any:
-        if isinstance(value, Compressor):
-            return str(value)
-        return value.item() if hasattr(value, "item") else value
-
-    return {field.name: plain(getattr(hp, field.name)) for field in dataclasses.fields(hp)}
-
-
-def describe_problem(problem: Problem) -> dict[str, Any]:
-    """What identifies a problem in a result file."""
-    return {
-        "kind": type(problem).__name__,
-        "clients": problem.n,
-        "dim": problem.dim,
-        "dtype": jnp.dtype(problem.dtype).name,
-        "strong": float(problem.strong),
-        "smooth": float(jnp.max(problem.smooth)),
-        "smooth_mean": float(problem.smooth_mean),
-    }
-
-
-def environment() -> dict[str, Any]:
-    """Versions, device and command, as every result file carries them."""
-    import importlib.metadata as metadata
-
-    packages = ("fedjax_lc", "jax", "jaxlib", "numpy")
-    versions = {"python": platform.python_version()}
-    for package in packages:
-        with contextlib.suppress(metadata.PackageNotFoundError):
-            versions[package] = metadata.version(package)
-    device = jax.devices()[0]
-    return {
-        "versions": versions,
-        "device": f"{device.platform}: {device.device_kind}",
-        "command": shlex.join([os.path.basename(sys.argv[0]), *sys.argv[1:]]),
-        "written": time.strftime("%Y-%m-%d %H:%M:%S%z"),
-    }

@@ -11,9 +11,9 @@ PACKAGE = Path(fedjax_lc.__file__).parent
 ROWS = [
     ["errors", "files", "typing", "pytree"],
     ["losses", "compressors", "data", "lanes"],
-    ["models", "optimum", "problems"],
+    ["models", "optimum", "stacking", "problems"],
     ["algorithms"],
-    ["ledger", "trace", "checkpoint", "run"],
+    ["ledger", "provenance", "programs", "trace", "checkpoint", "run"],
     ["mesh", "sweep"],
     ["plot", "report", "figure", "bench", "cli"],
 ]

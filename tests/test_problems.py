@@ -149,6 +149,25 @@ def test_padding_changes_nothing():
     np.testing.assert_allclose(alone.smooth[0], beside.smooth[0], rtol=1e-14)
 
 
+@pytest.mark.parametrize("dim", [1, 4, 8, 9])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_zero_columns_that_fill_vectors_are_invisible(dim, dtype):
+    """Features may be stored wider than d; every result is (.., d) and equals the loops."""
+    clients = make_clients(dim=dim)
+    ours, theirs = (
+        fl.problems.logistic_regression(clients, l2=0.1, dtype=dtype),
+        reference.LogisticRegression(clients, 0.1),
+    )
+    x = np.linspace(-1, 1, dim)
+    tolerance = 1e-13 if dtype == "float64" else 2e-6
+    expected = [theirs.grad(i, x) for i in range(4)]
+    at = jnp.asarray(x, dtype)
+    assert (ours.dim, ours.x_star.shape) == (dim, (dim,))
+    np.testing.assert_allclose(ours.grads(at), expected, rtol=tolerance, atol=tolerance)
+    np.testing.assert_allclose(ours.grads(jnp.tile(at, (4, 1))), expected, rtol=tolerance, atol=tolerance)
+    assert ours.stochastic_grads(jax.random.key(0), at, 2).shape == (4, dim)
+
+
 def test_kappa_sets_l2(clients):
     ours = fl.problems.logistic_regression(clients, kappa=1e4)
     data = fl.problems.logistic_regression(clients, l2=0.0)

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import fedjax_lc as fl
-from fedjax_lc import ledger
+from fedjax_lc import ledger, programs
 from fedjax_lc.errors import InputError
 
 METHOD = "locodl"
@@ -69,14 +69,14 @@ def test_seeds_differ_and_repeat(problem):
 
 def test_equal_shapes_compile_once(problem):
     quick(problem)
-    before = running.compile_count()
+    before = programs.compile_count()
     hp = fl.algorithms.get(METHOD).theory(problem)
     for gamma in np.linspace(0.01, 0.1, 5):
         quick(problem, hp=dataclasses.replace(hp, gamma=gamma), key=3)
     quick(problem, steps=35)
-    assert running.compile_count() == before
+    assert programs.compile_count() == before
     quick(problem, every=4)
-    assert running.compile_count() == before + 1
+    assert programs.compile_count() == before + 1
 
 
 def test_stops_at_the_first_record_that_meets_the_target(problem):
@@ -213,7 +213,7 @@ def test_a_target_without_an_optimum():
 def test_memory_is_estimated_before_the_start(problem, monkeypatch):
     trace = quick(problem)
     assert trace.config["memory_bytes"] >= sum(leaf.nbytes for leaf in jax.tree.leaves(problem))
-    monkeypatch.setattr(running, "free_bytes", lambda: 1000)
+    monkeypatch.setattr(programs, "free_bytes", lambda: 1000)
     with pytest.raises(InputError, match=r"^this run needs 0\.00 GB and 0\.00 GB are free"):
         quick(problem)
 

@@ -28,7 +28,8 @@ from fedjax_lc.bench import rivals
 from fedjax_lc.bench.workloads import FEDAVG, GRADIENT_ONLY, Size, Work, w1
 from fedjax_lc.errors import InputError
 from fedjax_lc.files import replacing
-from fedjax_lc.run import environment, run
+from fedjax_lc.provenance import environment
+from fedjax_lc.run import run
 
 OURS = "fedjax_lc"
 DIANA, AVERAGING, LOCODL = "W1(a) DIANA, rand-k", "W1(b) FedAvg, full-batch steps", "LoCoDL on W1, p = 0.1"

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from fedjax_lc import pytree
-from fedjax_lc.compressors.base import FLOAT_BITS, Compressor, Message, check_index, count, index_cost, real
+from fedjax_lc.compressors.base import FLOAT_BITS, Compressor, Message, check_index, count, divisor, index_cost, real
 from fedjax_lc.compressors.draws import uniform
 from fedjax_lc.errors import InputError
 from fedjax_lc.typing import Key, Scalar, Vec
@@ -101,7 +101,7 @@ class Bernoulli(Compressor):
         return uniform(key, d if self.per == "entry" else 1, dtype)
 
     def apply(self, x: Vec, u: Any, sent: jax.Array | None = None) -> Message:
-        p = jnp.asarray(self.p, x.dtype)
+        p = divisor(self.p, x.dtype)
         keep = jnp.broadcast_to(u < p, x.shape)
         keep = keep if sent is None else keep & sent
         value = jnp.where(keep, x / p, jnp.zeros_like(x))

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from fedjax_lc import pytree
-from fedjax_lc.compressors.base import FLOAT_BITS, Compressor, Message, count, index_cost, real, whole
+from fedjax_lc.compressors.base import FLOAT_BITS, Compressor, Message, count, divisor, index_cost, real, whole
 from fedjax_lc.compressors.draws import random_bits
 from fedjax_lc.compressors.select import smallest
 from fedjax_lc.compressors.sparse import Sparsifier
@@ -39,7 +39,7 @@ class SharedRandK(Sparsifier):
 
     def apply(self, x: Vec, u: Any, sent: jax.Array | None = None) -> Message:
         whole(self, sent)
-        scale = jnp.asarray(x.shape[-1], x.dtype) / jnp.asarray(self.entries(x.shape[-1]), x.dtype)
+        scale = jnp.asarray(x.shape[-1], x.dtype) / divisor(self.entries(x.shape[-1]), x.dtype)
         return self._message(jnp.where(u, x * scale, jnp.zeros_like(x)), u, None)
 
     def omega(self, d: Scalar) -> Scalar:

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from fedjax_lc import pytree
-from fedjax_lc.compressors.base import FLOAT_BITS, Compressor, Message, count, real, smaller
+from fedjax_lc.compressors.base import FLOAT_BITS, Compressor, Message, count, divisor, real, smaller
 from fedjax_lc.compressors.basic import round_to_power
 from fedjax_lc.compressors.draws import uniform
 from fedjax_lc.errors import InputError
@@ -31,7 +31,7 @@ def norm(x: Vec, q: float) -> Scalar:
 
 def dither(x: Vec, u: Vec, s: Scalar, q: float) -> Vec:
     """nrm sgn(x) (floor(l) + [u < frac l]) / s with l = s |x| / nrm: unbiased rounding to s + 1 equidistant levels."""
-    nrm, s = norm(x, q), jnp.asarray(s, x.dtype)
+    nrm, s = norm(x, q), divisor(s, x.dtype)
     # Rounding can lift |x| / nrm above one.
     level = jnp.minimum(jnp.abs(x) / jnp.where(nrm > 0, nrm, 1) * s, s)
     low = jnp.floor(level)

@@ -10,14 +10,27 @@ import jax.numpy as jnp
 
 from fedjax_lc.typing import Scalar
 
+_FEW = 24  #: up to this many keys all pairs are compared
 _MARGIN = 2.0**-20  #: covers float32's rounding of a key, so that a bracket or a guess stays on its side
 
 
 def smallest(keys: jax.Array, k: Scalar) -> jax.Array:
-    """(d,) mask of exactly min(k, d) entries: the smallest of the unsigned `keys` (d,), ties to the lowest index.
+    """(d,) mask of exactly min(k, d) entries: the smallest of the unsigned `keys` (d,), ties to the lowest index."""
+    return _by_rank(keys, k) if keys.shape[-1] <= _FEW else _by_threshold(keys, k)
 
-    Searches for a threshold with exactly k keys below it; only where ties straddle k does a second search, over the
-    index, share them out. Uniform keys take about ten passes, whatever their width and d.
+
+def _by_rank(keys: jax.Array, k: Scalar) -> jax.Array:
+    """Compares all pairs: one kernel and no loop, the faster way for few keys."""
+    mine, other = keys[:, None], keys[None, :]
+    index = jnp.arange(keys.shape[-1])
+    before = (other < mine) | ((other == mine) & (index[None, :] < index[:, None]))
+    return jnp.sum(before, axis=-1, dtype=jnp.float32) < k
+
+
+def _by_threshold(keys: jax.Array, k: Scalar) -> jax.Array:
+    """Searches for a threshold with exactly k keys below it, and shares out ties that straddle k by index.
+
+    Uniform keys take about ten passes over them, whatever their width and d.
     """
     d = keys.shape[-1]
     # Counts are float32 where that is exact: XLA's CPU backend sums floats twice as fast as integers.

@@ -16,6 +16,7 @@ from fedjax_lc.compressors.base import (
     Message,
     check_index,
     count,
+    divisor,
     index_cost,
     real,
     smaller,
@@ -88,7 +89,7 @@ class RandK(Sparsifier):
         """u (d,) uint32: the k smallest are sent (the lowest indices among equals)."""
         keep = self._choose(u, sent)
         message = self._message(x, keep, sent)
-        scale = jnp.asarray(count(x, sent), x.dtype) / jnp.maximum(jnp.asarray(message.entries, x.dtype), 1)
+        scale = jnp.asarray(count(x, sent), x.dtype) / jnp.maximum(divisor(message.entries, x.dtype), 1)
         return dataclasses.replace(message, value=jnp.where(keep, x * scale, jnp.zeros_like(x)))
 
     def omega(self, d: Scalar) -> Scalar:

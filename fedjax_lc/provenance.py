@@ -1,0 +1,66 @@
+"""What made a result: hyperparameters, problem, versions, device and command, as plain values for a result file."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import os
+import platform
+import shlex
+import sys
+import time
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from fedjax_lc.compressors import Compressor
+from fedjax_lc.problems import Problem
+
+
+def describe(hp: Any) -> dict[str, Any]:
+    """Hyperparameters as plain values: numbers, words, and compressors in their string form."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, Compressor):
+            return str(value)
+        return value.item() if hasattr(value, "item") else value
+
+    return {field.name: plain(getattr(hp, field.name)) for field in dataclasses.fields(hp)}
+
+
+def describe_problem(problem: Problem) -> dict[str, Any]:
+    """What identifies a problem in a result file."""
+    return {
+        "kind": type(problem).__name__,
+        "clients": problem.n,
+        "dim": problem.dim,
+        "dtype": jnp.dtype(problem.dtype).name,
+        "strong": float(problem.strong),
+        "smooth": float(jnp.max(problem.smooth)),
+        "smooth_mean": float(problem.smooth_mean),
+    }
+
+
+def environment() -> dict[str, Any]:
+    """Versions, device and command, as every result file carries them."""
+    device = jax.devices()[0]
+    return {
+        "versions": _versions(),
+        "device": f"{device.platform}: {device.device_kind}",
+        "command": shlex.join([os.path.basename(sys.argv[0]), *sys.argv[1:]]),
+        "written": time.strftime("%Y-%m-%d %H:%M:%S%z"),
+    }
+
+
+@functools.cache
+def _versions() -> dict[str, str]:
+    import importlib.metadata as metadata
+
+    packages = ("fedjax_lc", "jax", "jaxlib", "numpy")
+    versions = {"python": platform.python_version()}
+    for package in packages:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            versions[package] = metadata.version(package)
+    return versions

@@ -1,0 +1,103 @@
+"""Clients' data as one stacked array: checks, padding, weights, and the constants that come from it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fedjax_lc.errors import InputError
+
+Clients = Sequence[tuple[Any, Any]]
+X64_LINE = 'jax.config.update("jax_enable_x64", True)'
+
+
+def stack(clients: Clients, weights: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Padded features (n, m, d), targets (n, m), row weights (n, m) and sizes (n,), NumPy float64."""
+    if not len(clients):
+        raise InputError("a problem needs at least one client, got an empty list")
+    parts = [(np.asarray(A, np.float64), np.asarray(b, np.float64)) for A, b in clients]
+    for i, (A, b) in enumerate(parts):
+        _check_client(i, A, b, parts[0][0].shape[-1])
+    sizes = np.array([len(b) for _, b in parts], np.int32)
+    n, m, d = len(parts), int(sizes.max()), parts[0][0].shape[1]
+    features, targets, rows = np.zeros((n, m, d)), np.zeros((n, m)), np.zeros((n, m))
+    for i, ((A, b), share) in enumerate(zip(parts, _shares(weights, sizes), strict=True)):
+        features[i, : len(b)], targets[i, : len(b)] = A, b
+        rows[i, : len(b)] = n * share / len(b)
+    return features, targets, rows, sizes
+
+
+def _check_client(i: int, A: np.ndarray, b: np.ndarray, d: int) -> None:
+    if A.ndim != 2 or b.shape != A.shape[:1] or A.shape[1] != d:
+        raise InputError(f"client {i} must be (features (m, {d}), targets (m,)), got shapes {A.shape} and {b.shape}")
+    if not len(b):
+        raise InputError(f"client {i} has no rows: drop it, or use fewer clients")
+    if not (np.all(np.isfinite(A)) and np.all(np.isfinite(b))):
+        raise InputError(f"client {i} has features or targets that are not finite: drop or impute those rows first")
+
+
+def _shares(weights: Any, sizes: np.ndarray) -> np.ndarray:
+    """(n,) client weights that sum to one."""
+    if weights is None:
+        return np.full(len(sizes), 1 / len(sizes))
+    raw = sizes.astype(np.float64) if isinstance(weights, str) and weights == "size" else weights
+    if isinstance(raw, str):
+        raise InputError(f'weights must be None, "size" or one number per client, got {weights!r}')
+    raw = np.asarray(raw, np.float64)
+    if raw.shape != sizes.shape or not np.all(np.isfinite(raw)) or np.any(raw <= 0):
+        raise InputError(f"weights must be {len(sizes)} positive numbers, one per client, got shape {raw.shape}")
+    return raw / raw.sum()
+
+
+def constants(
+    A: np.ndarray, rows: np.ndarray, curvature: float, l2: float | None, kappa: float | None, norm: str
+) -> dict[str, Any]:
+    """strong, smooth (n,), smooth_mean of a linear model whose loss bends by at most `curvature`."""
+    if norm not in ("spectral", "frobenius"):
+        raise InputError(f"norm must be 'spectral' or 'frobenius', got {norm!r}")
+    size: Callable[[np.ndarray], float] = _spectral if norm == "spectral" else lambda B: float(np.sum(B**2))
+    scaled = A * np.sqrt(rows)[..., None]
+    data = curvature * np.array([size(block) for block in scaled])
+    data_mean = curvature * size(scaled.reshape(-1, A.shape[-1])) / len(A)
+    strong = _l2(l2, kappa, float(data.max()))
+    return {"strong": strong, "smooth": data + strong, "smooth_mean": data_mean + strong}
+
+
+def _l2(l2: float | None, kappa: float | None, data_smooth: float) -> float:
+    if (l2 is None) == (kappa is None):
+        raise InputError("give one of l2 and kappa: l2=0.01 sets mu itself, kappa=1e4 the condition number")
+    if kappa is not None:
+        if not kappa > 1:
+            raise InputError(f"kappa must be greater than 1, got {kappa:g}")
+        return 2 * data_smooth / (kappa - 1)
+    if l2 is None or not (np.isfinite(l2) and l2 >= 0):
+        raise InputError(f"l2 must be a number >= 0, got {l2}")
+    return float(l2)
+
+
+def _spectral(B: np.ndarray) -> float:
+    """Largest eigenvalue of B^T B, by the smaller of the two Gram matrices."""
+    gram = B.T @ B if B.shape[0] >= B.shape[1] else B @ B.T
+    return float(np.linalg.eigvalsh(gram)[-1])
+
+
+def whole_vectors(A: np.ndarray, kind: Any) -> np.ndarray:
+    """A with zero columns added until each row fills whole 32-byte vectors.
+
+    Matrix-vector products on CPU take up to twice as long where rows leave a remainder.
+    """
+    columns = 32 // np.dtype(kind).itemsize
+    return np.pad(A, ((0, 0), (0, 0), (0, -A.shape[-1] % columns)))
+
+
+def float_dtype(dtype: Any) -> Any:
+    kind = np.dtype(dtype) if dtype is not None else np.dtype(jnp.zeros(()).dtype)
+    if kind == np.float64 and not jax.config.jax_enable_x64:  # type: ignore[attr-defined]
+        raise InputError(f"dtype float64 needs JAX's 64-bit mode: put {X64_LINE} before the first array is made")
+    if kind not in (np.float32, np.float64):
+        raise InputError(f"dtype must be float32 or float64, got {kind}")
+    return kind
