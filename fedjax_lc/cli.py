@@ -79,6 +79,8 @@ def _add_run(commands: Any, arguments: Sequence[str]) -> None:
     data.add_argument("--scale", help="standard, minmax, maxabs, unit or none (default: standard for embedded data)")
     data.add_argument("--clients", type=int, help="number of clients (default: 10, or as the data comes split)")
     data.add_argument("--partition", help="iid, sorted, shards:2, dirichlet:0.5, ... (fedjax-lc list partitions)")
+    data.add_argument("--report", action="store_true", help="print sizes and label shares; with --out also a picture")
+    data.add_argument("--weights", default="equal", choices=("equal", "size"), help="what each client counts in F")
     data.add_argument("--split-seed", type=int, default=0, help="seed of the partition")
     data.add_argument("--kappa", type=float, help="condition number of the regularised problem (default: 1e4)")
     data.add_argument("--l2", type=float, help="the regulariser's weight, instead of --kappa")
@@ -155,7 +157,7 @@ def _run(options: argparse.Namespace) -> int:
 
 def _settings(options: argparse.Namespace) -> dict[str, Any]:
     """Everything that decides a run's numbers, as plain values."""
-    aside = ("command", "out", "quiet", "x", "data_dir")
+    aside = ("command", "out", "quiet", "x", "data_dir", "report")
     return {name: value for name, value in vars(options).items() if name not in aside}
 
 
@@ -190,10 +192,22 @@ def _problem(options: argparse.Namespace) -> Any:
     dataset = data.load(options.data, data_dir=options.data_dir, scale=scale, labels=labels)
     for note in dataset.notes:
         print(f"note: {note}", file=sys.stderr)
+    if options.report:
+        _report_partition(dataset, options)
     return make_problem(
         dataset, options.clients, options.partition, kappa=options.kappa, l2=options.l2,
-        split_seed=options.split_seed, dtype=options.dtype,
+        split_seed=options.split_seed, dtype=options.dtype, weights=None if options.weights == "equal" else "size",
     )  # fmt: skip
+
+
+def _report_partition(dataset: Any, options: argparse.Namespace) -> None:
+    from fedjax_lc import data
+
+    parts = data.partition(dataset, options.clients, options.partition, seed=options.split_seed)
+    found = data.PartitionReport.of(dataset, parts)
+    print(found.table())
+    if options.out is not None:
+        found.plot(options.out / "clients.png")
 
 
 def _hparams(algorithm: Any, problem: Any, options: argparse.Namespace) -> Any:

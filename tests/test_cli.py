@@ -108,6 +108,16 @@ def test_a_one_class_client_is_fine(capsys):
     capsys.readouterr()
 
 
+def test_weights_and_the_report_of_a_partition(tmp_path, capsys):
+    split = ["--partition", "dirichlet:0.3", "--weights", "size", "--report", "--out", str(tmp_path)]
+    assert main(["run", "gd", *QUICK, *split]) == 0
+    assert (tmp_path / "clients.png").stat().st_size > 10_000
+    out = capsys.readouterr().out
+    assert "client" in out
+    problem = fl.Trace.load(tmp_path).config["settings"]
+    assert (problem["weights"], problem["partition"]) == ("size", "dirichlet:0.3")
+
+
 @pytest.mark.parametrize("task", ["iris", "diabetes_regression"])
 def test_other_tasks_run_too(task, capsys):
     assert main(["run", "gd", *QUICK, "--data", task]) == 0
