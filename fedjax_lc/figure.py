@@ -191,7 +191,9 @@ class Comparison:
                 curve.label: {
                     "hyperparameters": describe(curve.hparams(problem)),
                     "ended": report.ending(traces[curve.label]),
-                    "bits_up": bits[curve.label],
+                    "bits_up": bits[curve.label] if bits[curve.label] < float("inf") else None,
+                    "spent": spent[curve.label],
+                    "rounds": float(traces[curve.label].rounds[-1]) if len(traces[curve.label]) else 0.0,
                     "seconds": traces[curve.label].config["seconds"],
                     "compile_seconds": traces[curve.label].config["compile_seconds"],
                 }

@@ -80,7 +80,8 @@ class Algorithm:
             if isinstance(value, Compressor):
                 value.validate(problem.dim)
             elif field.name in _RANGES and value is not None and not pytree.is_traced(value):
-                _check_range(self.name, field.name, value, problem)
+                members = getattr(hp, "cohort_size", None) if field.name == "s" else None
+                _check_range(self.name, field.name, value, members or problem.n)
 
 
 _RANGES: dict[str, tuple[str, Callable[[float, int], bool]]] = {
@@ -96,11 +97,10 @@ _RANGES: dict[str, tuple[str, Callable[[float, int], bool]]] = {
 }
 
 
-def _check_range(method: str, name: str, value: Any, problem: Problem) -> None:
+def _check_range(method: str, name: str, value: Any, n: int) -> None:
     text, inside = _RANGES[name]
-    if not inside(float(value), problem.n):
-        raise InputError(f"{method} needs {name} {text.replace('n', str(problem.n)) if '..n' in text else text}, "
-                         f"got {float(value):g}")  # fmt: skip
+    if not inside(float(value), n):
+        raise InputError(f"{method} needs {name} {text.replace('..n', f'..{n}')}, got {float(value):g}")
 
 
 _REGISTRY: dict[str, Algorithm] = {}

@@ -6,7 +6,8 @@ arXiv 2007.01154, Algorithm 2 (step sizes recalled only; the update is as in the
 Corrections delta_i track how a client's gradient differs from the mean, so local steps do not drift; they learn from
 the same compressed messages that move the model. Nothing damps that learning: the square of delta_i's error comes back
 about omega (1 - 1/n) times as large, whatever the step size, so the compressor needs an omega well below 1 (natural, or
-qsgd with many levels), or `own_delta`.
+qsgd with many levels). With `own_delta` it is damped, but the delta_i no longer average to zero and the model settles
+off the solution.
 """
 
 from __future__ import annotations

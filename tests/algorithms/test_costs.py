@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -128,6 +130,21 @@ def test_theory_needs_strong_convexity(name, clients):
 def test_sharing_needs_two_clients(name, clients):
     with pytest.raises(InputError, match="at least 2 clients"):
         algorithms.get(name).theory(problems.logistic_regression(clients[:1], l2=0.1))
+
+
+@pytest.mark.parametrize(("changes", "message"), [
+    ({"s": 4}, "s in 2..3, got 4"),
+    ({"s": 1}, "s in 2..3, got 1"),
+    ({"cohort_size": 5}, "cohort_size in 1..4, got 5"),
+    ({"p": 0.0}, "p in \\(0, 1\\], got 0"),
+    ({"gamma": -1.0}, "gamma > 0, got -1"),
+])  # fmt: skip
+def test_check_names_the_range(changes, message, problem):
+    tamuna = algorithms.get("tamuna")
+    hp = tamuna.theory(problem, cohort_size=3)
+    tamuna.check(problem, hp)
+    with pytest.raises(InputError, match=message):
+        tamuna.check(problem, dataclasses.replace(hp, **changes))
 
 
 def test_unknown_count_of_bits_is_an_error(problem):
