@@ -16,7 +16,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from fedjax_lc import pytree
-from fedjax_lc.compressors.draws import split
 from fedjax_lc.errors import InputError
 from fedjax_lc.typing import ClientVecs, Key, Scalar, Vec
 
@@ -74,7 +73,7 @@ class Compressor:
 
     def draws(self, key: Key, n: int, d: int, dtype: Any) -> Any:
         """The randomness of n clients' messages, stacked: independent, by client index, unless a subclass shares it."""
-        return jax.vmap(lambda k: self.draw(k, d, dtype))(split(key, n))
+        return jax.vmap(lambda k: self.draw(k, d, dtype))(jax.random.split(key, n))
 
     def apply(self, x: Vec, u: Any, sent: jax.Array | None = None) -> Message:
         """Compress x (d,) with the randomness u; `sent` (d,) masks the entries that exist, x is zero elsewhere."""
@@ -140,11 +139,11 @@ class Chain(Compressor):
         return self.first.projects and self.second.projects
 
     def draw(self, key: Key, d: int, dtype: Any) -> Any:
-        first_key, second_key = split(key)
+        first_key, second_key = jax.random.split(key)
         return self.first.draw(first_key, d, dtype), self.second.draw(second_key, d, dtype)
 
     def draws(self, key: Key, n: int, d: int, dtype: Any) -> Any:
-        first_key, second_key = split(key)
+        first_key, second_key = jax.random.split(key)
         return self.first.draws(first_key, n, d, dtype), self.second.draws(second_key, n, d, dtype)
 
     def apply(self, x: Vec, u: Any, sent: jax.Array | None = None) -> Message:

@@ -13,7 +13,6 @@ import jax.numpy as jnp
 
 from fedjax_lc import pytree
 from fedjax_lc.compressors.base import Compressor, Message, count, larger, smaller, together, whole
-from fedjax_lc.compressors.draws import split
 from fedjax_lc.errors import InputError
 from fedjax_lc.typing import Key, Scalar, Vec
 
@@ -80,11 +79,11 @@ class Induced(Compressor):
         return self.contractive.deterministic and self.unbiased.deterministic
 
     def draw(self, key: Key, d: int, dtype: Any) -> Any:
-        first, second = split(key)
+        first, second = jax.random.split(key)
         return self.contractive.draw(first, d, dtype), self.unbiased.draw(second, d, dtype)
 
     def draws(self, key: Key, n: int, d: int, dtype: Any) -> Any:
-        first, second = split(key)
+        first, second = jax.random.split(key)
         return self.contractive.draws(first, n, d, dtype), self.unbiased.draws(second, n, d, dtype)
 
     def apply(self, x: Vec, u: Any, sent: jax.Array | None = None) -> Message:
@@ -132,10 +131,10 @@ class FCC(Compressor):
         return self.inner.deterministic
 
     def draw(self, key: Key, d: int, dtype: Any) -> Any:
-        return jax.vmap(lambda k: self.inner.draw(k, d, dtype))(split(key, self.rounds))
+        return jax.vmap(lambda k: self.inner.draw(k, d, dtype))(jax.random.split(key, self.rounds))
 
     def draws(self, key: Key, n: int, d: int, dtype: Any) -> Any:
-        return _repeat_draws(self.inner, split(key, self.rounds), n, d, dtype)
+        return _repeat_draws(self.inner, jax.random.split(key, self.rounds), n, d, dtype)
 
     def apply(self, x: Vec, u: Any, sent: jax.Array | None = None) -> Message:
         def repeat(s: Vec, u_round: Any) -> tuple[Vec, Message]:
@@ -185,13 +184,13 @@ class PerBlock(Compressor):
         return self.inner.projects
 
     def draw(self, key: Key, d: int, dtype: Any) -> Any:
-        keys = split(key, len(self._sizes(d)))
+        keys = jax.random.split(key, len(self._sizes(d)))
         return [
             jax.vmap(lambda k, s=size: self.inner.draw(k, s, dtype))(keys[b : b + c]) for b, size, c in self._runs(d)
         ]
 
     def draws(self, key: Key, n: int, d: int, dtype: Any) -> Any:
-        keys = split(key, len(self._sizes(d)))
+        keys = jax.random.split(key, len(self._sizes(d)))
         return [_repeat_draws(self.inner, keys[b : b + c], n, size, dtype) for b, size, c in self._runs(d)]
 
     def apply(self, x: Vec, u: Any, sent: jax.Array | None = None) -> Message:

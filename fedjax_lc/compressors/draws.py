@@ -1,8 +1,4 @@
-"""Random bits for compressors: 32 an entry, never 64; those of `jax.random`, in half the time on CPU.
-
-XLA's CPU backend runs jax's threefry as a loop over rounds. Written out it is one fused kernel, which also compiles in
-a fraction of the time.
-"""
+"""Random bits for compressors: 32 an entry, never 64; those of `jax.random.bits`, in half the time on CPU."""
 
 from __future__ import annotations
 
@@ -17,21 +13,18 @@ _ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
 
 
 def random_bits(key: Key, d: int) -> jax.Array:
-    """(d,) uint32, bit for bit `jax.random.bits(key, (d,), jnp.uint32)`."""
-    words = _words(key, d)
-    if words is None:
-        return jax.random.bits(key, (d,), jnp.uint32)
-    # Computed once whatever the number of consumers: XLA would repeat the arithmetic inside each of them.
-    return jax.lax.optimization_barrier(words[0] ^ words[1])
+    """(d,) uint32, bit for bit `jax.random.bits(key, (d,), jnp.uint32)`.
 
-
-def split(key: Key, number: int = 2) -> Key:
-    """(number,) keys, bit for bit `jax.random.split(key, number)`."""
-    words = _words(key, number)
-    if words is None:
-        return jax.random.split(key, number)
-    keys = jnp.stack(words, axis=-1)
-    return jax.random.wrap_key_data(keys) if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) else keys
+    XLA's CPU backend runs jax's threefry as a loop over rounds; written out it is one fused kernel. (Keys are still
+    split by jax: its loop keeps XLA from fusing, and so repeating, the parent's rounds in every number drawn.) Keys of
+    another generator go to `jax.random.bits`.
+    """
+    if jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
+        if str(jax.random.key_impl(key)) != "threefry2x32":
+            return jax.random.bits(key, (d,), jnp.uint32)
+        key = jax.random.key_data(key)
+    high, low = _threefry(key[0], key[1], jnp.zeros((d,), jnp.uint32), jnp.arange(d, dtype=jnp.uint32))
+    return high ^ low
 
 
 def uniform(key: Key, d: int, dtype: Any) -> jax.Array:
@@ -40,15 +33,6 @@ def uniform(key: Key, d: int, dtype: Any) -> jax.Array:
     if jnp.finfo(dtype).bits >= 64:
         return (bits.astype(dtype) + 0.5) * 2.0**-32
     return ((bits >> 9).astype(dtype) + jnp.asarray(0.5, dtype)) * jnp.asarray(2.0**-23, dtype)
-
-
-def _words(key: Key, number: int) -> tuple[jax.Array, jax.Array] | None:
-    """Two words (number,) for each counter 0, 1, ...; None for the keys of another generator than threefry."""
-    if jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
-        if str(jax.random.key_impl(key)) != "threefry2x32":
-            return None
-        key = jax.random.key_data(key)
-    return _threefry(key[0], key[1], jnp.zeros((number,), jnp.uint32), jnp.arange(number, dtype=jnp.uint32))
 
 
 def _threefry(k0: jax.Array, k1: jax.Array, x0: jax.Array, x1: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -116,10 +116,6 @@ def rank_at_most(r: int, rows: int) -> Callable[[np.ndarray, np.ndarray], bool]:
     return lambda x, value: int(np.linalg.matrix_rank(value.reshape(rows, -1), tol=1e-12)) <= r
 
 
-def anything(x: np.ndarray, value: np.ndarray) -> bool:
-    return bool(np.all(np.isfinite(value)))
-
-
 def natural_worst(d: int) -> np.ndarray:
     return 4 / 3 * 2.0 ** np.arange(d)
 
@@ -156,7 +152,6 @@ EXAMPLES = [
         ("rand_k:1", True),
         exact=True,
     ),
-    Example("rand_k:30%", lambda v, i: 4 * 32 + i(4, D), subset_of(3, 4), "rand_k:100%", ("rand_k:30%", True)),
     Example(
         "rand_k_unscaled:4",
         lambda v, i: 4 * 32 + i(4, D),
@@ -286,21 +281,12 @@ EXAMPLES = [
         ("fcc(rand_k_unscaled:1):1", True),
         exact=True,
     ),
-    Example("fcc(ternary):2", lambda v, i: 2 * (32 + 2 * D), anything, None, ("fcc(ternary):2", True)),
     Example(
-        "per_block(rand_k:2|natural):3x4x5",
-        lambda v, i: 6 * 9 + i(2, 3) + i(2, 4) + i(2, 5),
-        lambda x, v: kept(v) <= 6 and signs_kept(x, v),
-        "per_block(rand_k:100%):3x4x5",
+        "per_block(rand_k:2|natural):5x7",
+        lambda v, i: 4 * 9 + i(2, 5) + i(2, 7),
+        lambda x, v: kept(v) <= 4 and signs_kept(x, v),
+        "per_block(rand_k:100%):5x7",
         ("per_block(rand_k:1):1", True),
-    ),
-    Example(
-        "per_block(sign):5",
-        lambda v, i: 3 * 32 + D,
-        one_modulus([5, 5, 2]),
-        "per_block(sign):1",
-        ("per_block(sign):5", True),
-        worst=one_hot,
     ),
     Example(
         "rand_k:4|natural",
