@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-fast lint format bench figures notebooks clean
+.PHONY: demo test test-fast lint format bench figures clean
 
 demo: $(READY)  ## seven methods on breast_cancer: a table and a picture, in under a minute
 	$(BIN)/fedjax-lc figure demo --out demo
