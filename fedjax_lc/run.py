@@ -153,10 +153,9 @@ class _Run:
         return self._trace(state, notes)
 
     def _begin(self) -> tuple[PyTree, dict[str, float]]:
-        """The first state (fresh buffers, as they will be donated) and what is measured there."""
-        key = jax.random.fold_in(self.key, INIT_FOLD)
-        state, values = _begin(self.algorithm, self.metrics)(self.problem, self.cast_hp, key)
-        return jax.tree.map(jnp.copy, state), {name: float(v) for name, v in values.items()}
+        """The first state and what is measured there."""
+        state, values = _begin(self.algorithm, self.metrics)(self.problem, self.cast_hp, self.key)
+        return state, {name: float(v) for name, v in values.items()}
 
     def _limits(self) -> _Limits:
         first, f_star = self.initial["value"], self.problem.f_star
@@ -192,12 +191,12 @@ class _Run:
     ) -> tuple[PyTree, dict[str, np.ndarray], int, int]:
         """Up to `count` further records: the new state, their columns, how many there are, and the stop code."""
         first = _count(done * self.every)
-        state, costs, values, recorded, code = chunk(
+        state, self.x, costs, values, recorded, code = chunk(
             self.problem, self.cast_hp, state, self.key, first, _count(count), limits
         )
         recorded, code = int(recorded), int(code)
-        totals = ledger.accumulate(np.asarray(costs[:recorded]), self.totals)
-        block: dict[str, np.ndarray] = {name: np.asarray(v[:recorded], np.float64) for name, v in values.items()}
+        totals = ledger.accumulate(np.asarray(costs)[:recorded], self.totals)
+        block: dict[str, np.ndarray] = {name: np.asarray(v, np.float64)[:recorded] for name, v in values.items()}
         block |= dict(zip(ledger.COSTS, totals.T, strict=True))
         block["step"] = np.arange(done + 1, done + recorded + 1, dtype=np.float64) * self.every
         return state, block, recorded, code
@@ -226,7 +225,7 @@ class _Run:
             config=self._config(),
             notes=notes,
             state=jax.device_get(state),
-            x=np.asarray(self.algorithm.point(self.problem, self.hp, state), np.float64),
+            x=np.asarray(self.x, np.float64),
             **series,
         )
 
@@ -302,8 +301,9 @@ def _known_metrics(algorithm: Algorithm) -> dict[str, Metric]:
 def _begin(algorithm: Algorithm, metrics: tuple[tuple[str, Metric], ...]) -> Callable[..., Any]:
     @jax.jit
     def begin(problem: Problem, hp: Any, key: jax.Array) -> tuple[PyTree, dict[str, Scalar]]:
-        state = algorithm.init(problem, hp, key)
-        return state, {name: f(problem, hp, state) for name, f in metrics}
+        state = algorithm.init(problem, hp, jax.random.fold_in(key, INIT_FOLD))
+        # Copies, as the state's buffers will be donated and must not be the problem's own.
+        return jax.tree.map(jnp.copy, state), {name: f(problem, hp, state) for name, f in metrics}
 
     return begin
 
@@ -333,7 +333,7 @@ def _chunk(
         costs = jnp.zeros((capacity, every, len(ledger.COSTS)), jnp.float32)
         start = _Going(jnp.uint32(0), state, costs, blank, jnp.int32(0))
         end = jax.lax.while_loop(lambda at: (at.done < count) & (at.stop == 0), record, start)
-        return end.state, end.costs, end.values, end.done, end.stop
+        return end.state, algorithm.point(problem, hp, end.state), end.costs, end.values, end.done, end.stop
 
     return chunk
 
