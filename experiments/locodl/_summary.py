@@ -12,18 +12,23 @@ from typing import Any
 from fedjax_lc import report
 
 FOLDER = Path(__file__).parent / "figures"
-LARGER_N = (("a5a-87", "a5a-288"), ("w1a-87", "w1a-619"), ("diabetes-37", "diabetes-73"), ("australian-10", "australian-46"))
+LARGER_N = (
+    ("a5a-87", "a5a-288"),
+    ("w1a-87", "w1a-619"),
+    ("diabetes-37", "diabetes-73"),
+    ("australian-10", "australian-46"),
+)
 
 INTRO = """# LoCoDL against its comparison set
 
-The experiments of arXiv 2403.04348: logistic regression, kappa = 1e4, theory parameters, one seed, until the relative gap
-is 1e-12 or a cap (200,000 rounds, or ten times LoCoDL's bits). Remade by `make figures`; each figure's page and picture
-are in `figures/`. This page: `python -m experiments.locodl._summary > experiments/locodl/README.md`.
+The experiments of arXiv 2403.04348: logistic regression, kappa = 1e4, theory parameters, one seed, until the relative
+gap is 1e-12 or a cap (200,000 rounds, or ten times LoCoDL's bits). Remade by `make figures`; each figure's page and
+picture are in `figures/`. This page: `python -m experiments.locodl._summary > experiments/locodl/README.md`.
 
-Bits are uplink bits per client to the target; `>` marks a capped curve, with what it had spent. The theory behind LoCoDL's
-p knows the nominal kappa only; where the data's own curvature makes the effective kappa much smaller, methods that feel
-that curvature (DIANA, 5GCS-CC) can need fewer bits, so the last column of each verdict belongs beside the effective kappa.
-The constants of 5GCS-CC are our own (see its docstring): its curves say little about the paper's."""
+Bits are uplink bits per client to the target; `>` marks a capped curve, with what it had spent. The theory behind
+LoCoDL's p knows the nominal kappa only. Where the data's own curvature makes the effective kappa much smaller, methods
+that feel that curvature (DIANA, 5GCS-CC) can need fewer bits: read every verdict beside the effective kappa. The
+constants of 5GCS-CC are our own (see its docstring): its curves say little about the paper's."""
 
 
 def main() -> None:
@@ -33,7 +38,8 @@ def main() -> None:
     print("\n## Which of the paper's orderings hold\n")
     print(report.table([_verdicts(name, found) for name, found in facts.items()], style="github"))
     print("\n## Larger n helps everyone\n")
-    print(report.table([_larger(facts[small], facts[large], small, large) for small, large in LARGER_N], style="github"))
+    pairs = [_larger(facts[few], facts[many], few, many) for few, many in LARGER_N]
+    print(report.table(pairs, style="github"))
     for name, found in facts.items():
         print(f"\n## {name}\n\n![{name}](figures/{name}.png)\n")
         print(report.table([_curve(label, curve) for label, curve in found["curves"].items()], style="github"))
