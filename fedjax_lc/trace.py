@@ -112,10 +112,10 @@ class Trace:
         try:
             config = json.loads((folder / "config.json").read_text())
             frame = pd.read_parquet(folder / "trace.parquet")
-        except (OSError, ValueError) as error:
+            facts = {name: config.pop(name) for name in ("status", "f_star", "initial", "notes")}
+        except (OSError, ValueError, KeyError) as error:
             raise InputError(f"{folder} holds no readable trace ({type(error).__name__}): expected config.json and "
                              "trace.parquet as Trace.save writes them") from None  # fmt: skip
-        facts = {name: config.pop(name) for name in ("status", "f_star", "initial", "notes")}
         known = ("step", "value", *COSTS)
         metrics = set(frame.columns) - {*known, "method", "gap", "rel_gap"}
         return cls(

@@ -240,12 +240,13 @@ def test_tidy_frame(problem):
     assert frame["gap"].to_numpy() == pytest.approx(frame["value"].to_numpy() - quick(problem).f_star)
 
 
-@pytest.mark.parametrize("damage", ["missing", "config", "parquet"])
+@pytest.mark.parametrize("damage", ["missing", "config", "parquet", "foreign"])
 def test_a_damaged_trace_is_one_line(problem, tmp_path, damage):
     folder = tmp_path / "run"
     if damage != "missing":
         quick(problem).save(folder)
-        (folder / {"config": "config.json", "parquet": "trace.parquet"}[damage]).write_text("{")
+        name = "trace.parquet" if damage == "parquet" else "config.json"
+        (folder / name).write_text("{}" if damage == "foreign" else "{")
     with pytest.raises(InputError, match="holds no readable trace") as caught:
         fl.Trace.load(folder)
     assert "\n" not in str(caught.value)
