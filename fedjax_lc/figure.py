@@ -124,6 +124,7 @@ class Comparison:
     every: int = 10
     seed: int = 0
     claims: Sequence[Claim] = ()
+    claims_are: str = "claim of the paper"
 
     def run(self, progress: bool = True) -> dict[str, Trace]:
         """All curves' traces by label."""
@@ -205,7 +206,7 @@ class Comparison:
     def tell(self, facts: Mapping[str, Any], traces: Mapping[str, Trace], style: str) -> str:
         """The figure's page: caption, table, orderings, and how it was made; `style` as in `report.table`."""
         rows = [report.summary(label, trace, self._targets()) for label, trace in traces.items()]
-        claims = [{"claim of the paper": text, "here": verdict} for text, verdict in facts["claims"].items()]
+        claims = [{self.claims_are: text, "here": verdict} for text, verdict in facts["claims"].items()]
         versions = ", ".join(f"{package} {number}" for package, number in facts["versions"].items())
         cap = f"{self.max_rounds:,.0f} rounds"
         if self.bits_ratio is not None:

@@ -16,6 +16,7 @@ FIGURE = Comparison(
         for p in ("theory", "balanced")
     ),
     leaders=2 * len(COMPRESSORS),
+    claims_are="expected, from the rate",
     claims=(
         Claim("balanced p needs fewer bits with rand-k and natural", "*|natural, balanced p", "*|natural, theory p"),
         Claim("balanced p needs fewer bits with natural", "LoCoDL, natural, balanced p", "LoCoDL, natural, theory p"),

@@ -69,7 +69,7 @@ def run_single(
     size: Size | None = None,
     *,
     repeats: int = 15,
-    starts: int = 7,
+    starts: int = 3,
     out: str | Path | None = None,
     progress: bool = True,
 ) -> dict[str, Any]:
@@ -78,7 +78,7 @@ def run_single(
     Args:
         size: shape and block length; W1 itself if None.
         repeats: how often every contestant takes its turn.
-        starts: how often each import is timed.
+        starts: fresh processes behind each start-up, compile and memory figure, their median.
         out: also write the results there as JSON, and the printed text beside it with the ending .txt.
         progress: show a bar on anything over two seconds.
 
@@ -247,7 +247,7 @@ def _measured(size: Size, repeats: int, starts: int, progress: bool) -> dict[str
     load = os.getloadavg() if hasattr(os, "getloadavg") else ()
     startup = _startup(starts, progress)
     times = _child(size, repeats=repeats, progress=progress)
-    lone = _alone(size, times, progress)
+    lone = _alone(size, times, starts, progress)
     results = {
         "size": size._asdict(),
         "repeats": repeats,
@@ -273,14 +273,18 @@ def _startup(starts: int, progress: bool) -> dict[str, float]:
     return {program: statistics.median(seconds) for program, seconds in times.items()}
 
 
-def _alone(size: Size, times: dict[str, dict[str, Any]], progress: bool) -> dict[str, dict[str, dict[str, float]]]:
-    """`alone` for every contestant of `times`."""
-    with _bar(sum(map(len, times.values())), "compile and memory", progress) as bar:
+def _alone(
+    size: Size, times: dict[str, dict[str, Any]], starts: int, progress: bool
+) -> dict[str, dict[str, dict[str, float]]]:
+    """Medians of `alone` over `starts` fresh processes, for every contestant of `times`."""
+    with _bar(starts * sum(map(len, times.values())), "compile and memory", progress) as bar:
 
         def one(workload: str, name: str) -> dict[str, float]:
-            found: dict[str, float] = _child(size, alone=(workload, name))
-            bar.update()
-            return found
+            found: list[dict[str, float]] = []
+            for _ in range(starts):
+                found.append(_child(size, alone=(workload, name)))
+                bar.update()
+            return {what: statistics.median(each[what] for each in found) for what in found[0]}
 
         return {workload: {name: one(workload, name) for name in names} for workload, names in times.items()}
 

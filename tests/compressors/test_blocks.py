@@ -22,7 +22,7 @@ def by_sorting(keys, k):
 
 
 def key_sets(d, dtype):
-    rng, top = np.random.default_rng(d), np.iinfo(dtype).max
+    rng, top = np.random.default_rng(d), dtype(np.iinfo(dtype).max)
     yield rng.integers(0, top, d, dtype=dtype, endpoint=True)
     yield rng.integers(0, 3, d, dtype=dtype)
     yield np.zeros(d, dtype)
