@@ -160,11 +160,10 @@ class _Run:
     def _limits(self) -> _Limits:
         first, f_star = self.initial["value"], self.problem.f_star
         span = np.fmax(abs(first - f_star), (1 + abs(first)) / BLOW_UP)  # fmax: f_star may be NaN
-        target = -np.inf
+        target, dtype = jnp.dtype(self.problem.dtype).type(-np.inf), self.problem.dtype
         if self.rel_gap is not None:
-            target = f_star + self.rel_gap * (first - f_star)
             self._check_target(first, f_star)
-        dtype = self.problem.dtype
+            target = _at_most(f_star, self.rel_gap * (first - f_star), dtype)
         return _Limits(jnp.asarray(target, dtype), jnp.asarray(first + BLOW_UP * span, dtype))
 
     def _check_target(self, first: float, f_star: float) -> None:
@@ -244,6 +243,14 @@ class _Run:
             "memory_bytes": self.memory,
             **environment(),
         }
+
+
+def _at_most(f_star: float, gap: float, dtype: Any) -> np.floating[Any]:
+    """f_star + gap in that dtype, lowered until its difference to f_star is at most `gap`, as Trace.reach asks."""
+    number = jnp.dtype(dtype).type(f_star + gap)
+    while float(number) - f_star > gap:
+        number = np.nextafter(number, jnp.dtype(dtype).type(-np.inf))
+    return number
 
 
 def _start(x0: Any, problem: Problem) -> jax.Array:

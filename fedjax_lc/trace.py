@@ -35,7 +35,8 @@ class Trace:
         f_star: the optimal value, NaN where none is known.
         config: versions, device, command, hyperparameters and problem, as written to config.json.
         notes: one-line remarks (steps cut to a multiple of `every`, say).
-        state, x: the method's last state and point on the host; None in a loaded trace.
+        state, x: the method's last state and point on the host; None in a loaded trace. Where a budget ended the run
+            they may lie some steps past the last record.
     """
 
     method: str
@@ -70,7 +71,7 @@ class Trace:
 
     def reach(self, rel_gap: float) -> dict[str, float] | None:
         """The first record whose relative gap is at most `rel_gap`: step, costs and gap; None if there is none."""
-        hits = np.flatnonzero(self.rel_gap <= rel_gap)
+        hits = np.flatnonzero(self.gap <= rel_gap * (self.initial["value"] - self.f_star))
         if not len(hits):
             return None
         row = {name: float(getattr(self, name)[hits[0]]) for name in ("step", *COSTS)}

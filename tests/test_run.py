@@ -90,6 +90,15 @@ def test_stops_at_the_first_record_that_meets_the_target(problem):
     assert trace.reach(1e-30) is None
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_run_that_met_its_target_has_reached_it(dtype):
+    """No rounding lies between the value that stops the loop and the gap that the trace reports."""
+    rng = np.random.default_rng(0)
+    for f_star, gap in zip(rng.normal(size=500), 10.0 ** rng.uniform(-14, 0, 500), strict=True):
+        target = running._at_most(f_star, gap, dtype)
+        assert gap - 2 * np.spacing(abs(target)) <= float(target) - f_star <= gap
+
+
 @pytest.mark.parametrize("name", ["rounds", "bits_up"])
 def test_stops_at_the_first_record_that_spends_a_budget(problem, name):
     full = quick(problem, steps=400)
