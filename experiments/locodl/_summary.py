@@ -36,44 +36,41 @@ def main() -> None:
     facts = {path.stem: json.loads(path.read_text()) for path in sorted(FOLDER.glob("*.json"))}
     print(INTRO)
     print("\n## Which of the paper's orderings hold\n")
-    print(report.table([_verdicts(name, found) for name, found in facts.items()], style="github"))
+    print(report.table(_verdicts(facts), style="github"))
     print("\n## Larger n helps everyone\n")
-    pairs = [_larger(facts[few], facts[many], few, many) for few, many in LARGER_N]
+    pairs = [_larger(facts[few], facts[many], few, many) for few, many in LARGER_N if {few, many} <= set(facts)]
     print(report.table(pairs, style="github"))
     for name, found in facts.items():
         print(f"\n## {name}\n\n![{name}](figures/{name}.png)\n")
         print(report.table([_curve(label, curve) for label, curve in found["curves"].items()], style="github"))
 
 
-def _verdicts(name: str, found: dict[str, Any]) -> dict[str, str]:
-    held = [text for text, verdict in found["claims"].items() if verdict == "holds"]
-    failed = [text for text, verdict in found["claims"].items() if verdict != "holds"]
-    return {
-        "figure": name,
-        "effective kappa": f"{found['kappa_eff']:.3g}",
-        "hold": "; ".join(held) or "-",
-        "do not": "; ".join(failed) or "-",
-    }
+def _verdicts(facts: dict[str, dict[str, Any]]) -> list[dict[str, str]]:
+    """One row per figure, one column per claim: yes, no, or capped (undecided)."""
+    words = {"holds": "yes", "does not hold": "no", "undecided (capped)": "capped"}
+    claims = list(dict.fromkeys(claim for found in facts.values() for claim in found["claims"]))
+    rows = []
+    for name, found in facts.items():
+        verdicts = {claim: words.get(found["claims"].get(claim, ""), "") for claim in claims}
+        rows.append({"figure": name, "effective kappa": f"{found['kappa_eff']:.3g}"} | verdicts)
+    return rows
 
 
 def _larger(small: dict[str, Any], large: dict[str, Any], few: str, many: str) -> dict[str, str]:
-    """Which methods (best compressor each) need fewer bits with more clients."""
-    less, more = _best(small), _best(large)
-    helped = [method for method in less if more[method] < less[method]]
-    return {
-        "data": f"{few} to {many}",
-        "fewer bits": ", ".join(helped) or "-",
-        "not fewer": ", ".join(method for method in less if method not in helped) or "-",
-    }
+    """Which methods (best compressor each) need fewer bits with more clients; a capped one needs at least its spent."""
+    kinds: dict[str, list[str]] = {"fewer bits": [], "not fewer": [], "undecided (capped)": []}
+    for method in dict.fromkeys(label.partition(",")[0] for label in small["curves"]):
+        (before, before_least), (after, after_least) = _best(small, method), _best(large, method)
+        kind = "fewer bits" if after < before_least else "not fewer" if before <= after_least else "undecided (capped)"
+        kinds[kind].append(method)
+    return {"data": f"{few} to {many}"} | {kind: ", ".join(methods) or "-" for kind, methods in kinds.items()}
 
 
-def _best(found: dict[str, Any]) -> dict[str, float]:
-    """Method -> the fewest bits over its compressors; a capped curve counts with what it spent."""
-    best: dict[str, float] = {}
-    for label, curve in found["curves"].items():
-        method = label.partition(",")[0]
-        best[method] = min(best.get(method, float("inf")), _bits(curve))
-    return best
+def _best(found: dict[str, Any], method: str) -> tuple[float, float]:
+    """The fewest bits to the target over a method's compressors (inf if all are capped), and a lower bound on them."""
+    curves = [curve for label, curve in found["curves"].items() if label.partition(",")[0] == method]
+    reached = [curve["bits_up"] for curve in curves if curve["ended"] == "target"]
+    return min(reached, default=float("inf")), min(_bits(curve) for curve in curves)
 
 
 def _bits(curve: dict[str, Any]) -> float:
