@@ -6,10 +6,31 @@
 
 from __future__ import annotations
 
-from fedjax_lc import algorithms, compressors, data, plot, problems
+from fedjax_lc import algorithms, compressors, data, lanes, plot, problems
 from fedjax_lc.errors import InputError
+from fedjax_lc.grid import Grid, grid, loguniform, sample, times, uniform
 from fedjax_lc.run import Trace, run
+from fedjax_lc.sweep import sweep
+from fedjax_lc.table import Table
 
 __version__ = "0.1.0"
 
-__all__ = ["InputError", "Trace", "algorithms", "compressors", "data", "plot", "problems", "run"]
+__all__ = [
+    "Grid",
+    "InputError",
+    "Table",
+    "Trace",
+    "algorithms",
+    "compressors",
+    "data",
+    "grid",
+    "lanes",
+    "loguniform",
+    "plot",
+    "problems",
+    "run",
+    "sample",
+    "sweep",
+    "times",
+    "uniform",
+]

@@ -1,17 +1,56 @@
-"""Work that only some steps do: a coin decides, and a step pays for it only when the coin says so."""
+"""What a step does once per lane, done well for many lanes: rules that `jax.vmap` follows over a sweep's lanes.
+
+A lane is one run of a sweep. Methods are written for one lane; two kinds of work deserve better than what a plain vmap
+makes of them. A branch under a lane's own coin would become work for every lane at every step (`rarely`), and products
+of shared data with every lane's own vectors are one matrix product (`per_lane`). Lanes are one flat axis: one vmap.
+
+The rules allow forward-mode derivatives only. Reverse mode, or a derivative of any order through a step, goes round
+them inside `with plain():`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TypeVar
+import contextlib
+import contextvars
+import functools
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
 
 import jax
+import jax.numpy as jnp
+from jax.custom_batching import custom_vmap
+from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
 
 T = TypeVar("T")
+
+TURNS = 16  #: lanes that talk do so in blocks of a sixteenth of all lanes
+
+_plain = contextvars.ContextVar("fedjax_lc_plain_lanes", default=False)
+
+
+@contextlib.contextmanager
+def plain() -> Iterator[None]:
+    """Trace without the rules of this module, so that any derivative may be taken; put it inside the traced function.
+
+    Example:
+        >>> def loss(gamma):
+        ...     with fl.lanes.plain():
+        ...         state, _ = alg.step(problem, dataclasses.replace(hp, gamma=gamma), state0, key)
+        ...     return problem.value(alg.point(problem, hp, state))
+        >>> jax.grad(loss)(0.1)
+    """
+    token = _plain.set(True)
+    try:
+        yield
+    finally:
+        _plain.reset(token)
 
 
 def rarely(coin: jax.Array, talk: Callable[[T], T], operand: T) -> T:
     """`talk(operand)` if `coin` is true, else `operand` itself.
+
+    Over lanes with coins of their own, only lanes whose coin is true pay: they are gathered in blocks, talk, and are
+    put back; where no coin is true nothing is done. One coin for all lanes stays a branch.
 
     Args:
         coin: () boolean.
@@ -21,4 +60,84 @@ def rarely(coin: jax.Array, talk: Callable[[T], T], operand: T) -> T:
     Example:
         >>> rarely(jnp.array(True), lambda x: x + 1, jnp.array(2))  # Array(3)
     """
-    return jax.lax.cond(coin, talk, lambda same: same, operand)
+    if _plain.get():
+        return jax.lax.cond(coin, talk, lambda same: same, operand)
+    closed = jax.make_jaxpr(talk)(operand)  # arrays that talk closes over become its first arguments
+    leaves, structure = jax.tree.flatten(operand)
+    return jax.tree.unflatten(structure, _branch(closed)(coin, closed.consts, leaves))
+
+
+def _branch(closed: ClosedJaxpr) -> Callable[..., list[jax.Array]]:
+    """(coin, consts, leaves) -> leaves, with the rule for lanes."""
+
+    def talk(consts: list[Any], leaves: list[Any]) -> list[Any]:
+        said = jaxpr_as_fun(ClosedJaxpr(closed.jaxpr, consts))(*leaves)
+        return [jnp.asarray(new, jnp.result_type(old)) for new, old in zip(said, leaves, strict=True)]
+
+    def one(coin: jax.Array, consts: list[Any], leaves: list[Any]) -> list[Any]:
+        return jax.lax.cond(coin, talk, lambda _, same: list(same), consts, leaves)
+
+    branch = custom_vmap(one)
+
+    @branch.def_vmap
+    def many(size: int, batched: Any, coin: jax.Array, consts: list[Any], leaves: list[Any]) -> Any:
+        if not batched[0]:
+            said = jax.vmap(functools.partial(one, coin), (_axes(batched[1]), _axes(batched[2])), axis_size=size)
+            return said(consts, leaves), [True] * len(leaves)
+        each = [leaf if b else _repeat(leaf, size) for leaf, b in zip(leaves, batched[2], strict=True)]
+        return _in_turns(coin, talk, consts, batched[1], each), [True] * len(leaves)
+
+    return branch
+
+
+def _in_turns(
+    coins: jax.Array, talk: Callable[..., list[Any]], consts: list[Any], batched: list[bool], leaves: list[Any]
+) -> list[Any]:
+    """Leaves (lanes, ...) after the lanes whose coin is true have talked, a block of lanes at a time."""
+    lanes = coins.shape[0]
+    block = -(-lanes // TURNS)
+    talkers = jnp.sum(coins, dtype=jnp.int32)
+    order = jnp.argsort(~coins, stable=True).astype(jnp.int32)
+    # Places that hold no talker point beyond the last lane: read as the last lane, and never written.
+    order = jnp.concatenate([order, jnp.zeros(block, jnp.int32)])
+    place = jnp.arange(lanes + block, dtype=jnp.int32)
+    order = jnp.where(place < talkers, order, lanes + place)
+
+    def turn(carry: tuple[jax.Array, list[Any]]) -> tuple[jax.Array, list[Any]]:
+        done, leaves = carry
+        ids = jax.lax.dynamic_slice(order, (done,), (block,))
+        own = [c.at[ids].get(mode="clip") if b else c for c, b in zip(consts, batched, strict=True)]
+        said = jax.vmap(talk, (_axes(batched), 0))(own, [leaf.at[ids].get(mode="clip") for leaf in leaves])
+        put = lambda leaf, new: leaf.at[ids].set(new, mode="drop", unique_indices=True)
+        return done + block, [put(leaf, new) for leaf, new in zip(leaves, said, strict=True)]
+
+    return jax.lax.while_loop(lambda carry: carry[0] < talkers, turn, (jnp.int32(0), leaves))[1]
+
+
+def per_lane(one: Callable[[Any, T], Any], many: Callable[[Any, T], Any]) -> Callable[[Any, T], Any]:
+    """`one(shared, x)`, which over lanes that differ in x alone is `many(shared, xs)`, xs and its result lanes first.
+
+    Example:
+        >>> product = per_lane(lambda A, x: A @ x, lambda A, xs: xs @ A.T)
+    """
+    ruled = custom_vmap(one)
+
+    @ruled.def_vmap
+    def rule(size: int, batched: Any, shared: Any, x: T) -> Any:
+        if any(jax.tree.leaves(batched[0])) or not all(jax.tree.leaves(batched[1])):
+            leaves, structure = jax.tree.flatten((shared, x))
+            apply = lambda leaves: one(*jax.tree.unflatten(structure, leaves))
+            out = jax.vmap(apply, (_axes(jax.tree.leaves(batched)),), axis_size=size)(leaves)
+        else:
+            out = many(shared, x)
+        return out, jax.tree.map(lambda _: True, out)
+
+    return lambda shared, x: (one if _plain.get() else ruled)(shared, x)
+
+
+def _axes(batched: list[bool]) -> list[int | None]:
+    return [0 if b else None for b in batched]
+
+
+def _repeat(leaf: Any, size: int) -> jax.Array:
+    return jnp.broadcast_to(leaf, (size, *jnp.shape(leaf)))

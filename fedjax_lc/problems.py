@@ -18,6 +18,7 @@ import numpy as np
 
 from fedjax_lc import pytree
 from fedjax_lc.errors import InputError
+from fedjax_lc.lanes import per_lane
 from fedjax_lc.losses import Logistic, Softmax, Squared
 from fedjax_lc.optimum import Optimum, minimise
 from fedjax_lc.stacking import Clients, constants, float_dtype, stack, whole_vectors
@@ -25,7 +26,8 @@ from fedjax_lc.typing import ClientVecs, Key, Scalar, Vec
 
 
 class Problem:
-    """Base of all problems. Subclasses give `values`, `grads`, `stochastic_grads`, and `hvps` if it has a shorter form.
+    """Base of all problems. Subclasses give `values`, `own_grads`, `stochastic_grads`; `lane_grads` and `hvps` if they
+    have a faster form.
 
     Leaves common to all (in the problem's dtype): `smooth` (n,) the constants L_i, `smooth_mean` () the constant of F,
     `strong` () mu, of F's l2 part, `x0` (d,) the start. Inside jit all of them are traced; `x_star` and `f_star` are
@@ -63,8 +65,19 @@ class Problem:
         raise NotImplementedError
 
     def grads(self, x: Vec | ClientVecs) -> ClientVecs:
-        """(n, d) row i the gradient of f_i, at x (d,) or at its own row of x (n, d)."""
+        """(n, d) row i the gradient of f_i, at x (d,) or at its own row of x (n, d); over lanes, `lane_grads`.
+
+        Forward-mode derivatives only, unless within `fl.lanes.plain()`.
+        """
+        return _grads(self, x)
+
+    def own_grads(self, x: Vec | ClientVecs) -> ClientVecs:
+        """What `grads` computes for one lane."""
         raise NotImplementedError
+
+    def lane_grads(self, X: jax.Array) -> jax.Array:
+        """(lanes, n, d) gradients of many lanes, X (lanes, d) or (lanes, n, d)."""
+        return jax.vmap(self.own_grads)(X)
 
     def stochastic_grads(self, key: Key, x: Vec | ClientVecs, batch: int) -> ClientVecs:
         """(n, d) unbiased gradients from `batch` rows per client, uniform with replacement over its real rows."""
@@ -72,7 +85,7 @@ class Problem:
 
     def hvps(self, x: Vec | ClientVecs, v: Vec | ClientVecs) -> ClientVecs:
         """(n, d) Hessian of f_i times v."""
-        return jax.jvp(self.grads, (x,), (v,))[1]
+        return jax.jvp(self.own_grads, (x,), (v,))[1]
 
     def cohort(self, clients: jax.Array) -> Any:
         """The functions f_i of these clients alone, (c,) indices; `smooth_mean` and `strong` stay those of F.
@@ -164,9 +177,17 @@ class LinearModel(Problem):
         losses = jnp.sum(self.rows * self.loss.value(_predict(self.features, x), self.targets), axis=-1)
         return losses + self.strong / 2 * jnp.sum(x**2, axis=-1)
 
-    def grads(self, x: Vec | ClientVecs) -> ClientVecs:
+    def own_grads(self, x: Vec | ClientVecs) -> ClientVecs:
         slopes = self.rows * self.loss.slope(_predict(self.features, x), self.targets)
         return _pull_back(self.features, slopes, self.dim) + self.strong * jnp.atleast_2d(x)
+
+    def lane_grads(self, X: jax.Array) -> jax.Array:
+        """Two matrix products per client, with the lanes as rows: the fastest layout measured, in both precisions."""
+        A, wide = self.features, _widen(X, self.features.shape[-1])
+        z = jnp.einsum("ld,nmd->nlm" if X.ndim == 2 else "lnd,nmd->nlm", wide, A)
+        slopes = self.rows[:, None] * self.loss.slope(z, self.targets[:, None])
+        pulled = jnp.swapaxes(jnp.einsum("nlm,nmd->nld", slopes, A), 0, 1)[..., : self.dim]
+        return pulled + self.strong * (X[:, None] if X.ndim == 2 else X)
 
     def stochastic_grads(self, key: Key, x: Vec | ClientVecs, batch: int) -> ClientVecs:
         picks = _uniform_rows(key, self.sizes, batch)
@@ -183,8 +204,13 @@ class LinearModel(Problem):
 
 def _predict(A: jax.Array, x: Vec | ClientVecs) -> jax.Array:
     """(n, m) products A_i x or A_i x_i, where A (n, m, d') may be wider than x."""
-    x = jnp.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, A.shape[-1] - x.shape[-1])])
+    x = _widen(x, A.shape[-1])
     return A @ x if x.ndim == 1 else jnp.einsum("nmd,nd->nm", A, x)
+
+
+def _widen(x: jax.Array, width: int) -> jax.Array:
+    """x (..., d) with zeros up to (..., width)."""
+    return jnp.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, width - x.shape[-1])])
 
 
 def _pull_back(A: jax.Array, s: jax.Array, d: int) -> ClientVecs:
@@ -225,7 +251,7 @@ class SoftmaxModel(Problem):
         losses = jnp.sum(self.rows * Softmax.value(self._predict(x), self.targets), axis=-1)
         return losses + self.strong / 2 * jnp.sum(x**2, axis=-1)
 
-    def grads(self, x: Vec | ClientVecs) -> ClientVecs:
+    def own_grads(self, x: Vec | ClientVecs) -> ClientVecs:
         slopes = self.rows[..., None] * Softmax.slope(self._predict(x), self.targets)
         blocks = jnp.einsum("nmp,nmc->npc", self.features, slopes)
         return blocks.reshape(self.n, self.dim) + self.strong * jnp.atleast_2d(x)
@@ -261,8 +287,12 @@ class Quadratic(Problem):
     def _times(self, x: Vec | ClientVecs) -> ClientVecs:
         return self.Q @ x if x.ndim == 1 else jnp.einsum("nde,ne->nd", self.Q, x)
 
-    def grads(self, x: Vec | ClientVecs) -> ClientVecs:
+    def own_grads(self, x: Vec | ClientVecs) -> ClientVecs:
         return self._times(x) - self.b
+
+    def lane_grads(self, X: jax.Array) -> jax.Array:
+        X = jnp.broadcast_to(X[:, None], (X.shape[0], *self.b.shape)) if X.ndim == 2 else X
+        return jnp.swapaxes(jnp.einsum("lne,nde->nld", X, self.Q), 0, 1) - self.b[None]
 
     def stochastic_grads(self, key: Key, x: Vec | ClientVecs, batch: int) -> ClientVecs:
         """The full gradients: a quadratic has no rows to draw."""
@@ -270,6 +300,10 @@ class Quadratic(Problem):
 
     def hvps(self, x: Vec | ClientVecs, v: Vec | ClientVecs) -> ClientVecs:
         return self._times(v)
+
+
+#: (problem, x) -> gradients, with the rule for lanes.
+_grads = per_lane(lambda problem, x: problem.own_grads(x), lambda problem, X: problem.lane_grads(X))
 
 
 def logistic_regression(

@@ -16,12 +16,12 @@ _COMPILED: dict[Any, Any] = {}
 
 
 def compile_once(function: Callable[..., Any], arguments: tuple[Any, ...]) -> tuple[Any, float]:
-    """`function` compiled for arguments of these shapes, the third one donated; and the seconds that took now.
+    """`function` compiled for arguments (arrays or their shapes), the third one donated; and the seconds that took now.
 
     Equal functions and shapes compile once per process: the second call takes no time.
     """
     leaves, structure = jax.tree.flatten(arguments)
-    abstract = tuple(jax.typeof(leaf) for leaf in leaves)
+    abstract = tuple((leaf.shape, leaf.dtype, bool(getattr(leaf, "weak_type", False))) for leaf in leaves)
     place = (function, structure, abstract, bool(jax.config.jax_enable_x64))  # type: ignore[attr-defined]
     if place in _COMPILED:
         return _COMPILED[place], 0.0
@@ -31,7 +31,7 @@ def compile_once(function: Callable[..., Any], arguments: tuple[Any, ...]) -> tu
 
 
 def compile_count() -> int:
-    """Programs compiled by `run` in this process so far."""
+    """Programs compiled by `run` and `sweep` in this process so far."""
     return len(_COMPILED)
 
 

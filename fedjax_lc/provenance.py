@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import hashlib
 import os
 import platform
 import shlex
@@ -14,6 +15,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from fedjax_lc.compressors import Compressor
 from fedjax_lc.problems import Problem
@@ -41,6 +43,20 @@ def describe_problem(problem: Problem) -> dict[str, Any]:
         "smooth": float(jnp.max(problem.smooth)),
         "smooth_mean": float(problem.smooth_mean),
     }
+
+
+def digest(*things: Any) -> str:
+    """Sixteen hexadecimal digits that tell things apart: pytrees by their structure and every bit of their arrays,
+    anything else by its representation."""
+    found = hashlib.sha256()
+    for thing in things:
+        leaves, structure = jax.tree.flatten(thing)
+        found.update(str(structure).encode())
+        for leaf in leaves:
+            is_array = hasattr(leaf, "dtype")
+            found.update(repr((leaf.dtype, leaf.shape)).encode() if is_array else repr(leaf).encode())
+            found.update(np.ascontiguousarray(leaf).tobytes() if is_array else b"")
+    return found.hexdigest()[:16]
 
 
 def environment() -> dict[str, Any]:

@@ -13,8 +13,8 @@ ROWS = [
     ["losses", "compressors", "data", "lanes"],
     ["models", "optimum", "stacking", "problems"],
     ["algorithms"],
-    ["ledger", "provenance", "programs", "trace", "checkpoint", "run"],
-    ["mesh", "sweep"],
+    ["ledger", "provenance", "programs", "trace", "checkpoint", "loop", "run"],
+    ["mesh", "grid", "table", "blocks", "groups", "planner", "store", "sweep"],
     ["plot", "report", "figure", "bench", "cli"],
 ]
 PLACE = {name: (row, column) for row, names in enumerate(ROWS) for column, name in enumerate(names)}

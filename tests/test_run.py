@@ -1,7 +1,6 @@
 """The runner: records, chunks, stops, metrics, warm starts, and what a trace keeps."""
 
 import dataclasses
-import importlib
 import itertools
 import json
 import os
@@ -14,11 +13,10 @@ import numpy as np
 import pytest
 
 import fedjax_lc as fl
-from fedjax_lc import ledger, programs
+from fedjax_lc import ledger, loop, programs
 from fedjax_lc.errors import InputError
 
 METHOD = "locodl"
-running = importlib.import_module("fedjax_lc.run")  # the package names the function, not its module
 
 
 def quick(problem, **options):
@@ -53,7 +51,7 @@ def test_run_is_the_loop_over_its_steps(problem):
 def test_records_do_not_depend_on_chunks_bitwise(problem, monkeypatch):
     sizes = itertools.cycle([1, 3, 2])
     whole = quick(problem)
-    monkeypatch.setattr(running, "_next_count", lambda count, capacity, seconds: next(sizes))
+    monkeypatch.setattr(loop, "next_count", lambda count, capacity, seconds: next(sizes))
     pieces = quick(problem)
     for name, series in whole.columns().items():
         np.testing.assert_array_equal(series, pieces.columns()[name], err_msg=name)
@@ -95,7 +93,7 @@ def test_a_run_that_met_its_target_has_reached_it(dtype):
     """No rounding lies between the value that stops the loop and the gap that the trace reports."""
     rng = np.random.default_rng(0)
     for f_star, gap in zip(rng.normal(size=500), 10.0 ** rng.uniform(-14, 0, 500), strict=True):
-        target = running._at_most(f_star, gap, dtype)
+        target = loop.at_most(f_star, gap, dtype)
         assert gap - 2 * np.spacing(abs(target)) <= float(target) - f_star <= gap
 
 

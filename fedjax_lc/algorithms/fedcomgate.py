@@ -33,7 +33,7 @@ class Hparams:
     compressor: Compressor
     client_lr: Scalar
     server_lr: Scalar
-    local_steps: int = pytree.static(10)
+    local_steps: Scalar = 10
     own_delta: bool = pytree.static(False)
 
 

@@ -37,7 +37,7 @@ class Hparams:
     gamma: Scalar
     tau: Scalar
     client_lr: Scalar
-    local_steps: int = pytree.static(10)
+    local_steps: Scalar = 10
     cohort_size: int | None = pytree.static(None)
 
 

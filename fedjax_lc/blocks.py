@@ -1,0 +1,304 @@
+"""Lanes side by side: one compiled program advances a block of them; a lane that ends gives its slot to the next."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pandas as pd
+from jax.sharding import Mesh, NamedSharding
+
+from fedjax_lc import ledger, loop
+from fedjax_lc.algorithms import Algorithm
+from fedjax_lc.loop import DIVERGED, GO_ON, STATUS, At, Limits, Metrics, Ran
+from fedjax_lc.mesh import EVERYWHERE, SPREAD, SPREAD_SECOND, over_devices, put
+from fedjax_lc.problems import Problem
+from fedjax_lc.programs import compile_once, memory_bytes
+from fedjax_lc.typing import PyTree
+
+BUFFER_BYTES = 2**23  #: what a chunk's costs may take
+IDLE = -1  #: the lane of a slot that has none
+
+
+class Axes(NamedTuple):
+    """What lanes differ in, as `loop.chunk` takes it: hp's leaves, the key, the number of the next step."""
+
+    leaves: tuple[int | None, ...]
+    key: int | None
+    first: int | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Program:
+    """Everything that decides the compiled code of a block, apart from shapes."""
+
+    algorithm: Algorithm
+    every: int
+    capacity: int  #: records a chunk can hold
+    metrics: Metrics
+    axes: Axes
+    mesh: Mesh
+
+    def specs(self) -> tuple[PyTree, PyTree, PyTree, PyTree, PyTree, PyTree, PyTree]:
+        """Where the arguments of `loop.chunk` live."""
+        place = lambda axis: SPREAD if axis == 0 else EVERYWHERE
+        return EVERYWHERE, [place(a) for a in self.axes.leaves], SPREAD, place(self.axes.key), SPREAD, EVERYWHERE, SPREAD
+
+
+@functools.cache
+def advance(program: Program) -> Callable[..., Ran]:
+    """(problem, leaves, at, key, first, count, limits) -> Ran over lanes, each device on its own; first and done have
+    one entry per device where lanes go in step, else one per lane."""
+
+    def run_chunk(problem, leaves, at, key, first, count, limits, structure):  # type: ignore[no-untyped-def]
+        chunk = loop.chunk(program.algorithm, program.every, program.capacity, program.metrics, tuple(program.axes))
+        first = first[0] if program.axes.first is None else first
+        ran = chunk(problem, structure.unflatten(leaves), at, key, first, count, limits)
+        return ran._replace(done=ran.done[None])
+
+    out = Ran(SPREAD, SPREAD, SPREAD_SECOND, SPREAD_SECOND, SPREAD, SPREAD)
+
+    def call(problem, hp, at, key, first, count, limits):  # type: ignore[no-untyped-def]
+        leaves, structure = jax.tree.flatten(hp)
+        inner = functools.partial(run_chunk, structure=structure)
+        return over_devices(inner, program.mesh, program.specs(), out)(problem, leaves, at, key, first, count, limits)
+
+    return call
+
+
+@functools.cache
+def begin(program: Program) -> Callable[..., Any]:
+    """(problem, hp, at, key, fresh) -> the block with its `fresh` slots at the start of a run, and what is measured
+    there; `fresh` (lanes,) booleans."""
+
+    def one(problem, leaves, at, key, fresh, structure):  # type: ignore[no-untyped-def]
+        started, values = loop.start(program.algorithm, problem, structure.unflatten(leaves), key, program.metrics)
+        return jax.tree.map(lambda new, old: jnp.where(fresh, new, old), started, at), values
+
+    @functools.partial(jax.jit, donate_argnums=2)
+    def call(problem, hp, at, key, fresh):  # type: ignore[no-untyped-def]
+        leaves, structure = jax.tree.flatten(hp)
+        inner = functools.partial(one, structure=structure)
+        many = jax.vmap(inner, (None, list(program.axes.leaves), 0, program.axes.key, 0))
+        _, leaf_specs, at_spec, key_spec, *_ = program.specs()
+        into = (EVERYWHERE, leaf_specs, at_spec, key_spec, SPREAD)
+        return over_devices(many, program.mesh, into, (SPREAD, SPREAD))(problem, leaves, at, key, fresh)
+
+    return call
+
+
+class Lanes(NamedTuple):
+    """What lanes run with. `leaves` are those of hp, in the problem's dtype: (lanes, ...) where they vary, else (...)."""
+
+    numbers: np.ndarray  # (lanes,) their numbers in the sweep
+    leaves: list[np.ndarray]
+    varies: tuple[bool, ...]
+    structure: Any
+    keys: np.ndarray  # (lanes, ...) key data
+
+    def take(self, places: np.ndarray) -> Lanes:
+        """These lanes alone."""
+        leaves = [x[places] if varies else x for x, varies in zip(self.leaves, self.varies, strict=True)]
+        return self._replace(numbers=self.numbers[places], leaves=leaves, keys=self.keys[places])
+
+    def one(self) -> tuple[Any, Any]:
+        """Shapes of one lane's hp and key."""
+        shapes = [x.shape[1:] if varies else x.shape for x, varies in zip(self.leaves, self.varies, strict=True)]
+        hp = [jax.ShapeDtypeStruct(shape, x.dtype) for shape, x in zip(shapes, self.leaves, strict=True)]
+        return self.structure.unflatten(hp), jax.eval_shape(lambda: jax.random.wrap_key_data(self.keys[0]))
+
+
+@dataclasses.dataclass
+class Ended:
+    """The lanes of a part that have run.
+
+    records: as `Table.records`, sorted by lane and step. lanes: indexed by lane; status, initial, seconds.
+    """
+
+    records: pd.DataFrame
+    lanes: pd.DataFrame
+
+
+def buffered(every: int, size: int) -> int:
+    """Records that a chunk can hold, of `size` lanes."""
+    return int(np.clip(BUFFER_BYTES // (4 * len(ledger.COSTS) * every * size), 1, loop.CHUNK_RECORDS))
+
+
+def start_shapes(program: Program, problem: Problem, lanes: Lanes) -> Any:
+    """Shapes of one lane's start, as `loop.start` returns it; nothing is computed."""
+    one = functools.partial(loop.start, program.algorithm, metrics=program.metrics)
+    hp, key = lanes.one()
+    return jax.eval_shape(lambda problem, hp, key: one(problem, hp, key), problem, hp, key)
+
+
+class Block:
+    """The slots of one program, `size` of them; it runs one part of a sweep after the other."""
+
+    def __init__(
+        self,
+        program: Program,
+        problem: Problem,
+        size: int,
+        records: int,
+        rel_gap: float | None,
+        budget: Mapping[str, float],
+    ) -> None:
+        self.program, self.size, self.records = program, size, records
+        self.problem, self.rel_gap, self.budget = problem, rel_gap, budget
+        self.placed = put(problem, program.mesh, EVERYWHERE)
+        self.devices = program.mesh.size
+
+    def compile(self, lanes: Lanes) -> int:
+        """Compile for lanes like these, nothing computed; the bytes the program holds on each device."""
+        axes = self.program.axes
+        many = lambda one: jax.ShapeDtypeStruct((self.size, *one.shape), one.dtype)
+        hp, key = lanes.one()
+        shared = [one if axis is None else many(one) for one, axis in zip(jax.tree.leaves(hp), axes.leaves, strict=True)]
+        at = jax.tree.map(many, start_shapes(self.program, self.problem, lanes)[0])
+        first = jax.ShapeDtypeStruct((self.devices if axes.first is None else self.size,), jnp.uint32)
+        count = jax.ShapeDtypeStruct((), jnp.uint32)
+        limits = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), self._no_limits())
+        key = key if axes.key is None else many(key)
+        arguments = (self.placed, lanes.structure.unflatten(shared), at, key, first, count, limits)
+        placed = tuple(self._placed(a, s) for a, s in zip(arguments, self.program.specs(), strict=True))
+        self.compiled, self.compile_seconds = compile_once(advance(self.program), placed)
+        return memory_bytes(self.compiled)
+
+    def _placed(self, shapes: Any, spec: Any) -> Any:
+        """Shapes with the place of each array on the devices; spec: one for all, or one per leaf."""
+        leaves, structure = jax.tree.flatten(shapes)
+        specs = spec if isinstance(spec, list) else [spec] * len(leaves)
+        place = lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=NamedSharding(self.program.mesh, s))
+        return structure.unflatten([place(x, s) for x, s in zip(leaves, specs, strict=True)])
+
+    def _no_limits(self) -> Limits:
+        """Limits of slots that are all idle."""
+        numbers = np.zeros(self.size, self.problem.dtype)
+        return Limits(numbers, numbers.copy(), np.zeros((self.size, 2, 4), np.float32), np.zeros(self.size, bool))
+
+    def run(self, lanes: Lanes, tick: Callable[[int, int], bool]) -> Ended:
+        """Run all `lanes`; `tick(records made or no longer needed, lanes ended)`, called after each chunk, may ask to
+        stop: lanes still running are then interrupted.
+
+        A slot is given to the next lane, by number, as soon as its own has ended; what a lane computes depends only on
+        the part it is in.
+        """
+        self._reset(lanes)
+        count, stop = 1, False
+        while np.any(self.lane != IDLE) and not stop:
+            longest = int(np.max(np.where(self.lane == IDLE, 0, self.made)))
+            count = min(count, self.records - longest)
+            started = time.perf_counter()
+            ran = self._advance(count)
+            seconds = time.perf_counter() - started
+            stop = tick(*self._book(ran, seconds))
+            count = loop.next_count(int(np.max(np.asarray(ran.done))), self.program.capacity, seconds)
+            self._refill()
+        return self._ended()
+
+    # --- slots ---
+
+    def _reset(self, lanes: Lanes) -> None:
+        # Lanes are dealt to devices beforehand, so that no device's work depends on how fast another one is.
+        places = np.arange(len(lanes.numbers))
+        self.lanes, self.waiting = lanes, [list(places[d :: self.devices]) for d in range(self.devices)]
+        self.lane = np.full(self.size, IDLE)  # place in the part, not the lane's number
+        self.made = np.zeros(self.size, np.int64)  # records made by each slot's lane
+        self.log: list[pd.DataFrame] = []
+        self.found: dict[int, dict[str, Any]] = {}
+        self.limits = self._no_limits()
+        self.at = self._blank()
+        self._refill()
+
+    def _refill(self) -> None:
+        """Waiting lanes take the empty slots of their device, both in order."""
+        filled = []
+        for slot in np.flatnonzero(self.lane == IDLE):
+            waiting = self.waiting[slot * self.devices // self.size]
+            if waiting:
+                self.lane[slot], self.made[slot] = waiting.pop(0), 0
+                filled.append(slot)
+        if filled:
+            self._begin(np.array(filled))
+
+    def _begin(self, slots: np.ndarray) -> None:
+        """Put the lanes that these slots now have at their start."""
+        mesh, axes = self.program.mesh, self.program.axes
+        spec = lambda axis: EVERYWHERE if axis is None else SPREAD
+        own = self.lanes.take(np.where(self.lane == IDLE, 0, self.lane))
+        leaves = [put(x, mesh, spec(axis)) for x, axis in zip(own.leaves, axes.leaves, strict=True)]
+        self.hp = own.structure.unflatten(leaves)
+        keys = jax.random.wrap_key_data(own.keys[0] if axes.key is None else own.keys)
+        self.key = put(keys, mesh, spec(axes.key))
+        fresh = put(np.isin(np.arange(self.size), slots), mesh, SPREAD)
+        self.at, measured = begin(self.program)(self.placed, self.hp, self.at, self.key, fresh)
+        values = np.asarray(measured["value"], np.float64)
+        for slot in slots:
+            limits = loop.make_limits(self.problem, float(values[slot]), self.rel_gap, self.budget)
+            for everyone, limit in zip(self.limits, limits, strict=True):
+                everyone[slot] = limit
+            self.found[int(self.lane[slot])] = {"status": "", "initial": values[slot], "seconds": 0.0}
+
+    def _blank(self) -> At:
+        """Empty slots, of the shapes that `begin` fills."""
+        shapes = start_shapes(self.program, self.problem, self.lanes)[0]
+        blank = jax.tree.map(lambda leaf: jnp.zeros((self.size, *leaf.shape), leaf.dtype), shapes)
+        return put(blank, self.program.mesh, SPREAD)
+
+    # --- one chunk ---
+
+    def _advance(self, count: int) -> Ran:
+        mesh, in_step = self.program.mesh, self.program.axes.first is None
+        steps = (self.made * self.program.every).astype(np.uint32)
+        first = put(steps.reshape(self.devices, -1).max(axis=1) if in_step else steps, mesh, SPREAD)
+        limits = put(self.limits, mesh, SPREAD)
+        ran = self.compiled(self.placed, self.hp, self.at, self.key, first, put(np.uint32(count), mesh, EVERYWHERE), limits)
+        self.at = ran.at
+        return jax.block_until_ready(ran)
+
+    def _book(self, ran: Ran, seconds: float) -> tuple[int, int]:
+        """Write down what the live slots did, and free those whose lanes ended."""
+        live, stop = self.lane != IDLE, np.asarray(ran.stop)
+        done = np.where(live, np.repeat(np.asarray(ran.done), self.size // self.devices).astype(np.int64), 0)
+        self._log(ran, np.where(live, done - (stop == DIVERGED), 0), seconds / max(1, int(np.sum(done))))
+        self.made += done
+        over = live & ((stop != GO_ON) | (self.made >= self.records))
+        for slot in np.flatnonzero(over):
+            self.found[int(self.lane[slot])]["status"] = STATUS[int(stop[slot])] or "finished"
+        self.lane[over] = IDLE
+        self.limits.live[over] = False
+        return int(np.sum(done) + np.sum(self.records - self.made[over])), int(np.sum(over))
+
+    def _log(self, ran: Ran, kept: np.ndarray, seconds: float) -> None:
+        slot = np.repeat(np.arange(self.size), kept)
+        record = np.arange(len(slot)) - np.repeat(np.cumsum(kept) - kept, kept)
+        costs = np.asarray(ran.costs)[: int(kept.max(initial=0))]
+        spent = np.sum(costs, axis=2, dtype=np.float64)  # (records, slots, 4)
+        columns: dict[str, Any] = {
+            "lane": self.lane[slot],
+            "step": (self.made[slot] + record + 1) * self.program.every,
+        }
+        columns |= {name: spent[record, slot, place] for place, name in enumerate(ledger.COSTS)}
+        columns |= {name: np.asarray(v, np.float64)[record, slot] for name, v in ran.values.items()}
+        columns["seconds"] = np.full(len(slot), seconds)
+        self.log.append(pd.DataFrame(columns))
+
+    def _ended(self) -> Ended:
+        """All that was logged, by lane and step, costs and seconds cumulative."""
+        records = pd.concat(self.log, ignore_index=True)
+        records = records.sort_values(["lane", "step"], kind="stable", ignore_index=True)
+        sums = [*ledger.COSTS, "seconds"]
+        records[sums] = records.groupby("lane", sort=False)[sums].cumsum()
+        lanes = pd.DataFrame.from_dict(self.found, orient="index").sort_index()
+        lanes.loc[lanes["status"] == "", "status"] = "interrupted"
+        lanes["seconds"] = records.groupby("lane")["seconds"].last().reindex(lanes.index).fillna(0.0)
+        names = self.lanes.numbers
+        records["lane"] = names[records["lane"].to_numpy()]
+        lanes.index = pd.Index(names[lanes.index.to_numpy()], name="lane")
+        return Ended(records, lanes)

@@ -1,0 +1,62 @@
+"""Which lanes share a program: those whose hyperparameters have one structure; numbers never part them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from fedjax_lc import pytree
+from fedjax_lc.blocks import Lanes
+
+TRIP_COUNTS = ("local_steps",)  #: fields that lanes side by side share, unless they are masked
+
+
+class Group(NamedTuple):
+    """Lanes that run side by side. `largest` is the size of the largest group of the same program."""
+
+    lanes: Lanes
+    largest: int
+    one_seed: bool
+
+
+def group(configurations: Sequence[Any], dtype: Any, seeds: Sequence[int], masked: Sequence[str] = ()) -> list[Group]:
+    """The lanes of a sweep in groups, first configuration first; lane = configuration * len(seeds) + place of the seed.
+
+    Configurations of one structure share a program. Those that differ in a trip count (`local_steps`) are run one
+    after the other by it, as lanes side by side would wait for the slowest, unless the field is masked.
+    """
+    alike: dict[Any, list[int]] = {}
+    for number, hp in enumerate(configurations):
+        leaves, structure = jax.tree.flatten(hp)
+        alike.setdefault((structure, tuple(np.shape(leaf) for leaf in leaves)), []).append(number)
+    return [g for members in alike.values() for g in _of_one_structure(members, configurations, dtype, seeds, masked)]
+
+
+def _of_one_structure(
+    members: list[int], configurations: Sequence[Any], dtype: Any, seeds: Sequence[int], masked: Sequence[str]
+) -> list[Group]:
+    paths, structure = jax.tree_util.tree_flatten_with_path(configurations[members[0]])
+    trips = [i for i, (path, _) in enumerate(paths) if _name(path) in TRIP_COUNTS and _name(path) not in masked]
+    rows = [jax.tree.leaves(configurations[number]) for number in members]
+    columns = [np.asarray(pytree.cast(np.stack(column), dtype)) for column in zip(*rows, strict=True)]
+    together: dict[Any, list[int]] = {}
+    for place in range(len(members)):
+        together.setdefault(tuple(columns[i][place].tobytes() for i in trips), []).append(place)
+    varies = tuple(any(np.any(column[places] != column[places[:1]]) for places in together.values()) for column in columns)
+    keys = np.stack([np.asarray(jax.random.key_data(jax.random.key(seed))) for seed in seeds])
+    largest = len(seeds) * max(map(len, together.values()))
+    groups = []
+    for places in together.values():
+        lanes = np.add.outer(len(seeds) * np.array(members)[places], np.arange(len(seeds))).ravel()
+        each = np.repeat(places, len(seeds))
+        leaves = [column[each] if v else column[places[0]] for column, v in zip(columns, varies, strict=True)]
+        own = Lanes(lanes, leaves, varies, structure, np.tile(keys, (len(places), 1)))
+        groups.append(Group(own, largest, len(seeds) == 1))
+    return groups
+
+
+def _name(path: Any) -> str:
+    return str(getattr(path[-1], "name", "")) if path else ""

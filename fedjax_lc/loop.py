@@ -1,0 +1,285 @@
+"""The compiled loop that `run` and `sweep` share: records of `every` steps, measured, priced and held to limits."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fedjax_lc import ledger
+from fedjax_lc.algorithms import Algorithm
+from fedjax_lc.errors import InputError, unknown
+from fedjax_lc.problems import Problem
+from fedjax_lc.stacking import X64_LINE
+from fedjax_lc.typing import Key, PyTree, Scalar
+
+Metric = Callable[[Problem, Any, PyTree], Scalar]
+Metrics = tuple[tuple[str, Metric], ...]  #: (name, function) pairs, F itself ("value") first
+
+INIT_FOLD = 2**32 - 1
+BLOW_UP = 1e6  #: a run whose F rises by this multiple of its first gap (or by 1 + |F|, if more) has diverged
+CHUNK_RECORDS = 4096
+CHUNK_SECONDS = 0.25  #: what a chunk should take, for the progress bar and Ctrl-C
+
+GO_ON, TARGET, DIVERGED, SPENT = range(4)  #: stop codes
+STATUS = {GO_ON: "", TARGET: "target", DIVERGED: "diverged", SPENT: "finished"}
+
+
+class At(NamedTuple):
+    """Where a run stands: the method's state, and what it has spent."""
+
+    state: PyTree
+    spent: jax.Array  # (2, 4) float32: cumulative costs and what float32 leaves off them
+
+
+class Limits(NamedTuple):
+    """Where a run stops. `F <= target`, `F > blow_up`, or a cost at its budget; one that is not live never does."""
+
+    target: Scalar  # ()
+    blow_up: Scalar  # ()
+    budget: jax.Array  # (2, 4) float32, split as At.spent is
+    live: Scalar  # () boolean
+
+
+class Ran(NamedTuple):
+    """What a chunk returns; over lanes, `at`, `x` and `stop` have them first, the buffers after the records."""
+
+    at: At
+    x: jax.Array  # (d,)
+    costs: jax.Array  # (capacity, every, 4) float32
+    values: dict[str, jax.Array]  # (capacity,) each
+    done: jax.Array  # () records made
+    stop: jax.Array  # () stop code
+
+
+def start(algorithm: Algorithm, problem: Problem, hp: Any, key: Key, metrics: Metrics) -> tuple[At, dict[str, Scalar]]:
+    """A run before its first step, and what is measured there."""
+    state = algorithm.init(problem, hp, jax.random.fold_in(key, INIT_FOLD))
+    values = {name: f(problem, hp, state) for name, f in metrics}
+    return At(state, jnp.zeros((2, len(ledger.COSTS)), jnp.float32)), values
+
+
+@functools.cache
+def chunk(
+    algorithm: Algorithm,
+    every: int,
+    capacity: int,
+    metrics: Metrics,
+    over_lanes: tuple[PyTree, ...] | None = None,
+) -> Callable[..., Ran]:
+    """A function (problem, hp, at, key, first, count, limits) -> Ran to compile: up to `count` records of `every`
+    steps, ending at the first one where any lane stops.
+
+    first: () uint32, the number of the next step. over_lanes: None for one run; else which of hp's leaves, key and
+    first have an axis of lanes, as `jax.vmap` takes them (leaves as a tuple).
+    """
+
+    def run_chunk(problem: Problem, hp: Any, at: At, key: Key, first: Scalar, count: Scalar, limits: Limits) -> Ran:
+        leaves, structure = jax.tree.flatten(hp)
+
+        def record(leaves: Sequence[Any], at: At, key: Key, first: Scalar, limits: Limits) -> Any:
+            return _record(algorithm, every, metrics, problem, structure.unflatten(leaves), at, key, first, limits)
+
+        def point(leaves: Sequence[Any], at: At) -> jax.Array:
+            return algorithm.point(problem, structure.unflatten(leaves), at.state)
+
+        if over_lanes is not None:
+            leaf_axes, key_axis, first_axis = over_lanes
+            record = jax.vmap(record, (list(leaf_axes), 0, key_axis, first_axis, 0))
+            point = jax.vmap(point, (list(leaf_axes), 0))
+
+        def advance(so_far: Ran) -> Ran:
+            at, costs, values, stop = record(leaves, so_far.at, key, first + so_far.done * every, limits)
+            keep = lambda buffer, new: buffer.at[so_far.done].set(new)
+            return so_far._replace(
+                at=at,
+                costs=keep(so_far.costs, costs),
+                values=jax.tree.map(keep, so_far.values, values),
+                done=so_far.done + 1,
+                stop=stop,
+            )
+
+        _, costs, values, stop = jax.eval_shape(record, leaves, at, key, first, limits)
+        blank = lambda one: jnp.zeros((capacity, *one.shape), one.dtype)
+        begun = Ran(at, jnp.zeros(()), blank(costs), jax.tree.map(blank, values), jnp.uint32(0), jnp.zeros_like(stop))
+        end = jax.lax.while_loop(lambda it: (it.done < count) & jnp.all(it.stop == GO_ON), advance, begun)
+        return end._replace(x=point(leaves, end.at))
+
+    return run_chunk
+
+
+def _record(
+    algorithm: Algorithm,
+    every: int,
+    metrics: Metrics,
+    problem: Problem,
+    hp: Any,
+    at: At,
+    key: Key,
+    first: Scalar,
+    limits: Limits,
+) -> tuple[At, jax.Array, dict[str, Scalar], jax.Array]:
+    """`every` steps of one run: where it then stands, their costs (every, 4), what is measured, the stop code."""
+
+    def one_step(state: PyTree, t: jax.Array) -> tuple[PyTree, jax.Array]:
+        state, cost = algorithm.step(problem, hp, state, jax.random.fold_in(key, t))
+        return state, jnp.stack([jnp.asarray(part, jnp.float32) for part in cost])
+
+    state, costs = jax.lax.scan(one_step, at.state, first + jnp.arange(every, dtype=jnp.uint32))
+    spent = _add(at.spent, jnp.sum(costs, axis=0))
+    values = {name: f(problem, hp, state) for name, f in metrics}
+    return At(state, spent), costs, values, _stop_code(values["value"], spent, limits)
+
+
+def _add(total: jax.Array, more: jax.Array) -> jax.Array:
+    """total (2, 4) + more (4,), where total[1] gathers the rounding of total[0] (two-sum: exact)."""
+    high = total[0] + more
+    shown = high - total[0]
+    return jnp.stack([high, total[1] + (total[0] - (high - shown)) + (more - shown)])
+
+
+def _stop_code(value: Scalar, spent: jax.Array, limits: Limits) -> jax.Array:
+    over = jnp.any((spent[0] - limits.budget[0]) + (spent[1] - limits.budget[1]) >= 0)
+    code = jnp.where(value <= limits.target, TARGET, jnp.where(over, SPENT, GO_ON))
+    diverged = ~jnp.isfinite(value) | (value > limits.blow_up)
+    return jnp.where(limits.live, jnp.where(diverged, DIVERGED, code), GO_ON).astype(jnp.int32)
+
+
+# --- what the host decides before the loop starts ---
+
+
+def make_limits(
+    problem: Problem, initial: float, rel_gap: float | None = None, budget: Mapping[str, float] | None = None
+) -> Limits:
+    """The limits of a run that starts at F = `initial`, as host numbers in the problem's dtype.
+
+    Raises:
+        InputError: a target that has no meaning here, or a budget of an unknown cost.
+    """
+    kind, f_star = jnp.dtype(problem.dtype).type, problem.f_star
+    span = np.fmax(abs(initial - f_star), (1 + abs(initial)) / BLOW_UP)  # fmax: f_star may be NaN
+    target = kind(-np.inf)
+    if rel_gap is not None:
+        _check_target(problem, initial, rel_gap)
+        target = at_most(f_star, rel_gap * (initial - f_star), problem.dtype)
+    return Limits(target, kind(initial + BLOW_UP * span), _split(budget or {}), np.bool_(True))
+
+
+def _split(budget: Mapping[str, float]) -> np.ndarray:
+    """(2, 4) float32: each cost's budget, and what float32 leaves off it."""
+    for name in budget:
+        if name not in ledger.COSTS:
+            raise unknown("budget", name, ledger.COSTS)
+    exact = np.array([budget.get(name, np.inf) for name in ledger.COSTS], np.float64)
+    high = exact.astype(np.float32)
+    with np.errstate(invalid="ignore"):
+        return np.stack([high, np.where(np.isinf(exact), 0, exact - high).astype(np.float32)])
+
+
+def _check_target(problem: Problem, initial: float, rel_gap: float) -> None:
+    f_star = problem.f_star
+    if not np.isfinite(f_star):
+        raise InputError("rel_gap needs a known optimum, and this problem has none: give f_star= to the problem")
+    span = max(initial - f_star, 1e-300)
+    finest = 2 * float(jnp.finfo(problem.dtype).eps) * max(abs(f_star), abs(initial)) / span
+    if not rel_gap or rel_gap < finest:
+        kind = jnp.dtype(problem.dtype).name
+        cure = f"use float64 ({X64_LINE}), or " if kind == "float32" else ""
+        raise InputError(f"rel_gap {rel_gap:g} is below what {kind} resolves here: {cure}ask for {finest:.1e} or more")
+
+
+def at_most(f_star: float, gap: float, dtype: Any) -> np.floating[Any]:
+    """f_star + gap in that dtype, lowered until its difference to f_star is at most `gap`, as Trace.reach asks."""
+    number = jnp.dtype(dtype).type(f_star + gap)
+    while float(number) - f_star > gap:
+        number = np.nextafter(number, jnp.dtype(dtype).type(-np.inf))
+    return number
+
+
+def whole_records(steps: int, every: int) -> tuple[int, int, list[str]]:
+    """Records to make, steps of each, and a note where steps were cut to a multiple of `every`."""
+    if int(every) != every or every < 1:
+        raise InputError(f"every must be a whole number >= 1, got {every}")
+    if int(steps) != steps or steps < every:
+        raise InputError(f"steps must be a whole number >= every = {every}, got {steps}")
+    records, every = int(steps) // int(every), int(every)
+    done = records * every
+    cut = f"steps cut from {steps} to {done}, a multiple of every = {every}"
+    return records, every, [] if done == steps else [cut]
+
+
+def choose_metrics(algorithm: Algorithm, measure: Sequence[str] | Mapping[str, Metric] | str) -> Metrics:
+    """The metrics that `measure` names or gives, after F itself."""
+    known = _known_metrics(algorithm)
+    if isinstance(measure, Mapping):
+        chosen = dict(measure)
+    else:
+        names = [measure] if isinstance(measure, str) else list(measure)
+        for name in names:
+            if name not in known:
+                raise unknown("metric", name, known)
+        chosen = {name: known[name] for name in names}
+    return (("value", known["value"]), *((name, f) for name, f in chosen.items() if name != "value"))
+
+
+def needs_solution(metrics: Metrics) -> bool:
+    """Whether a metric looks at x_star inside the loop."""
+    return any(name in ("distance", "lyapunov") for name, _ in metrics)
+
+
+@functools.cache
+def _known_metrics(algorithm: Algorithm) -> dict[str, Metric]:
+    """Metrics by name; all but lyapunov see only the method's point, so no method can report differently."""
+
+    def at_point(f: Callable[[Problem, jax.Array], Scalar]) -> Metric:
+        return lambda problem, hp, state: f(problem, algorithm.point(problem, hp, state))
+
+    known = {
+        "value": at_point(lambda problem, x: problem.value(x)),
+        "grad_norm": at_point(lambda problem, x: jnp.linalg.norm(jnp.mean(problem.grads(x), axis=0))),
+        "distance": at_point(lambda problem, x: jnp.linalg.norm(x - problem.x_star)),
+    }
+    return known if algorithm.lyapunov is None else known | {"lyapunov": algorithm.lyapunov}
+
+
+def start_at(x0: Any, problem: Problem) -> Problem:
+    """The problem with that warm start; as it is for None."""
+    if x0 is None:
+        return problem
+    x0 = jnp.asarray(x0, problem.dtype)
+    if x0.shape != (problem.dim,):
+        raise InputError(f"x0 must have shape ({problem.dim},), got {x0.shape}")
+    return problem.replace(x0=x0)
+
+
+def next_count(count: int, capacity: int, seconds: float) -> int:
+    """Records for the next chunk so that it takes about CHUNK_SECONDS, at most four times as many as before."""
+    wanted = count * CHUNK_SECONDS / max(seconds, 1e-6)
+    return int(max(1, min(wanted, 4 * count, capacity)))
+
+
+@contextlib.contextmanager
+def interruptible() -> Iterator[Callable[[], bool]]:
+    """Within the block the first Ctrl-C only sets a flag (returned by the yielded function); a second one raises."""
+    pressed = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield pressed.is_set
+        return
+    previous = signal.getsignal(signal.SIGINT)
+
+    def note(*_: Any) -> None:
+        pressed.set()
+        signal.signal(signal.SIGINT, previous)
+
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield pressed.is_set
+    finally:
+        signal.signal(signal.SIGINT, previous)

@@ -1,0 +1,42 @@
+"""Local devices: lanes spread over all of them, each device running its own with no word to the others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from fedjax_lc.errors import InputError
+from fedjax_lc.typing import PyTree
+
+LANES = "lanes"
+EVERYWHERE = PartitionSpec()  #: the same on every device
+SPREAD = PartitionSpec(LANES)  #: first axis split over devices
+SPREAD_SECOND = PartitionSpec(None, LANES)  #: second axis split over devices
+
+
+def mesh(devices: Sequence[Any] | int | None = None) -> Mesh:
+    """A mesh of local devices with one axis, "lanes": all of them for None, the first so many for a number.
+
+    Raises:
+        InputError: more devices than there are, or none.
+    """
+    local = jax.local_devices()
+    chosen = local if devices is None else local[:devices] if isinstance(devices, int) else list(devices)
+    if not chosen or (isinstance(devices, int) and devices > len(local)):
+        raise InputError(f"devices must be 1..{len(local)} local devices, got {devices}")
+    return Mesh(np.array(chosen), (LANES,))
+
+
+def over_devices(function: Callable[..., Any], mesh: Mesh, into: PyTree, out_of: PyTree) -> Callable[..., Any]:
+    """`function` run on every device of `mesh` on its own share of the lanes; `into` and `out_of` place each argument
+    and result (EVERYWHERE, SPREAD or SPREAD_SECOND)."""
+    return jax.shard_map(function, mesh=mesh, in_specs=into, out_specs=out_of, check_vma=False)
+
+
+def put(tree: PyTree, mesh: Mesh, spec: PartitionSpec) -> PyTree:
+    """Arrays of `tree` placed on the mesh."""
+    return jax.device_put(tree, NamedSharding(mesh, spec))

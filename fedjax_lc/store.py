@@ -1,0 +1,114 @@
+"""The folder of a sweep while it runs: what decides its numbers, and the parts that are done."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from fedjax_lc.blocks import Ended
+from fedjax_lc.errors import InputError
+from fedjax_lc.files import replacing
+from fedjax_lc.table import Table
+
+KEPT = b"fedjax_lc lanes"  #: where a part's file keeps the rows of its lanes
+
+
+class Store:
+    """config.json, one part-GGGG-PPPP.parquet for each part that is done, and at last the table; nothing for None.
+
+    Raises:
+        InputError: the folder holds another sweep, something else, or cannot be written.
+    """
+
+    def __init__(self, folder: Path | None, identity: dict[str, Any]) -> None:
+        self.folder, self.identity = folder, json.loads(json.dumps(identity))
+        self.blocks: dict[str, int] = {}
+        if folder is None:
+            return
+        if (folder / "config.json").exists():
+            self._check(folder)
+        else:
+            self._write()
+
+    def _check(self, folder: Path) -> None:
+        try:
+            found = json.loads((folder / "config.json").read_text())
+            before, self.blocks = found["identity"], found["blocks"]
+        except (ValueError, KeyError, TypeError, OSError):
+            raise InputError(f"{folder} holds something else than a sweep: choose another folder") from None
+        names = sorted({*before, *self.identity})
+        differ = [name for name in names if before.get(name) != self.identity.get(name)]
+        if differ:
+            raise InputError(f"{folder} already holds a different sweep (other {', '.join(differ)}): choose another folder, "
+                             "or delete it")  # fmt: skip
+
+    def _write(self) -> None:
+        if self.folder is not None:
+            with replacing(self.folder / "config.json") as path:
+                path.write_text(json.dumps(self.config, indent=2) + "\n")
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """What config.json keeps of the sweep's layout."""
+        return {"identity": self.identity, "blocks": self.blocks}
+
+    def table(self) -> Table | None:
+        """The whole table, if the sweep is done."""
+        if self.folder is None or not (self.folder / "lanes.parquet").exists():
+            return None
+        return Table.load(self.folder)
+
+    def block(self, group: int) -> int | None:
+        """Lanes side by side that this group began with."""
+        return self.blocks.get(str(group))
+
+    def begin(self, group: int, block: int) -> None:
+        """Note how many lanes of this group run side by side: whoever continues must do the same."""
+        if self.blocks.get(str(group)) != block:
+            self.blocks[str(group)] = block
+            self._write()
+
+    def part(self, group: int, part: int) -> Ended | None:
+        """A part that is done; None if it is not."""
+        import pyarrow.parquet as pq
+
+        path = self._path(group, part)
+        if path is None or not path.exists():
+            return None
+        try:
+            saved = pq.read_table(path)
+            lanes = json.loads(saved.schema.metadata[KEPT])
+        except (OSError, ValueError, KeyError) as error:
+            raise InputError(f"{path} is damaged ({type(error).__name__}): delete it, and its lanes run again") from None
+        return Ended(saved.to_pandas(), pd.DataFrame(lanes).set_index("lane"))
+
+    def save(self, group: int, part: int, ended: Ended) -> None:
+        """Write a part, all at once."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        path = self._path(group, part)
+        if path is None:
+            return
+        records = pa.Table.from_pandas(ended.records, preserve_index=False)
+        lanes = json.dumps(ended.lanes.reset_index().to_dict("list"), default=_plain).encode()
+        with replacing(path) as temporary:
+            pq.write_table(records.replace_schema_metadata({**(records.schema.metadata or {}), KEPT: lanes}), temporary)
+
+    def finish(self, table: Table) -> None:
+        """Write the table, then remove the parts that it is made of."""
+        if self.folder is not None:
+            table.save(self.folder)
+            for path in self.folder.glob("part-*.parquet"):
+                path.unlink()
+
+    def _path(self, group: int, part: int) -> Path | None:
+        return self.folder / f"part-{group:04d}-{part:04d}.parquet" if self.folder is not None else None
+
+
+def _plain(number: Any) -> Any:
+    return number.item() if isinstance(number, np.generic) else str(number)

@@ -1,0 +1,318 @@
+"""Sweeps: every configuration and seed of a method is one lane of one batched program."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pandas as pd
+from jax.sharding import Mesh
+
+from fedjax_lc import algorithms, loop, mesh, planner, pytree
+from fedjax_lc.algorithms import Algorithm
+from fedjax_lc.blocks import Axes, Block, Ended, Program, buffered, start_shapes
+from fedjax_lc.errors import InputError, unknown
+from fedjax_lc.grid import Grid
+from fedjax_lc.groups import TRIP_COUNTS, Group, group
+from fedjax_lc.loop import Metric, Metrics
+from fedjax_lc.planner import Plan
+from fedjax_lc.problems import Problem
+from fedjax_lc.provenance import describe, describe_problem, digest, environment
+from fedjax_lc.store import Store
+from fedjax_lc.table import Table, column
+
+COPIES = 8  #: a first guess: a step holds about this many arrays of the size of a state
+
+
+def sweep(
+    method: str | Algorithm,
+    problem: Problem,
+    hparams: Any = None,
+    *,
+    seeds: int | Sequence[int] = 1,
+    steps: int = 10_000,
+    every: int = 10,
+    rel_gap: float | None = None,
+    budget: Mapping[str, float] | None = None,
+    x0: Any = None,
+    measure: Sequence[str] | Mapping[str, Metric] = (),
+    masked: Sequence[str] = (),
+    out: str | Path | None = None,
+    block_size: int | None = None,
+    memory: int | None = None,
+    devices: int | Sequence[Any] | None = None,
+    progress: bool = True,
+) -> Table:
+    """Run `method` once for every configuration and seed, as lanes of one batched program.
+
+    A lane computes what `fl.run` with its hyperparameters and `key=jax.random.key(seed)` does, to rounding: lanes of
+    one seed use common random numbers. Configurations whose trees have one structure share a program; numbers never
+    recompile. A lane that diverges, or reaches a limit, gives its slot to the next one and disturbs no other.
+
+    Args:
+        method: a name of `fl.algorithms.names()`, or an Algorithm.
+        hparams: `fl.grid(...)`, `fl.sample(...)`, one Hparams or a list of them; the method's theory if None.
+        seeds: S for seeds 0..S-1, or their numbers. Seed s is `jax.random.key(s)`.
+        steps, every, rel_gap, budget, x0, measure: as in `fl.run`, for every lane.
+        masked: of "local_steps": run lanes with different numbers of local steps side by side, each masked when it is
+            done, in place of one number after the other.
+        out: folder of the results. Parts are written as they finish; the same call continues after whatever ended it.
+        block_size: lanes side by side; default: what fits in `memory`, at most 256 on a CPU.
+        memory: bytes to use on each device; default: half of what is free.
+        devices: number of local devices, or a list of them; default: all.
+        progress: print the plan (on stderr) and show a bar.
+
+    Returns:
+        The Table, lane number = configuration * number of seeds + place of the seed. After Ctrl-C it holds what is
+        done, lanes cut short with the status "interrupted".
+
+    Raises:
+        InputError: in one line, before any work starts; also where `out` holds a different sweep.
+
+    Example:
+        >>> grid = fl.grid(alg.theory(problem), gamma=fl.times([0.5, 1, 2]), p=[0.05, 0.1])
+        >>> table = fl.sweep("locodl", problem, grid, seeds=8, steps=20_000, rel_gap=1e-8)
+        >>> table.best("bits_up", rel_gap=1e-8)
+    """
+    algorithm = algorithms.get(method)
+    problem = loop.start_at(x0, problem)
+    grid = Grid.of(algorithm.theory(problem) if hparams is None else hparams)
+    for hp in grid.hparams:
+        algorithm.check(problem, hp)
+    for name in masked:
+        if name not in TRIP_COUNTS:
+            raise unknown("field to mask", name, TRIP_COUNTS)
+    records, every, notes = loop.whole_records(steps, every)
+    metrics = loop.choose_metrics(algorithm, measure)
+    loop.make_limits(problem, float(jax.jit(_first_value)(problem)), rel_gap, budget)  # refuses what has no meaning
+    work = _Sweep(
+        algorithm=algorithm,
+        problem=problem.solved() if loop.needs_solution(metrics) else problem,
+        grid=grid,
+        seeds=_seeds(seeds),
+        records=records,
+        every=every,
+        rel_gap=rel_gap,
+        budget=dict(budget or {}),
+        metrics=metrics,
+        masked=tuple(masked),
+        mesh=mesh.mesh(devices),
+        block_size=block_size,
+        memory=memory,
+        progress=progress,
+    )
+    for note in notes:
+        work.say(f"note: {note}")
+    return work.go(None if out is None else Path(out))
+
+
+def _first_value(problem: Problem) -> jax.Array:
+    return problem.value(problem.x0)
+
+
+def _seeds(seeds: int | Sequence[int]) -> tuple[int, ...]:
+    chosen = tuple(range(seeds)) if isinstance(seeds, int) else tuple(int(s) for s in seeds)
+    if not chosen or len(set(chosen)) < len(chosen) or min(chosen) < 0:
+        raise InputError(f"seeds must be a number >= 1 or different whole numbers >= 0, got {seeds}")
+    return chosen
+
+
+@dataclasses.dataclass
+class _Sweep:
+    """The host's side of a sweep."""
+
+    algorithm: Algorithm
+    problem: Problem
+    grid: Grid
+    seeds: tuple[int, ...]
+    records: int
+    every: int
+    rel_gap: float | None
+    budget: dict[str, float]
+    metrics: Metrics
+    masked: tuple[str, ...]
+    mesh: Mesh
+    block_size: int | None
+    memory: int | None
+    progress: bool
+
+    def say(self, line: str) -> None:
+        if self.progress:
+            print(line, file=sys.stderr, flush=True)
+
+    def go(self, out: Path | None) -> Table:
+        self.store = Store(out, self._identity())
+        finished = self.store.table()
+        if finished is not None:
+            self.say(f"{out} holds this sweep, finished")
+            return finished
+        groups = group(self.grid.hparams, self.problem.dtype, self.seeds, self.masked)
+        programs = len({str(g.lanes.structure) for g in groups})
+        self.say(f"{self.algorithm.title}: {len(self.grid)} configurations x {len(self.seeds)} seeds = "
+                 f"{self.lanes} lanes in {programs} program{'s' * (programs > 1)}")  # fmt: skip
+        ended: list[Ended] = []
+        with _Bar(self) as bar, loop.interruptible() as interrupted:
+            for number, members in enumerate(groups):
+                if not interrupted():
+                    ended += self._run(number, members, bar, interrupted)
+            stopped = interrupted()
+        table = self._table(ended)
+        self._tell(table)
+        if not stopped:
+            self.store.finish(table)
+        return table
+
+    @property
+    def lanes(self) -> int:
+        return len(self.grid) * len(self.seeds)
+
+    def _run(self, number: int, members: Group, bar: _Bar, interrupted: Callable[[], bool]) -> list[Ended]:
+        """The parts of one group: those that are saved, and those that run now."""
+        plan, block = self._plan(number, members)
+        places = np.arange(len(members.lanes.numbers))
+        ended = []
+        for part, chosen in enumerate(np.split(places, range(plan.part, len(places), plan.part))):
+            found = self.store.part(number, part)
+            if found is None:
+                found = block.run(members.lanes.take(chosen), lambda made, over: bar.show(made, over) or interrupted())
+                if not interrupted():
+                    self.store.save(number, part, found)
+            else:
+                bar.show(len(chosen) * self.records, len(chosen))
+            ended.append(found)
+            if interrupted():
+                break
+        return ended
+
+    def _plan(self, number: int, members: Group) -> tuple[Plan, Block]:
+        """How many lanes run side by side, and the compiled block of them."""
+        built: list[Block] = []
+
+        def measure(plan: Plan) -> int:
+            axes = Axes(
+                leaves=tuple(0 if varies else None for varies in members.lanes.varies),
+                key=None if members.one_seed else 0,
+                first=None if plan.in_step else 0,
+            )
+            capacity = buffered(self.every, plan.block)
+            program = Program(self.algorithm, self.every, capacity, self.metrics, axes, self.mesh)
+            block = Block(program, self.problem, plan.block, self.records, self.rel_gap, self.budget)
+            built.append(block)
+            return block.compile(members.lanes)
+
+        plan = planner.plan(
+            members.largest,
+            self._guess(members),
+            measure,
+            block_size=self.store.block(number) or self.block_size,
+            memory=self.memory,
+            devices=self.mesh.size,
+        )
+        self.store.begin(number, plan.block)
+        self.say(f"  {plan}; compiled in {built[-1].compile_seconds:.1f} s")
+        return plan, built[-1]
+
+    def _guess(self, members: Group) -> tuple[int, int]:
+        """Bytes of a lane, and of the problem, before anything is compiled."""
+        program = Program(self.algorithm, self.every, 1, self.metrics, Axes((), 0, 0), self.mesh)
+        state = pytree.nbytes(start_shapes(program, self.problem, members.lanes))
+        return COPIES * state, pytree.nbytes(self.problem)
+
+    # --- results ---
+
+    def _identity(self) -> dict[str, Any]:
+        """What decides the numbers."""
+        return {
+            "method": self.algorithm.name,
+            "hyperparameters": digest(self.grid.hparams),
+            "problem": digest(self.problem),
+            "seeds": list(self.seeds),
+            "steps": self.records * self.every,
+            "every": self.every,
+            "rel_gap": self.rel_gap,
+            "budget": self.budget,
+            "metrics": [name for name, _ in self.metrics],
+            "masked": list(self.masked),
+            "block_size": self.block_size,
+            "devices": self.mesh.size,
+        }
+
+    def _table(self, ended: list[Ended]) -> Table:
+        """All lanes; those that never began are interrupted."""
+        number = np.arange(self.lanes)
+        config, seed = np.divmod(number, len(self.seeds))
+        settings, names, rows = self._columns()
+        lanes = pd.DataFrame({"method": self.algorithm.name, "config": config, "seed": np.array(self.seeds)[seed]})
+        for name in dict.fromkeys([*settings, *names]):
+            lanes[name] = [rows[c].get(name) for c in config]
+        found = pd.concat([e.lanes for e in ended]).reindex(number) if ended else pd.DataFrame(index=number)
+        lanes["status"] = found["status"].fillna("interrupted")
+        lanes["initial"], lanes["f_star"] = found["initial"], self.problem.f_star
+        lanes["seconds"] = found["seconds"].fillna(0.0)
+        records = pd.concat([e.records for e in ended], ignore_index=True).sort_values("lane", kind="stable")
+        return Table(lanes, records.reset_index(drop=True), self._config(settings, names))
+
+    def _columns(self) -> tuple[list[str], list[str], list[dict[str, Any]]]:
+        """Columns of settings, columns of hyperparameters, and the values of both by configuration."""
+        metrics = [name for name, _ in self.metrics]
+        columns = lambda row: {column(name, metrics): value for name, value in row.items()}
+        chosen = [columns(row) for row in self.grid.settings]
+        described = [columns(describe(hp)) for hp in self.grid.hparams]
+        names = [list(dict.fromkeys(name for row in rows for name in row)) for rows in (chosen, described)]
+        return names[0], names[1], [one | other for one, other in zip(chosen, described, strict=True)]
+
+    def _config(self, settings: list[str], hyperparameters: list[str]) -> dict[str, Any]:
+        metrics = [name for name, _ in self.metrics]
+        axes = {column(name, metrics): list(values) for name, values in self.grid.axes.items()}
+        own = {"axes": axes, "settings": settings, "hyperparameters": hyperparameters}
+        return {
+            "methods": {self.algorithm.name: own},
+            "problem": describe_problem(self.problem) | {"digest": digest(self.problem)},
+            "steps": self.records * self.every,
+            "every": self.every,
+            "rel_gap": self.rel_gap,
+            "budget": self.budget,
+            "seeds": list(self.seeds),
+            **self.store.config,
+            **environment(),
+        }
+
+    def _tell(self, table: Table) -> None:
+        """Name the lanes that diverged."""
+        lost = table.diverged()
+        if len(lost):
+            varied = [name for name in table.names if table.lanes[name].nunique(dropna=False) > 1]
+            told = [", ".join(f"{n} = {row[n]}" for n in [*varied, "seed"]) for row in lost.to_dict("records")[:3]]
+            more = f" and {len(lost) - 3} more (table.diverged())" if len(lost) > 3 else ""
+            self.say(f"{len(lost)} of {len(table)} lanes diverged: {'; '.join(told)}{more}")
+
+
+class _Bar:
+    """A progress bar over all lanes' records, which appears after two seconds."""
+
+    def __init__(self, work: _Sweep) -> None:
+        from tqdm import tqdm
+
+        self.lanes, self.ended = work.lanes, 0
+        layout = "{desc}: {percentage:3.0f}%|{bar}| {postfix} [{elapsed}<{remaining}]"
+        hidden = None if work.progress else True  # None: shown on a terminal only
+        self.bar = tqdm(
+            total=work.lanes * work.records, desc=work.algorithm.title, bar_format=layout, delay=2, disable=hidden,
+            leave=False,
+        )  # fmt: skip
+
+    def show(self, records: int, ended: int) -> None:
+        self.ended += ended
+        self.bar.set_postfix_str(f"{self.ended}/{self.lanes} lanes", refresh=False)
+        self.bar.update(records)
+
+    def __enter__(self) -> _Bar:
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.bar.close()

@@ -1,0 +1,496 @@
+"""The table of a sweep: one row per lane, one row per record, and what they tell: first hits, best settings, axes."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import math
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fedjax_lc.errors import InputError, unknown
+from fedjax_lc.files import replacing
+from fedjax_lc.ledger import COSTS, total_bits
+from fedjax_lc.trace import Trace
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import xarray as xr
+
+PRICES = (*COSTS, "step", "seconds")  #: what a first hit costs
+METRICS = (*PRICES, "total_bits")  #: what `Table.best` can count
+TARGETS = (1e-2, 1e-4, 1e-6, 1e-8, 1e-10, 1e-12)  #: relative gaps that `Table.summary` tries
+HEAD, TAIL = ("method", "config", "seed"), ("status", "initial", "f_star", "seconds")  #: of `Table.lanes`
+SERIES = ("lane", "step", *COSTS, "value")  #: of `Table.records`, before metrics and seconds
+SPREAD = ("median", "low", "high", "seeds", "reached", "diverged")  #: what `Table.best` adds
+OF_TABLE = ("methods", "metrics", "seeds", "axes", "merged")  #: in `Table.config`, of no meaning for one lane
+RESERVED = frozenset({*HEAD, *TAIL, *SERIES, *SPREAD, "gap", "rel_gap", "record"})
+
+
+def column(name: str, metrics: Collection[str] = ()) -> str:
+    """The column of a hyperparameter, setting or metric: its name, or `name_` where that is another column's.
+
+    Metrics are named first, without `metrics`; then hyperparameters and settings, with the columns of the metrics.
+
+    >>> column("gamma/theory"), column("seed"), column("p", metrics=["p"])
+    ('gamma/theory', 'seed_', 'p_')
+    """
+    return f"{name}_" if name in RESERVED or name in metrics else name
+
+
+@dataclasses.dataclass(eq=False)
+class Table:
+    """What a sweep leaves behind. Its frames are not to be changed in place.
+
+    A record *reaches* a relative gap g if F(x) - f_star <= g (F(x_0) - f_star), as in `Trace.reach`. Costs are
+    cumulative means per client, bits in bits, grads in full local gradients, seconds in the lane's share of wall time.
+
+    Attributes:
+        lanes: one row per lane, row i = lane i: method, config (number of the configuration, from 0 for each method),
+            seed, settings ("gamma/theory"), hyperparameters, status (as of a Trace), initial = F(x_0), f_star (NaN
+            where unknown), seconds. A setting and a hyperparameter of one name are one column.
+        records: one row per lane and record, sorted by both: lane, step, bits_up, bits_down, grads, rounds,
+            value = F(x), metrics, seconds. A diverged lane ends with its last finite record, if it has one.
+        config: plain JSON. "methods": name -> {"axes": {setting: [labels]}, "settings": [columns], "hyperparameters":
+            [columns]}, where a product grid has axes, the last one fastest; "rel_gap", "steps", "every", "problem", ...
+
+    Raises:
+        InputError: the frames are not as above, or a column has two meanings (see `column`).
+
+    Example:
+        >>> table = fl.sweep("locodl", problem, fl.grid(hp, gamma=[0.1, 0.3, 1.0]), seeds=8, rel_gap=1e-6)
+        >>> table.best("bits_up")[["gamma", "median", "low", "high"]]
+    """
+
+    lanes: pd.DataFrame
+    records: pd.DataFrame
+    config: dict[str, Any]
+
+    def __post_init__(self) -> None:
+        self.config = json.loads(json.dumps(self.config))
+        self.records = self.records.reset_index(drop=True)
+        missing = {*HEAD, *TAIL} - {*self.lanes} | {*SERIES, "seconds"} - {*self.records}
+        missing |= {*self.lanes.get("method", ())} - {*self.config.get("methods", ())}
+        if missing:
+            raise InputError(f"not a table: lanes, records or config['methods'] lack {', '.join(sorted(missing))}")
+        names = [*HEAD, *self.names, *self.metrics, *SERIES, *SPREAD]
+        if len(set(names)) < len(names) or not self.lanes.columns.is_unique or not self.records.columns.is_unique:
+            raise InputError("a column of this table has two meanings: name columns by table.column")
+        lane, step = self.records["lane"].to_numpy(), self.records["step"].to_numpy()
+        forward = (np.diff(lane) > 0) | (np.diff(lane) == 0) & (np.diff(step) > 0)
+        numbered = np.array_equal(self.lanes.index, np.arange(len(self)))
+        if not (numbered and forward.all() and np.all((lane >= 0) & (lane < len(self)))):
+            raise InputError("lanes must be numbered from 0, and records be sorted by lane (a row of lanes) and step")
+
+    def __len__(self) -> int:
+        """The number of lanes."""
+        return len(self.lanes)
+
+    @property
+    def names(self) -> list[str]:
+        """Columns of settings and hyperparameters."""
+        return [name for name in self.lanes if name not in (*HEAD, *TAIL)]
+
+    @property
+    def metrics(self) -> list[str]:
+        """Columns of further metrics."""
+        return [name for name in self.records if name not in (*SERIES, "seconds")]
+
+    @functools.cached_property
+    def gap(self) -> np.ndarray:
+        """(records,) F(x) - f_star."""
+        return self.records["value"].to_numpy() - self._of_lane(self.lanes["f_star"].to_numpy())
+
+    @functools.cached_property
+    def rel_gap(self) -> np.ndarray:
+        """(records,) gap / (F(x_0) - f_star)."""
+        with np.errstate(divide="ignore", invalid="ignore"):  # a start at the optimum has no relative gap
+            return self.gap / self._of_lane(self._span())
+
+    def to_pandas(self) -> pd.DataFrame:
+        """A tidy frame, one row per lane and record.
+
+        Columns: method, config, seed, settings, hyperparameters, status, step, costs, value, gap, rel_gap, metrics,
+        seconds.
+
+        Example:
+            >>> table.to_pandas().query("status == 'target'").groupby("gamma")["bits_up"].max()
+        """
+        import pandas as pd
+
+        lanes = self.lanes[[*HEAD, *self.names, "status"]].take(self.records["lane"].to_numpy())
+        frames = (lanes.reset_index(drop=True), self.records[["step"]], self._series())
+        return pd.concat(frames, axis=1)
+
+    def summary(self, targets: Sequence[float] | None = None) -> pd.DataFrame:
+        """One row per lane: what it was, how it ended, and the price of the first record that reaches each target.
+
+        Columns: method, config, seed, settings, hyperparameters, status, diverged, rel_gap (the last; NaN without
+        records), and "bits_up to 1e-04" and so on: bits_up, bits_down, grads, rounds, step, seconds, NaN where the lane
+        does not reach the target. What a diverged lane reached before it diverged counts here, not in `best`.
+
+        Args:
+            targets: relative gaps; default: those of 1e-2, 1e-4, ..., 1e-12 above the sweep's own, and that one, which
+                some lane reaches.
+
+        Raises:
+            InputError: targets without a known optimum.
+
+        Example:
+            >>> table.summary([1e-4])["bits_up to 1e-04"].median()
+        """
+        import pandas as pd
+
+        own = [] if self.config.get("rel_gap") is None else [self.config["rel_gap"]]
+        known = [] if self.lanes["f_star"].isna().any() else [*(t for t in TARGETS if t > max(own, default=0)), *own]
+        hits = {target: self._hits(target) for target in (known if targets is None else targets)}
+        start = self.lanes[[*HEAD, *self.names, "status"]].assign(diverged=self._diverged, rel_gap=self._last_rel_gap())
+        parts = [self._at(rows).add_suffix(f" to {_text(target)}") for target, rows in hits.items()
+                 if targets is not None or rows.max(initial=-1) >= 0]  # fmt: skip
+        return pd.concat([start, *parts], axis=1)
+
+    def best(
+        self,
+        metric: str = "bits_up",
+        rel_gap: float | None = None,
+        by: str | Sequence[str] = ("method",),
+        *,
+        band: tuple[float, float] = (0.0, 1.0),
+        down_weight: float = 1.0,
+    ) -> pd.DataFrame:
+        """For each group the configuration with the least median over seeds of a cost to a relative gap.
+
+        A seed that does not reach the gap, or diverges at any time, costs inf: the median is inf where half of the
+        seeds or more do. Ties go to the lowest configuration. A group in which every median is inf is shown by the
+        configuration with the least median of the last relative gap (a diverged seed's is inf).
+
+        Args:
+            metric: bits_up, bits_down, grads, rounds, step, seconds, or total_bits = bits_up + down_weight * bits_down.
+            rel_gap: the relative gap; default: the one that the sweep was asked for.
+            by: columns that make a group: method, config, settings, hyperparameters.
+            band: quantiles over seeds of low and high; (0, 1) is minimum and maximum.
+            down_weight: of bits_down in total_bits.
+
+        Returns:
+            One row per group, in the table's order: the group, method, config, settings, hyperparameters, median, low,
+            high, and numbers of seeds: seeds (all), reached (did, without diverging), diverged.
+
+        Raises:
+            InputError: no known optimum, no rel_gap, a bad band, or an unknown metric or column.
+
+        Example:
+            >>> table.best("total_bits", rel_gap=1e-6, by=("method", "compressor"), down_weight=0.1)
+        """
+        by = [by] if isinstance(by, str) else list(by)
+        columns = ["method", "config", *self.names]
+        for name in by:
+            if name not in columns:
+                raise unknown("column", name, columns)
+        if metric not in METRICS:
+            raise unknown("metric", metric, METRICS)
+        if not 0 <= band[0] <= band[1] <= 1:
+            raise InputError(f"band must be two quantiles 0 <= low <= high <= 1, got {tuple(band)}")
+        prices = self._at(self._hits(rel_gap))
+        prices["total_bits"] = total_bits(prices, down_weight)
+        costs = np.where(self._diverged, np.inf, prices[metric].fillna(np.inf))
+        number = self.lanes.groupby(["method", "config"], sort=False).ngroup().to_numpy()
+        rows = self.lanes.loc[~self.lanes.duplicated(["method", "config"]), list(dict.fromkeys([*by, *columns]))]
+        seeds = {"seeds": 1, "reached": np.isfinite(costs), "diverged": self._diverged}
+        counts = self.lanes[["seed"]].assign(**seeds).groupby(number)[[*seeds]].sum()
+        low, median, high = _quantiles(costs, number, (band[0], 0.5, band[1]))
+        rows = rows.reset_index(drop=True).assign(median=median, low=low, high=high).join(counts)
+        ends = np.where(self._diverged | np.isnan(self._last_rel_gap()), np.inf, self._last_rel_gap())
+        (closest,) = _quantiles(ends, number, (0.5,))
+        group = rows.groupby(by, sort=False, dropna=False).ngroup().to_numpy() if by else np.zeros(len(rows), int)
+        order = np.lexsort((rows["config"], np.where(np.isfinite(median), 0.0, closest), median, group))
+        first = np.unique(group[order], return_index=True)[1]
+        return rows.iloc[order[first]].reset_index(drop=True)
+
+    def diverged(self) -> pd.DataFrame:
+        """The lanes that diverged: method, config, seed, settings, hyperparameters, step of the last record or 0.
+
+        Example:
+            >>> table.diverged().groupby("method").size()
+        """
+        steps = self.records.groupby("lane")["step"].last().reindex(self.lanes.index, fill_value=0)
+        return self.lanes[[*HEAD, *self.names]].assign(step=steps)[self._diverged]
+
+    def trace(self, lane: int) -> Trace:
+        """One lane as a Trace, without state and x; its `initial` holds only the value.
+
+        Raises:
+            InputError: there is no such lane.
+
+        Example:
+            >>> fl.plot.curves({"first": table.trace(0)})
+        """
+        if not 0 <= lane < len(self):
+            raise InputError(f"this table has no lane {lane}: it has {len(self)}, numbered from 0")
+        row = self.lanes.iloc[[lane]].to_dict("records")[0]
+        series = self.records.iloc[self._starts[lane] : self._starts[lane + 1]]
+        facts = self.config | self.config["methods"][row["method"]]
+        names = {kind: {name: row[name] for name in facts.get(kind, ())} for kind in ("settings", "hyperparameters")}
+        facts = {name: fact for name, fact in facts.items() if name not in OF_TABLE}
+        return Trace(
+            status=row["status"],
+            metrics={name: series[name].to_numpy(copy=True) for name in self.metrics},
+            initial={"value": row["initial"]},
+            f_star=row["f_star"],
+            config=facts | names | {name: row[name] for name in (*HEAD, "seconds")},
+            method=row["method"],
+            **{name: series[name].to_numpy(copy=True) for name in SERIES[1:]},
+        )
+
+    def traces(self, config: int, method: str | None = None) -> list[Trace]:
+        """The traces of one configuration, one per seed; `method` is needed if several have one of that number.
+
+        Raises:
+            InputError: there is no such configuration or method, or there are several.
+
+        Example:
+            >>> for row in table.best("bits_up", rel_gap=1e-6).to_dict("records"):
+            ...     seeds = table.traces(row["config"], row["method"])
+        """
+        if method is not None and method not in self.config["methods"]:
+            raise unknown("method", method, self.config["methods"])
+        lanes = self.lanes[(self.lanes["config"] == config) & (method is None or self.lanes["method"] == method)]
+        if lanes.empty:
+            raise InputError(f"this table has no configuration {config}{f' of {method}' if method else ''}")
+        if lanes["method"].nunique() > 1:
+            raise InputError(f"configuration {config}: give its method= ({', '.join(lanes['method'].unique())})")
+        return [self.trace(lane) for lane in lanes.index]
+
+    def to_xarray(self) -> xr.Dataset:
+        """The series on named axes: value, gap, rel_gap, costs, metrics, seconds; and status, without the record axis.
+
+        Axes: those of the product grid, seed, record for one method; config, seed, record where its configurations are
+        no product; lane, record for several methods. Coordinates: the axes' labels, step along record (all steps at
+        which a lane has a record), settings and hyperparameters along the axes before seed. NaN where nothing is.
+
+        Example:
+            >>> table.to_xarray().rel_gap.sel({"gamma/theory": 2.0}).median("seed")
+        """
+        import xarray as xr
+
+        axes, along = self._axes()
+        lane = self.records["lane"].to_numpy()
+        steps, record = np.unique(self.records["step"].to_numpy(), return_inverse=True)
+        series = _place(self._series(), axes | {"record": steps}, [*(place[lane] for place in along), record])
+        several = "lane" in axes
+        upto = axes if several else {name: labels for name, labels in axes.items() if name != "seed"}
+        told = [name for name in (*(HEAD if several else ()), *self.names) if name not in axes]
+        coordinates = _place(self.lanes[told], upto, along[: len(upto)])
+        coordinates |= {name: ((name,), labels) for name, labels in axes.items()} | {"step": (("record",), steps)}
+        return xr.Dataset(series | _place(self.lanes[["status"]], axes, along), coordinates)
+
+    def save(self, folder: str | Path) -> Path:
+        """Write config.json, records.parquet and, last, lanes.parquet into `folder`, each by a rename.
+
+        Where lanes.parquet is, the table is whole; that of an earlier table is removed first.
+
+        Raises:
+            InputError: the folder cannot be written.
+
+        Example:
+            >>> fl.Table.load(table.save("out/locodl"))
+        """
+        folder = Path(folder)
+        objects = [name for name in self.names if self.lanes[name].dtype == object]  # None or words among numbers
+        lanes = self.lanes.assign(**{name: list(map(json.dumps, self.lanes[name])) for name in objects})
+        with replacing(folder / "config.json") as path:
+            (folder / "lanes.parquet").unlink(missing_ok=True)
+            path.write_text(json.dumps(self.config | {"objects": objects}, indent=2) + "\n")
+        for name, frame in (("records", self.records), ("lanes", lanes)):
+            with replacing(folder / f"{name}.parquet") as path:
+                frame.to_parquet(path, index=False)
+        return folder
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Table:
+        """Read what `save` wrote into `folder`, or else merge the tables in its direct subfolders, in name order.
+
+        Subfolders without a whole table are passed over.
+
+        Raises:
+            InputError: there is no table, or a damaged one, or tables of different problems.
+
+        Example:
+            >>> fl.Table.load("out").best("bits_up", rel_gap=1e-6)
+        """
+        folder = Path(folder)
+        if (folder / "lanes.parquet").exists():
+            return cls._read(folder)
+        found = sorted(path.parent for path in folder.glob("*/lanes.parquet"))
+        if not found:
+            raise InputError(
+                f"{folder} and its subfolders hold no table: expected lanes.parquet as Table.save writes it"
+            )
+        return cls.merge([cls._read(path) for path in found])
+
+    @classmethod
+    def _read(cls, folder: Path) -> Table:
+        import pandas as pd
+
+        try:
+            config = json.loads((folder / "config.json").read_text())
+            lanes, records = (pd.read_parquet(folder / f"{name}.parquet") for name in ("lanes", "records"))
+            for name in config.pop("objects"):
+                lanes[name] = pd.Series([json.loads(cell) for cell in lanes[name]], dtype=object)
+            return cls(lanes, records, config)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise InputError(f"the table in {folder} is damaged ({type(error).__name__}): sweep again, or restore its "
+                             "config.json, lanes.parquet and records.parquet") from None  # fmt: skip
+
+    @classmethod
+    def merge(cls, tables: Sequence[Table]) -> Table:
+        """One table of several on one problem: lanes are renumbered; columns that a method lacks are NaN there.
+
+        Configurations keep their numbers, but those of a method met before go on from its highest, without axes. In
+        `config`, steps is the largest and rel_gap the loosest; other facts on which the tables differ stand with each
+        method, those of a method's further tables under "merged".
+
+        Raises:
+            InputError: no tables, or tables of different problems.
+
+        Example:
+            >>> fl.Table.merge([fl.sweep(name, problem, rel_gap=1e-6) for name in ("gd", "locodl")]).best("bits_up")
+        """
+        import pandas as pd
+
+        tables = list(tables)
+        if not tables:
+            raise InputError("merge needs at least one table, got none")
+        if len({json.dumps(table.config.get("problem"), sort_keys=True) for table in tables}) > 1:
+            raise InputError("tables of different problems (config['problem']) cannot be merged: merge those of one")
+        lanes, records, first, highest = [], [], 0, pd.Series(dtype=np.int64)
+        for table in tables:
+            offset = table.lanes["method"].map(highest + 1).fillna(0).astype(np.int64)
+            lanes.append(table.lanes.assign(config=table.lanes["config"] + offset))
+            records.append(table.records.assign(lane=table.records["lane"] + first))
+            first, highest = first + len(table), pd.concat(lanes).groupby("method")["config"].max()
+        config = _merged([table.config for table in tables])
+        settings = [name for facts in config["methods"].values() for name in facts["settings"]]
+        names = dict.fromkeys([*settings, *(name for table in tables for name in table.names)])
+        metrics = dict.fromkeys(name for table in tables for name in table.metrics)
+        return cls(
+            pd.concat(lanes, ignore_index=True)[[*HEAD, *names, *TAIL]],
+            pd.concat(records)[[*SERIES, *metrics, "seconds"]],
+            config,
+        )
+
+    @functools.cached_property
+    def _starts(self) -> np.ndarray:
+        """(lanes + 1,) row of each lane's first record."""
+        return np.searchsorted(self.records["lane"].to_numpy(), np.arange(len(self) + 1))
+
+    @property
+    def _diverged(self) -> np.ndarray:
+        return (self.lanes["status"] == "diverged").to_numpy()
+
+    def _of_lane(self, values: np.ndarray) -> np.ndarray:
+        """(records,) from (lanes,)."""
+        return np.repeat(values, np.diff(self._starts))
+
+    def _span(self) -> np.ndarray:
+        """(lanes,) F(x_0) - f_star."""
+        return (self.lanes["initial"] - self.lanes["f_star"]).to_numpy()
+
+    def _series(self) -> pd.DataFrame:
+        """(records,) costs, value, gap, rel_gap, metrics, seconds."""
+        gaps = self.records[[*COSTS, "value"]].assign(gap=self.gap, rel_gap=self.rel_gap)
+        return gaps.join(self.records[[*self.metrics, "seconds"]])
+
+    def _last_rel_gap(self) -> np.ndarray:
+        """(lanes,), NaN without a record."""
+        last = np.where(np.diff(self._starts) > 0, self._starts[1:] - 1, -1)
+        return np.append(self.rel_gap, np.nan)[last]
+
+    def _hits(self, target: float | None) -> np.ndarray:
+        """(lanes,) row of the first record that reaches the relative gap, -1 without one."""
+        rows = np.flatnonzero(self.gap <= self._of_lane(self._target(target) * self._span()))
+        lanes, first = np.unique(self.records["lane"].to_numpy()[rows], return_index=True)
+        hits = np.full(len(self), -1)
+        hits[lanes] = rows[first]
+        return hits
+
+    def _at(self, rows: np.ndarray) -> pd.DataFrame:
+        """Prices at a record of each lane, NaN where the row is -1."""
+        return self.records[list(PRICES)].reindex(rows).set_axis(self.lanes.index)
+
+    def _target(self, rel_gap: float | None) -> float:
+        """The relative gap asked for, checked."""
+        if self.lanes["f_star"].isna().any():
+            raise InputError(
+                "a target gap needs a known optimum, and this problem has none: give it f_star=, sweep again"
+            )
+        asked = self.config.get("rel_gap") if rel_gap is None else rel_gap
+        if asked is None or not 0 <= asked < np.inf:
+            raise InputError(f"rel_gap must be a number >= 0, got {asked}: give rel_gap=, such as 1e-4")
+        return float(asked)
+
+    def _axes(self) -> tuple[dict[str, np.ndarray], tuple[np.ndarray, ...]]:
+        """Named axes with their labels, and the (lanes,) places of the lanes along each."""
+        config = self.lanes["config"].to_numpy()
+        if self.lanes["method"].nunique() != 1 or self.lanes.duplicated(["config", "seed"]).any():
+            lanes = np.arange(len(self))
+            return {"lane": lanes}, (lanes,)
+        axes = self.config["methods"][self.lanes["method"].iloc[0]].get("axes", {})
+        axes = {name: np.array(labels, object if any(isinstance(label, str) for label in labels) else None)
+                for name, labels in axes.items()}  # fmt: skip
+        sizes = tuple(map(len, axes.values()))
+        seeds, seed = np.unique(self.lanes["seed"].to_numpy(), return_inverse=True)
+        if axes and config.max() < math.prod(sizes):
+            return axes | {"seed": seeds}, (*np.unravel_index(config, sizes), seed)
+        configs, place = np.unique(config, return_inverse=True)
+        return {"config": configs, "seed": seeds}, (place, seed)
+
+
+def _text(target: float) -> str:
+    """1e-04, or all digits where these are more."""
+    text = f"{target:.0e}"
+    return text if float(text) == target else f"{target!r}"
+
+
+def _quantiles(values: np.ndarray, group: np.ndarray, shares: Sequence[float]) -> list[np.ndarray]:
+    """For each share the (groups,) quantiles, by straight lines between neighbours; inf is a value like others."""
+    ordered, count = values[np.lexsort((values, group))], np.bincount(group)
+    start, quantiles = np.cumsum(count) - count, []
+    for share in shares:
+        place = np.round(share * (count - 1), 9)
+        part, below = place % 1, start + place.astype(int)
+        with np.errstate(invalid="ignore"):  # 0 * inf, not chosen
+            between = (1 - part) * ordered[below] + part * ordered[below + (part > 0)]
+        quantiles.append(np.where(part > 0, between, ordered[below]))
+    return quantiles
+
+
+def _place(frame: pd.DataFrame, axes: Mapping[str, np.ndarray], along: Sequence[np.ndarray]) -> dict[str, Any]:
+    """Column -> (axes, array) with row i at (along[0][i], along[1][i], ...), the first of several; NaN elsewhere."""
+    sizes = tuple(map(len, axes.values()))
+    full = frame.set_axis(np.ravel_multi_index(tuple(along), sizes))
+    full = full[~full.index.duplicated()].reindex(range(math.prod(sizes)))
+    return {name: (tuple(axes), full[name].to_numpy().reshape(sizes)) for name in full}
+
+
+def _merged(configs: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """One config of several, as `Table.merge` says."""
+    texts = [{key: json.dumps(fact, sort_keys=True) for key, fact in config.items()} for config in configs]
+    agreed = {key for key in texts[0] if len({text.get(key) for text in texts}) == 1}
+    shared = {key: fact for key, fact in configs[0].items() if key in agreed}
+    for key in ("steps", "rel_gap"):
+        shared[key] = max((config[key] for config in configs if config.get(key) is not None), default=None)
+    methods: dict[str, Any] = {}
+    for config in configs:
+        own = {key: fact for key, fact in config.items() if key not in agreed and key != "methods"}
+        for name, facts in config["methods"].items():
+            if name not in methods:
+                methods[name] = own | facts
+                continue
+            for key in ("settings", "hyperparameters"):
+                methods[name][key] = list(dict.fromkeys([*methods[name][key], *facts[key]]))
+            methods[name] |= {"axes": {}, "merged": [*methods[name].get("merged", ()), own]}
+    return shared | {"methods": methods}
