@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -20,6 +20,7 @@ from fedjax_lc.loop import DIVERGED, GO_ON, STATUS, At, Limits, Metrics, Ran
 from fedjax_lc.mesh import EVERYWHERE, SPREAD, SPREAD_SECOND, over_devices, put
 from fedjax_lc.problems import Problem
 from fedjax_lc.programs import compile_once, memory_bytes
+from fedjax_lc.table import column
 from fedjax_lc.typing import PyTree
 
 BUFFER_BYTES = 2**23  #: what a chunk's costs may take
@@ -48,7 +49,15 @@ class Program:
     def specs(self) -> tuple[PyTree, PyTree, PyTree, PyTree, PyTree, PyTree, PyTree]:
         """Where the arguments of `loop.chunk` live."""
         place = lambda axis: SPREAD if axis == 0 else EVERYWHERE
-        return EVERYWHERE, [place(a) for a in self.axes.leaves], SPREAD, place(self.axes.key), SPREAD, EVERYWHERE, SPREAD
+        return (
+            EVERYWHERE,
+            [place(a) for a in self.axes.leaves],
+            SPREAD,
+            place(self.axes.key),
+            SPREAD,
+            EVERYWHERE,
+            SPREAD,
+        )
 
 
 @functools.cache
@@ -59,10 +68,10 @@ def advance(program: Program) -> Callable[..., Ran]:
     def run_chunk(problem, leaves, at, key, first, count, limits, structure):  # type: ignore[no-untyped-def]
         chunk = loop.chunk(program.algorithm, program.every, program.capacity, program.metrics, tuple(program.axes))
         first = first[0] if program.axes.first is None else first
-        ran = chunk(problem, structure.unflatten(leaves), at, key, first, count, limits)
+        ran = chunk(problem, jax.tree.unflatten(structure, leaves), at, key, first, count, limits)
         return ran._replace(done=ran.done[None])
 
-    out = Ran(SPREAD, SPREAD, SPREAD_SECOND, SPREAD_SECOND, SPREAD, SPREAD)
+    out: Any = Ran(SPREAD, SPREAD, SPREAD_SECOND, SPREAD_SECOND, SPREAD, SPREAD)  # type: ignore[arg-type]
 
     def call(problem, hp, at, key, first, count, limits):  # type: ignore[no-untyped-def]
         leaves, structure = jax.tree.flatten(hp)
@@ -78,7 +87,9 @@ def begin(program: Program) -> Callable[..., Any]:
     there; `fresh` (lanes,) booleans."""
 
     def one(problem, leaves, at, key, fresh, structure):  # type: ignore[no-untyped-def]
-        started, values = loop.start(program.algorithm, problem, structure.unflatten(leaves), key, program.metrics)
+        started, values = loop.start(
+            program.algorithm, problem, jax.tree.unflatten(structure, leaves), key, program.metrics
+        )
         return jax.tree.map(lambda new, old: jnp.where(fresh, new, old), started, at), values
 
     @functools.partial(jax.jit, donate_argnums=2)
@@ -94,7 +105,7 @@ def begin(program: Program) -> Callable[..., Any]:
 
 
 class Lanes(NamedTuple):
-    """What lanes run with. `leaves` are those of hp, in the problem's dtype: (lanes, ...) where they vary, else (...)."""
+    """What lanes run with. `leaves` are hp's in the problem's dtype, (lanes, ...) where they vary, else (...)."""
 
     numbers: np.ndarray  # (lanes,) their numbers in the sweep
     leaves: list[np.ndarray]
@@ -111,7 +122,7 @@ class Lanes(NamedTuple):
         """Shapes of one lane's hp and key."""
         shapes = [x.shape[1:] if varies else x.shape for x, varies in zip(self.leaves, self.varies, strict=True)]
         hp = [jax.ShapeDtypeStruct(shape, x.dtype) for shape, x in zip(shapes, self.leaves, strict=True)]
-        return self.structure.unflatten(hp), jax.eval_shape(lambda: jax.random.wrap_key_data(self.keys[0]))
+        return jax.tree.unflatten(self.structure, hp), jax.eval_shape(lambda: jax.random.wrap_key_data(self.keys[0]))
 
 
 @dataclasses.dataclass
@@ -138,7 +149,7 @@ def start_shapes(program: Program, problem: Problem, lanes: Lanes) -> Any:
 
 
 class Block:
-    """The slots of one program, `size` of them; it runs one part of a sweep after the other."""
+    """The slots of one program, `size` of them, compiled for lanes like `lanes`; it runs part after part of a sweep."""
 
     def __init__(
         self,
@@ -148,56 +159,59 @@ class Block:
         records: int,
         rel_gap: float | None,
         budget: Mapping[str, float],
+        lanes: Lanes,
     ) -> None:
         self.program, self.size, self.records = program, size, records
         self.problem, self.rel_gap, self.budget = problem, rel_gap, budget
         self.placed = put(problem, program.mesh, EVERYWHERE)
         self.devices = program.mesh.size
+        self.compiled, self.compile_seconds = compile_once(advance(program), self._shapes(lanes))
+        self.memory = memory_bytes(self.compiled)  #: on each device
 
-    def compile(self, lanes: Lanes) -> int:
-        """Compile for lanes like these, nothing computed; the bytes the program holds on each device."""
+    def _shapes(self, lanes: Lanes) -> tuple[Any, ...]:
+        """The arguments of the program, for lanes like these, as shapes: nothing is computed."""
         axes = self.program.axes
         many = lambda one: jax.ShapeDtypeStruct((self.size, *one.shape), one.dtype)
         hp, key = lanes.one()
-        shared = [one if axis is None else many(one) for one, axis in zip(jax.tree.leaves(hp), axes.leaves, strict=True)]
+        shared = [
+            one if axis is None else many(one) for one, axis in zip(jax.tree.leaves(hp), axes.leaves, strict=True)
+        ]
         at = jax.tree.map(many, start_shapes(self.program, self.problem, lanes)[0])
         first = jax.ShapeDtypeStruct((self.devices if axes.first is None else self.size,), jnp.uint32)
         count = jax.ShapeDtypeStruct((), jnp.uint32)
         limits = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), self._no_limits())
         key = key if axes.key is None else many(key)
-        arguments = (self.placed, lanes.structure.unflatten(shared), at, key, first, count, limits)
-        placed = tuple(self._placed(a, s) for a, s in zip(arguments, self.program.specs(), strict=True))
-        self.compiled, self.compile_seconds = compile_once(advance(self.program), placed)
-        return memory_bytes(self.compiled)
+        arguments = (self.placed, jax.tree.unflatten(lanes.structure, shared), at, key, first, count, limits)
+        return tuple(self._placed(a, s) for a, s in zip(arguments, self.program.specs(), strict=True))
 
     def _placed(self, shapes: Any, spec: Any) -> Any:
         """Shapes with the place of each array on the devices; spec: one for all, or one per leaf."""
         leaves, structure = jax.tree.flatten(shapes)
         specs = spec if isinstance(spec, list) else [spec] * len(leaves)
         place = lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=NamedSharding(self.program.mesh, s))
-        return structure.unflatten([place(x, s) for x, s in zip(leaves, specs, strict=True)])
+        return jax.tree.unflatten(structure, [place(x, s) for x, s in zip(leaves, specs, strict=True)])
 
     def _no_limits(self) -> Limits:
         """Limits of slots that are all idle."""
         numbers = np.zeros(self.size, self.problem.dtype)
         return Limits(numbers, numbers.copy(), np.zeros((self.size, 2, 4), np.float32), np.zeros(self.size, bool))
 
-    def run(self, lanes: Lanes, tick: Callable[[int, int], bool]) -> Ended:
-        """Run all `lanes`; `tick(records made or no longer needed, lanes ended)`, called after each chunk, may ask to
-        stop: lanes still running are then interrupted.
+    def run(self, lanes: Lanes, tell: Callable[[int, int], Any], interrupted: Callable[[], bool]) -> Ended:
+        """Run all `lanes`, calling `tell(records made or no longer needed, lanes ended)` after each chunk; when
+        `interrupted()`, lanes that still run have that status.
 
         A slot is given to the next lane, by number, as soon as its own has ended; what a lane computes depends only on
         the part it is in.
         """
         self._reset(lanes)
-        count, stop = 1, False
-        while np.any(self.lane != IDLE) and not stop:
+        count = 1
+        while np.any(self.lane != IDLE) and not interrupted():
             longest = int(np.max(np.where(self.lane == IDLE, 0, self.made)))
             count = min(count, self.records - longest)
             started = time.perf_counter()
             ran = self._advance(count)
             seconds = time.perf_counter() - started
-            stop = tick(*self._book(ran, seconds))
+            tell(*self._book(ran, seconds))
             count = loop.next_count(int(np.max(np.asarray(ran.done))), self.program.capacity, seconds)
             self._refill()
         return self._ended()
@@ -233,8 +247,8 @@ class Block:
         spec = lambda axis: EVERYWHERE if axis is None else SPREAD
         own = self.lanes.take(np.where(self.lane == IDLE, 0, self.lane))
         leaves = [put(x, mesh, spec(axis)) for x, axis in zip(own.leaves, axes.leaves, strict=True)]
-        self.hp = own.structure.unflatten(leaves)
-        keys = jax.random.wrap_key_data(own.keys[0] if axes.key is None else own.keys)
+        self.hp = jax.tree.unflatten(own.structure, leaves)
+        keys = jax.random.wrap_key_data(jnp.asarray(own.keys[0] if axes.key is None else own.keys))
         self.key = put(keys, mesh, spec(axes.key))
         fresh = put(np.isin(np.arange(self.size), slots), mesh, SPREAD)
         self.at, measured = begin(self.program)(self.placed, self.hp, self.at, self.key, fresh)
@@ -258,7 +272,9 @@ class Block:
         steps = (self.made * self.program.every).astype(np.uint32)
         first = put(steps.reshape(self.devices, -1).max(axis=1) if in_step else steps, mesh, SPREAD)
         limits = put(self.limits, mesh, SPREAD)
-        ran = self.compiled(self.placed, self.hp, self.at, self.key, first, put(np.uint32(count), mesh, EVERYWHERE), limits)
+        ran = self.compiled(
+            self.placed, self.hp, self.at, self.key, first, put(np.uint32(count), mesh, EVERYWHERE), limits
+        )
         self.at = ran.at
         return jax.block_until_ready(ran)
 
@@ -279,13 +295,13 @@ class Block:
         slot = np.repeat(np.arange(self.size), kept)
         record = np.arange(len(slot)) - np.repeat(np.cumsum(kept) - kept, kept)
         costs = np.asarray(ran.costs)[: int(kept.max(initial=0))]
-        spent = np.sum(costs, axis=2, dtype=np.float64)  # (records, slots, 4)
+        spent = np.asarray(np.sum(costs, axis=2, dtype=np.float64))  # (records, slots, 4)
         columns: dict[str, Any] = {
             "lane": self.lane[slot],
             "step": (self.made[slot] + record + 1) * self.program.every,
         }
         columns |= {name: spent[record, slot, place] for place, name in enumerate(ledger.COSTS)}
-        columns |= {name: np.asarray(v, np.float64)[record, slot] for name, v in ran.values.items()}
+        columns |= {_column(name): np.asarray(v, np.float64)[record, slot] for name, v in ran.values.items()}
         columns["seconds"] = np.full(len(slot), seconds)
         self.log.append(pd.DataFrame(columns))
 
@@ -302,3 +318,7 @@ class Block:
         records["lane"] = names[records["lane"].to_numpy()]
         lanes.index = pd.Index(names[lanes.index.to_numpy()], name="lane")
         return Ended(records, lanes)
+
+
+def _column(metric: str) -> str:
+    return metric if metric == "value" else column(metric)

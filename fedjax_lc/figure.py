@@ -166,7 +166,7 @@ class Comparison:
         problem, traces = self.problem(), self.run(progress)
         facts = self.facts(problem, traces) | {"seconds": round(time.perf_counter() - started, 1)} | environment()
         for suffix in ("png", "svg"):
-            figure = plot.curves(traces, x="bits_up", y="rel_gap", title=self.title, note=_kappa_line(facts))
+            figure = plot.curves(traces, x="bits_up", y="rel_gap", title=self.title, note=kappa_line(facts))
             plot.save(figure, folder / f"{name}.{suffix}")
         pages = {"json": json.dumps(facts, indent=1) + "\n", "md": self.tell(facts, traces, "github")}
         for suffix, content in pages.items():
@@ -213,7 +213,7 @@ class Comparison:
             cap += f" or {self.bits_ratio:g} times the fewest bits of a leading curve"
         parts = [
             f"# {self.title}",
-            f"{_kappa_line(facts)}; theory parameters; seed {self.seed}; index bits: {facts['index_bits']}. "
+            f"{kappa_line(facts)}; theory parameters; seed {self.seed}; index bits: {facts['index_bits']}. "
             f"Bits are uplink bits per client until F(x) - F* <= gap * (F(x_0) - F*). Capped at {cap}.",
             report.table(rows, style=style),
             report.table(claims, style=style) if claims else "",
@@ -231,7 +231,8 @@ def bits_to(trace: Trace, rel_gap: float) -> float:
     return hit["bits_up"] if hit else float("inf")
 
 
-def _kappa_line(facts: Mapping[str, Any]) -> str:
+def kappa_line(facts: Mapping[str, Any]) -> str:
+    """A problem's shape and condition numbers in words."""
     return (f"n = {facts['clients']}, d = {facts['dim']}, nominal kappa {facts['kappa']:.3g}, "
             f"effective kappa {facts['kappa_eff']:.3g}")  # fmt: skip
 
@@ -252,8 +253,8 @@ def names() -> list[str]:
     return sorted(path.as_posix().replace("_", "-") for path in files)
 
 
-def get(name: str) -> Comparison:
-    """The recipe of that name."""
+def get(name: str) -> Any:
+    """The recipe of that name: a Comparison, or anything with its `make`."""
     if name not in names():
         raise unknown("figure", name, names())
     root = str(recipes_folder().parent)

@@ -45,7 +45,9 @@ def _of_one_structure(
     together: dict[Any, list[int]] = {}
     for place in range(len(members)):
         together.setdefault(tuple(columns[i][place].tobytes() for i in trips), []).append(place)
-    varies = tuple(any(np.any(column[places] != column[places[:1]]) for places in together.values()) for column in columns)
+    varies = tuple(
+        any(np.any(column[places] != column[places[:1]]) for places in together.values()) for column in columns
+    )
     keys = np.stack([np.asarray(jax.random.key_data(jax.random.key(seed))) for seed in seeds])
     largest = len(seeds) * max(map(len, together.values()))
     groups = []

@@ -44,7 +44,7 @@ class Limits(NamedTuple):
 
     target: Scalar  # ()
     blow_up: Scalar  # ()
-    budget: jax.Array  # (2, 4) float32, split as At.spent is
+    budget: Any  # (2, 4) float32, split as At.spent is
     live: Scalar  # () boolean
 
 
@@ -85,10 +85,12 @@ def chunk(
         leaves, structure = jax.tree.flatten(hp)
 
         def record(leaves: Sequence[Any], at: At, key: Key, first: Scalar, limits: Limits) -> Any:
-            return _record(algorithm, every, metrics, problem, structure.unflatten(leaves), at, key, first, limits)
+            return _record(
+                algorithm, every, metrics, problem, jax.tree.unflatten(structure, leaves), at, key, first, limits
+            )
 
         def point(leaves: Sequence[Any], at: At) -> jax.Array:
-            return algorithm.point(problem, structure.unflatten(leaves), at.state)
+            return algorithm.point(problem, jax.tree.unflatten(structure, leaves), at.state)
 
         if over_lanes is not None:
             leaf_axes, key_axis, first_axis = over_lanes

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-
 import jax
 
 from fedjax_lc.errors import InputError
@@ -17,7 +16,7 @@ WAVES = 4  #: a part, which is saved as one, holds up to this many blocks of lan
 
 
 class Plan(NamedTuple):
-    """How lanes of one program run: `block` side by side, `part` of them saved together."""
+    """How lanes of one program run: `block` of them side by side."""
 
     lanes: int
     block: int
@@ -25,23 +24,17 @@ class Plan(NamedTuple):
     fixed_bytes: int  #: what is there once: the problem, the compiled program's own
     memory: int  #: what they may take together
 
-    @property
-    def part(self) -> int:
-        return min(self.lanes, WAVES * self.block)
-
-    @property
-    def parts(self) -> int:
-        return -(-self.lanes // self.part)
-
-    @property
-    def in_step(self) -> bool:
-        """Whether no lane ever waits for a slot, so that all of them step together."""
-        return self.lanes <= self.block
-
     def __str__(self) -> str:
-        how = "in one block" if self.in_step else f"{self.block} side by side, saved in {self.parts} parts"
+        parts = -(-self.lanes // part_size(self.lanes, self.block))
+        together = f"{self.block} side by side, saved in {parts} part{'s' * (parts > 1)}"
+        how = "in one block" if self.lanes <= self.block else together
         needed = self.fixed_bytes + self.block * self.lane_bytes
         return f"{self.lanes} lanes {how}; {size(self.lane_bytes)} a lane, {size(needed)} of {size(self.memory)}"
+
+
+def part_size(lanes: int, block: int) -> int:
+    """Lanes that are saved together."""
+    return min(lanes, WAVES * block)
 
 
 def size(number: float) -> str:
@@ -60,7 +53,7 @@ def size(number: float) -> str:
 def plan(
     lanes: int,
     guess: tuple[int, int],
-    measure: Callable[[Plan], int],
+    measure: Callable[[int], int],
     *,
     block_size: int | None = None,
     memory: int | None = None,
@@ -71,7 +64,7 @@ def plan(
     Args:
         lanes: how many there are in all.
         guess: bytes of one lane and of what is there once, before anything is compiled.
-        measure: compiles a plan's program and returns the bytes it holds.
+        measure: compiles the program for that many lanes side by side and returns the bytes it holds on each device.
         block_size: lanes side by side, instead of what fits.
         memory: bytes to use on each device; half of what is free if None.
         devices: how many share the lanes; a block is a multiple of them.
@@ -85,17 +78,15 @@ def plan(
     lane_bytes, fixed = guess
     block = block_size or _even(lanes, min(most, _fits(memory, fixed, lane_bytes, devices)), devices)
     while True:
-        tried = Plan(lanes, -(-block // devices) * devices, lane_bytes, fixed, memory)
-        needed = measure(tried)
-        lane_bytes = max(1, (needed - fixed) * devices // tried.block)
-        found = tried._replace(lane_bytes=lane_bytes)
+        block = -(-block // devices) * devices
+        needed = measure(block)
+        lane_bytes = max(1, (needed - fixed) * devices // block)
         if needed <= memory:
-            return found
-        fewer = _even(lanes, min(_fits(memory, fixed, lane_bytes, devices), tried.block - devices), devices)
-        if block_size or fewer < devices:
-            raise InputError(f"{tried.block} lanes side by side need {size(needed)} and {size(memory)} may be used: "
+            return Plan(lanes, block, lane_bytes, fixed, memory)
+        if block_size or block <= devices:
+            raise InputError(f"{block} lanes side by side need {size(needed)} and {size(memory)} may be used: "
                              "use fewer (block_size), more memory, or float32")  # fmt: skip
-        block = fewer
+        block = _even(lanes, min(_fits(memory, fixed, lane_bytes, devices), block - devices), devices)
 
 
 def _fits(memory: int, fixed: int, lane_bytes: int, devices: int) -> int:

@@ -132,9 +132,7 @@ class _Run:
         check_memory(self.memory)
         return compiled, seconds
 
-    def _advance(
-        self, chunk: Any, at: At, limits: Limits, done: int, count: int
-    ) -> tuple[At, dict[str, np.ndarray]]:
+    def _advance(self, chunk: Any, at: At, limits: Limits, done: int, count: int) -> tuple[At, dict[str, np.ndarray]]:
         """Up to `count` further records: where the run then stands, and their columns."""
         first = _count(done * self.every)
         ran = chunk(self.problem, self.cast_hp, at, self.key, first, _count(count), limits)

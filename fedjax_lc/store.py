@@ -43,8 +43,8 @@ class Store:
         names = sorted({*before, *self.identity})
         differ = [name for name in names if before.get(name) != self.identity.get(name)]
         if differ:
-            raise InputError(f"{folder} already holds a different sweep (other {', '.join(differ)}): choose another folder, "
-                             "or delete it")  # fmt: skip
+            raise InputError(f"{folder} already holds a different sweep (other {', '.join(differ)}): choose another "
+                             "folder, or delete it")  # fmt: skip
 
     def _write(self) -> None:
         if self.folder is not None:
@@ -83,7 +83,9 @@ class Store:
             saved = pq.read_table(path)
             lanes = json.loads(saved.schema.metadata[KEPT])
         except (OSError, ValueError, KeyError) as error:
-            raise InputError(f"{path} is damaged ({type(error).__name__}): delete it, and its lanes run again") from None
+            raise InputError(
+                f"{path} is damaged ({type(error).__name__}): delete it, and its lanes run again"
+            ) from None
         return Ended(saved.to_pandas(), pd.DataFrame(lanes).set_index("lane"))
 
     def save(self, group: int, part: int, ended: Ended) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -160,10 +161,9 @@ class _Sweep:
             for number, members in enumerate(groups):
                 if not interrupted():
                     ended += self._run(number, members, bar, interrupted)
-            stopped = interrupted()
         table = self._table(ended)
         self._tell(table)
-        if not stopped:
+        if _whole(table.lanes):
             self.store.finish(table)
         return table
 
@@ -173,14 +173,14 @@ class _Sweep:
 
     def _run(self, number: int, members: Group, bar: _Bar, interrupted: Callable[[], bool]) -> list[Ended]:
         """The parts of one group: those that are saved, and those that run now."""
-        plan, block = self._plan(number, members)
+        size, block = self._block(number, members)
         places = np.arange(len(members.lanes.numbers))
         ended = []
-        for part, chosen in enumerate(np.split(places, range(plan.part, len(places), plan.part))):
+        for part, chosen in enumerate(np.split(places, range(size, len(places), size))):
             found = self.store.part(number, part)
             if found is None:
-                found = block.run(members.lanes.take(chosen), lambda made, over: bar.show(made, over) or interrupted())
-                if not interrupted():
+                found = block().run(members.lanes.take(chosen), bar.show, interrupted)
+                if _whole(found.lanes):
                     self.store.save(number, part, found)
             else:
                 bar.show(len(chosen) * self.records, len(chosen))
@@ -189,33 +189,36 @@ class _Sweep:
                 break
         return ended
 
-    def _plan(self, number: int, members: Group) -> tuple[Plan, Block]:
-        """How many lanes run side by side, and the compiled block of them."""
-        built: list[Block] = []
+    def _block(self, number: int, members: Group) -> tuple[int, Callable[[], Block]]:
+        """Lanes of a part, and their block; if its size is known from before, it is compiled when first asked for."""
 
-        def measure(plan: Plan) -> int:
+        @functools.cache
+        def build(size: int) -> Block:
             axes = Axes(
                 leaves=tuple(0 if varies else None for varies in members.lanes.varies),
                 key=None if members.one_seed else 0,
-                first=None if plan.in_step else 0,
+                first=None if members.largest <= size else 0,  # in step, as none waits for a slot
             )
-            capacity = buffered(self.every, plan.block)
-            program = Program(self.algorithm, self.every, capacity, self.metrics, axes, self.mesh)
-            block = Block(program, self.problem, plan.block, self.records, self.rel_gap, self.budget)
-            built.append(block)
-            return block.compile(members.lanes)
+            program = Program(self.algorithm, self.every, buffered(self.every, size), self.metrics, axes, self.mesh)
+            return Block(program, self.problem, size, self.records, self.rel_gap, self.budget, members.lanes)
 
-        plan = planner.plan(
-            members.largest,
-            self._guess(members),
-            measure,
-            block_size=self.store.block(number) or self.block_size,
-            memory=self.memory,
-            devices=self.mesh.size,
-        )
-        self.store.begin(number, plan.block)
-        self.say(f"  {plan}; compiled in {built[-1].compile_seconds:.1f} s")
-        return plan, built[-1]
+        @functools.cache
+        def planned() -> Plan:
+            plan = planner.plan(
+                members.largest,
+                self._guess(members),
+                lambda size: build(size).memory,
+                block_size=begun or self.block_size,
+                memory=self.memory,
+                devices=self.mesh.size,
+            )
+            self.say(f"  {plan}; compiled in {build(plan.block).compile_seconds:.1f} s")
+            return plan
+
+        begun = self.store.block(number)
+        if begun is None:
+            self.store.begin(number, planned().block)
+        return planner.part_size(members.largest, begun or planned().block), lambda: build(planned().block)
 
     def _guess(self, members: Group) -> tuple[int, int]:
         """Bytes of a lane, and of the problem, before anything is compiled."""
@@ -316,3 +319,8 @@ class _Bar:
 
     def __exit__(self, *_: Any) -> None:
         self.bar.close()
+
+
+def _whole(lanes: pd.DataFrame) -> bool:
+    """Whether every lane ran to its end."""
+    return not (lanes["status"] == "interrupted").any()

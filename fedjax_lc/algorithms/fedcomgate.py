@@ -34,7 +34,7 @@ class Hparams:
     client_lr: Scalar
     server_lr: Scalar
     local_steps: Scalar = 10
-    own_delta: bool = pytree.static(False)
+    own_delta: bool = pytree.static(default=False)
 
 
 class State(NamedTuple):

@@ -38,7 +38,7 @@ class Hparams:
     tau: Scalar
     client_lr: Scalar
     local_steps: Scalar = 10
-    cohort_size: int | None = pytree.static(None)
+    cohort_size: int | None = pytree.static(default=None)
 
 
 class State(NamedTuple):

@@ -1,0 +1,263 @@
+"""Tuned comparisons: every method at its best step size and compressor, found by a sweep at equal budget."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import json
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from fedjax_lc import algorithms, plot, report
+from fedjax_lc.algorithms import Algorithm
+from fedjax_lc.errors import InputError
+from fedjax_lc.figure import Claim, kappa_line
+from fedjax_lc.files import replacing
+from fedjax_lc.grid import Grid, grid
+from fedjax_lc.problems import Problem
+from fedjax_lc.provenance import environment
+from fedjax_lc.sweep import sweep
+from fedjax_lc.table import Table
+
+STEP_SIZES = (0.5, 1.0, 2.0, 4.0, 8.0)
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """A method and what is tried of it besides its step size: choices of its theory, each a tuple of values."""
+
+    method: str
+    choices: Mapping[str, Sequence[Any]] = dataclasses.field(default_factory=dict)
+
+    @property
+    def algorithm(self) -> Algorithm:
+        return algorithms.get(self.method)
+
+    def grid(self, problem: Problem, step_sizes: Sequence[float]) -> Grid:
+        return grid(theory_with_steps(self.algorithm, problem), **self.choices, step_size=step_sizes)
+
+
+def theory_with_steps(algorithm: Algorithm, problem: Problem) -> Callable[..., Any]:
+    """The method's theory with one choice more, `step_size` = c: all of it computed with L/c in place of L.
+
+    So the step size grows c-fold or so, and what depends on it follows, where a factor on one field would tear apart
+    parameters that belong together (5GCS-CC, ADIANA).
+
+    Example:
+        >>> theory_with_steps(fl.algorithms.get("gd"), problem)(step_size=2.0).gamma
+    """
+
+    def theory(step_size: float = 1.0, **choices: Any) -> Any:
+        believed = {"smooth": problem.smooth / step_size, "smooth_mean": problem.smooth_mean / step_size}
+        return algorithm.theory(problem.replace(**believed), **choices)
+
+    own = list(inspect.signature(algorithm.theory).parameters.values())[1:]
+    step = inspect.Parameter("step_size", inspect.Parameter.KEYWORD_ONLY, default=1.0)
+    theory.__signature__ = inspect.Signature([*own, step])  # type: ignore[attr-defined]
+    return theory
+
+
+@dataclasses.dataclass(frozen=True)
+class Tuned:
+    """Methods on one problem, each at its best setting.
+
+    Every configuration runs with `seeds` seeds to `rel_gap`, or until it has sent `bits_ratio` times the bits that the
+    first entry with its theory's own parameters needs (or `max_steps`). Where a method's best step size is the first
+    or last one tried, two more are tried beyond it, at most `extensions` times. Each method's best, by the median of
+    uplink bits, runs again with `final_seeds` other seeds to `final_gap`, or `bits_ratio` times the first entry's bits.
+    """
+
+    title: str
+    problem: Callable[[], Problem]
+    entries: Sequence[Entry]
+    step_sizes: Sequence[float] = STEP_SIZES
+    seeds: int = 2
+    rel_gap: float = 1e-4
+    final_seeds: int = 5
+    final_gap: float = 1e-8
+    bits_ratio: float = 10
+    max_steps: int = 100_000
+    final_max_steps: int = 1_000_000
+    every: int = 10
+    extensions: int = 4
+    claims: Sequence[Claim] = ()
+    claims_are: str = "claim of the paper, methods tuned"
+
+    def make(self, folder: Path, name: str, progress: bool = True) -> str:
+        """Run, write NAME.md, .json, .png, .svg and NAME-steps.png into `folder`; the text for the terminal."""
+        with replacing(folder / f"{name}.md"):  # a folder that cannot be written is reported before the work
+            pass
+        (folder / f"{name}.md").unlink()
+        started = time.perf_counter()
+        problem = self.problem()
+        tuning, tried, tuning_budget = self.tune(problem, progress)
+        tuned = time.perf_counter()
+        final, final_budget = self.rerun(problem, tuning, tried, progress)
+        ended = time.perf_counter()
+        facts = self.facts(problem, tuning, final)
+        facts["budget"] = {"tuning": tuning_budget, "final": final_budget}
+        facts["seconds"] = {"tuning": round(tuned - started, 1), "final": round(ended - tuned, 1)}
+        facts |= environment()
+        self._draw(folder, name, facts, tuning, final)
+        pages = {"json": json.dumps(facts, indent=1) + "\n", "md": self.tell(facts, "github")}
+        for suffix, content in pages.items():
+            with replacing(folder / f"{name}.{suffix}") as path:
+                path.write_text(content)
+        return self.tell(facts, "simple")
+
+    def tune(self, problem: Problem, progress: bool = True) -> tuple[Table, list[list[Any]], float]:
+        """All configurations, each method's hyperparameters by configuration, and the bits that each could send."""
+        first, *_ = self.entries
+        plain = sweep(first.method, problem, seeds=1, steps=self.max_steps, every=self.every, rel_gap=self.rel_gap,
+                      progress=False)  # fmt: skip
+        needed = float(plain.best("bits_up", self.rel_gap)["median"].iloc[0])
+        if not math.isfinite(needed):
+            raise InputError(f"{first.method} with its theory's parameters does not reach {self.rel_gap:g} in "
+                             f"{self.max_steps} steps: raise max_steps")  # fmt: skip
+        budget = self.bits_ratio * needed
+        tables = [self._tune_one(entry, problem, budget, progress) for entry in self.entries]
+        return Table.merge([table for table, _ in tables]), [tried for _, tried in tables], budget
+
+    def _tune_one(self, entry: Entry, problem: Problem, budget: float, progress: bool) -> tuple[Table, list[Any]]:
+        """One method's table, and its hyperparameters by configuration; step sizes are added, at
+        most `extensions` times, while the best is the first or last.
+        """
+        new, tried = list(self.step_sizes), list[float]()
+        tables, hparams = list[Table](), list[Any]()
+        for _ in range(1 + self.extensions):
+            grid, tried = entry.grid(problem, new), sorted([*tried, *new])
+            hparams += grid.hparams
+            tables.append(sweep(
+                entry.method, problem, grid, seeds=self.seeds, steps=self.max_steps, every=self.every,
+                rel_gap=self.rel_gap, budget={"bits_up": budget}, masked=("local_steps",), progress=progress,
+            ))  # fmt: skip
+            best = float(Table.merge(tables).best("bits_up", self.rel_gap)["step_size"].iloc[0])
+            if tried[0] < best < tried[-1]:
+                break
+            new = [tried[0] / 4, tried[0] / 2] if best == tried[0] else [2 * tried[-1], 4 * tried[-1]]
+        return Table.merge(tables), hparams
+
+    def rerun(
+        self, problem: Problem, tuning: Table, tried: Sequence[list[Any]], progress: bool = True
+    ) -> tuple[Table, float]:
+        """Each method's best configuration with new seeds to the final gap, and the bits that each could send."""
+        seeds = range(self.seeds, self.seeds + self.final_seeds)
+        best = tuning.best("bits_up", self.rel_gap).set_index("method")["config"]
+        tables: list[Table] = []
+        budget = math.inf
+        for entry, hparams in zip(self.entries, tried, strict=True):
+            tables.append(sweep(
+                entry.method, problem, hparams[best[entry.method]], seeds=seeds, steps=self.final_max_steps,
+                every=self.every, rel_gap=self.final_gap, budget={"bits_up": budget}, progress=progress,
+            ))  # fmt: skip
+            if budget == math.inf:
+                needed = tables[0].best("bits_up", self.final_gap)["median"].iloc[0]
+                budget = self.bits_ratio * float(needed)
+        return Table.merge(tables), budget
+
+    def facts(self, problem: Problem, tuning: Table, final: Table) -> dict[str, Any]:
+        """What the result file says."""
+        chosen = tuning.best("bits_up", self.rel_gap).set_index("method")
+        ends = {gap: final.best("bits_up", gap).set_index("method") for gap in (self.rel_gap, self.final_gap)}
+        rounds = final.best("rounds", self.final_gap).set_index("method")["median"]
+        own_names = {name: facts["hyperparameters"] for name, facts in final.config["methods"].items()}
+        curves: dict[str, Any] = {}
+        for entry in self.entries:
+            row, own = chosen.loc[entry.method], tuning.lanes[tuning.lanes["method"] == entry.method]
+            curves[self.label(entry, row)] = {
+                "method": entry.method,
+                "settings": {name: _plain(row[name]) for name in (*entry.choices, "step_size")},
+                "hyperparameters": {name: _plain(row[name]) for name in own_names[entry.method]},
+                "lanes": len(own),
+                "diverged": int((own["status"] == "diverged").sum()),
+                "tuning_bits": _finite(row["median"]),
+                "rounds": _finite(rounds[entry.method]),
+                "bits": {
+                    f"{gap:.0e}": {k: _finite(at.loc[entry.method, k]) for k in ("median", "low", "high")}
+                    | {k: int(at.loc[entry.method, k]) for k in ("seeds", "reached", "diverged")}
+                    for gap, at in ends.items()
+                },
+                "spent": float(final.records[final.records["lane"].isin(
+                    final.lanes.index[final.lanes["method"] == entry.method])]["bits_up"].max()),
+            }  # fmt: skip
+        bits = {label: c["bits"][f"{self.final_gap:.0e}"]["median"] or math.inf for label, c in curves.items()}
+        spent = {label: c["spent"] for label, c in curves.items()}
+        return {
+            "title": self.title,
+            "clients": problem.n,
+            "dim": problem.dim,
+            "kappa": problem.kappa,
+            "kappa_eff": problem.kappa_eff,
+            "f_star": problem.f_star,
+            "rel_gap": self.rel_gap,
+            "final_gap": self.final_gap,
+            "step_sizes": list(self.step_sizes),
+            "index_bits": "log2",
+            "curves": curves,
+            "claims": {claim.text: claim.verdict(bits, spent) for claim in self.claims},
+        }
+
+    def label(self, entry: Entry, row: pd.Series) -> str:
+        """LoCoDL, rand_k:2|natural, step x2."""
+        tried = [name for name, values in entry.choices.items() if len(values) > 1]
+        settings = [f"{row[n]}" if n == "compressor" else f"{n} = {row[n]:g}" for n in tried]
+        return ", ".join([entry.algorithm.title, *settings, f"step x{row['step_size']:g}"])
+
+    def _draw(self, folder: Path, name: str, facts: Mapping[str, Any], tuning: Table, final: Table) -> None:
+        curves = {label: final.traces(0, curve["method"]) for label, curve in facts["curves"].items()}
+        seeds = f"median, minimum and maximum of {self.final_seeds} seeds"
+        note = f"{kappa_line(facts)}\neach method at its best setting; {seeds}"
+        picture = plot.curves(curves, x="bits_up", y="rel_gap", title=f"{self.title}, tuned", note=note)
+        for suffix in ("png", "svg"):
+            plot.save(picture, folder / f"{name}.{suffix}")
+        steps = plot.sensitivity(tuning, "step_size", "bits_up", self.rel_gap, title=f"{self.title}: step sizes")
+        plot.save(steps, folder / f"{name}-steps.png")
+
+    def tell(self, facts: Mapping[str, Any], style: str) -> str:
+        """The page: caption, tables, orderings, and how it was made; `style` as in `report.table`."""
+        rows = [self._row(label, curve) for label, curve in facts["curves"].items()]
+        claims = [{self.claims_are: text, "here": verdict} for text, verdict in facts["claims"].items()]
+        versions = ", ".join(f"{package} {number}" for package, number in facts["versions"].items())
+        tried = sum(curve["lanes"] for curve in facts["curves"].values())
+        parts = [
+            f"# {self.title}, tuned",
+            f"{kappa_line(facts)}. Each method at the step size and compressor with the least median of uplink bits to "
+            f"{self.rel_gap:.0e} over {self.seeds} seeds. Step size xc: its theory with L/c for L, c in "
+            f"{', '.join(f'{c:g}' for c in self.step_sizes)}, and beyond while the best is at an end; {tried} lanes in "
+            f"all, each with a budget of {facts['budget']['tuning']:.3g} bits. The winners run again with "
+            f"{self.final_seeds} other seeds to {self.final_gap:.0e} within {facts['budget']['final']:.3g} bits. Bits "
+            f"are uplink bits per client, median [minimum, maximum]; index bits: {facts['index_bits']}.",
+            report.table(rows, style=style),
+            report.table(claims, style=style) if claims else "",
+            f"Made in {facts['seconds']['tuning']:.0f} s (tuning) and {facts['seconds']['final']:.0f} s (winners) by "
+            f"`{facts['command']}` on {facts['device']}; {versions}.",
+        ]
+        return "\n\n".join(filter(None, parts)) + "\n"
+
+    def _row(self, label: str, curve: Mapping[str, Any]) -> dict[str, str]:
+        row = {"method at its best": label, "diverged of tried": f"{curve['diverged']} of {curve['lanes']}"}
+        for gap, found in curve["bits"].items():
+            row[f"bits to {gap}"] = _spread(found)
+        last = list(curve["bits"].values())[-1]
+        row["rounds"] = "-" if curve["rounds"] is None else f"{curve['rounds']:,.0f}"
+        return row | {"seeds there": f"{last['reached']} of {last['seeds']}"}
+
+
+def _spread(found: Mapping[str, Any]) -> str:
+    if found["median"] is None:
+        return "-"
+    high = "-" if found["high"] is None else f"{found['high']:.3g}"
+    return f"{found['median']:.3g} [{found['low']:.3g}, {high}]"
+
+
+def _finite(number: float) -> float | None:
+    return float(number) if math.isfinite(number) else None
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if hasattr(value, "item") else value
