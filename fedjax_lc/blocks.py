@@ -6,12 +6,11 @@ import dataclasses
 import functools
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pandas as pd
 from jax.sharding import Mesh, NamedSharding
 
 from fedjax_lc import ledger, loop
@@ -23,8 +22,12 @@ from fedjax_lc.programs import compile_once, memory_bytes
 from fedjax_lc.table import column
 from fedjax_lc.typing import PyTree
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 BUFFER_BYTES = 2**23  #: what a chunk's costs may take
 IDLE = -1  #: the lane of a slot that has none
+WORTH_COMPILING = 4e9  #: numbers of states updated in vain that cost more than another, smaller program
 
 
 class Axes(NamedTuple):
@@ -204,8 +207,14 @@ class Block:
         the part it is in.
         """
         self._reset(lanes)
+        return self._go(tell, interrupted)
+
+    def _go(self, tell: Callable[[int, int], Any], interrupted: Callable[[], bool]) -> Ended:
         count = 1
         while np.any(self.lane != IDLE) and not interrupted():
+            smaller = self._smaller()
+            if smaller < self.size:
+                return self._packed(smaller)._go(tell, interrupted)
             longest = int(np.max(np.where(self.lane == IDLE, 0, self.made)))
             count = min(count, self.records - longest)
             started = time.perf_counter()
@@ -215,6 +224,33 @@ class Block:
             count = loop.next_count(int(np.max(np.asarray(ran.done))), self.program.capacity, seconds)
             self._refill()
         return self._ended()
+
+    # --- few lanes left ---
+
+    def _smaller(self) -> int:
+        """The size to go on with: this one, or a quarter where that is enough and worth a program of its own.
+
+        The choice depends on nothing but what lanes have done, so that a sweep that is repeated repeats it. Several
+        devices see their lanes' ends at moments that depend on the others' speed: there blocks stay as they are.
+        """
+        smaller = -(-self.size // 4)
+        live = self.lane != IDLE
+        if self.devices > 1 or any(self.waiting) or np.sum(live) > smaller or smaller == self.size:
+            return self.size
+        steps = (self.records - int(self.made[live].min())) * self.program.every
+        numbers = sum(leaf.size for leaf in jax.tree.leaves(self.at.state)) // self.size
+        return smaller if steps * numbers * (self.size - smaller) > WORTH_COMPILING else self.size
+
+    def _packed(self, size: int) -> Block:
+        """A block of that size, with the lanes that still run here."""
+        block = Block(self.program, self.problem, size, self.records, self.rel_gap, self.budget, self.lanes)
+        slots = np.argsort(self.lane == IDLE, kind="stable")[:size]
+        block.lanes, block.waiting, block.log, block.found = self.lanes, self.waiting, self.log, self.found
+        block.lane, block.made = self.lane[slots], self.made[slots]
+        block.limits = Limits(*(limit[slots] for limit in self.limits))
+        block.at = put(jax.tree.map(lambda leaf: leaf[slots], self.at), self.program.mesh, SPREAD)
+        block._place()
+        return block
 
     # --- slots ---
 
@@ -241,8 +277,8 @@ class Block:
         if filled:
             self._begin(np.array(filled))
 
-    def _begin(self, slots: np.ndarray) -> None:
-        """Put the lanes that these slots now have at their start."""
+    def _place(self) -> None:
+        """Put what the slots' lanes run with on the devices."""
         mesh, axes = self.program.mesh, self.program.axes
         spec = lambda axis: EVERYWHERE if axis is None else SPREAD
         own = self.lanes.take(np.where(self.lane == IDLE, 0, self.lane))
@@ -250,7 +286,11 @@ class Block:
         self.hp = jax.tree.unflatten(own.structure, leaves)
         keys = jax.random.wrap_key_data(jnp.asarray(own.keys[0] if axes.key is None else own.keys))
         self.key = put(keys, mesh, spec(axes.key))
-        fresh = put(np.isin(np.arange(self.size), slots), mesh, SPREAD)
+
+    def _begin(self, slots: np.ndarray) -> None:
+        """Put the lanes that these slots now have at their start."""
+        self._place()
+        fresh = put(np.isin(np.arange(self.size), slots), self.program.mesh, SPREAD)
         self.at, measured = begin(self.program)(self.placed, self.hp, self.at, self.key, fresh)
         values = np.asarray(measured["value"], np.float64)
         for slot in slots:
@@ -292,6 +332,8 @@ class Block:
         return int(np.sum(done) + np.sum(self.records - self.made[over])), int(np.sum(over))
 
     def _log(self, ran: Ran, kept: np.ndarray, seconds: float) -> None:
+        import pandas as pd
+
         slot = np.repeat(np.arange(self.size), kept)
         record = np.arange(len(slot)) - np.repeat(np.cumsum(kept) - kept, kept)
         costs = np.asarray(ran.costs)[: int(kept.max(initial=0))]
@@ -307,6 +349,8 @@ class Block:
 
     def _ended(self) -> Ended:
         """All that was logged, by lane and step, costs and seconds cumulative."""
+        import pandas as pd
+
         records = pd.concat(self.log, ignore_index=True)
         records = records.sort_values(["lane", "step"], kind="stable", ignore_index=True)
         sums = [*ledger.COSTS, "seconds"]

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from fedjax_lc.blocks import Ended
 from fedjax_lc.errors import InputError
@@ -74,6 +73,7 @@ class Store:
 
     def part(self, group: int, part: int) -> Ended | None:
         """A part that is done; None if it is not."""
+        import pandas as pd
         import pyarrow.parquet as pq
 
         path = self._path(group, part)

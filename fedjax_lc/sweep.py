@@ -7,11 +7,10 @@ import functools
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
-import pandas as pd
 from jax.sharding import Mesh
 
 from fedjax_lc import algorithms, loop, mesh, planner, pytree
@@ -25,7 +24,10 @@ from fedjax_lc.planner import Plan
 from fedjax_lc.problems import Problem
 from fedjax_lc.provenance import describe, describe_problem, digest, environment
 from fedjax_lc.store import Store
-from fedjax_lc.table import Table, column
+from fedjax_lc.table import SERIES, Table, column
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 COPIES = 8  #: a first guess: a step holds about this many arrays of the size of a state
 
@@ -247,13 +249,18 @@ class _Sweep:
 
     def _table(self, ended: list[Ended]) -> Table:
         """All lanes; those that never began are interrupted."""
+        import pandas as pd
+
         number = np.arange(self.lanes)
         config, seed = np.divmod(number, len(self.seeds))
         settings, names, rows = self._columns()
         lanes = pd.DataFrame({"method": self.algorithm.name, "config": config, "seed": np.array(self.seeds)[seed]})
         for name in dict.fromkeys([*settings, *names]):
             lanes[name] = [rows[c].get(name) for c in config]
-        found = pd.concat([e.lanes for e in ended]).reindex(number) if ended else pd.DataFrame(index=number)
+        names_of = [*SERIES, *(column(name) for name, _ in self.metrics[1:]), "seconds"]
+        nothing = Ended(pd.DataFrame(columns=names_of), pd.DataFrame(columns=["status", "initial", "seconds"]))
+        ended = ended or [nothing]
+        found = pd.concat([e.lanes for e in ended]).reindex(number)
         lanes["status"] = found["status"].fillna("interrupted")
         lanes["initial"], lanes["f_star"] = found["initial"], self.problem.f_star
         lanes["seconds"] = found["seconds"].fillna(0.0)
