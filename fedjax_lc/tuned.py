@@ -81,8 +81,8 @@ class Tuned:
     final_seeds: int = 5
     final_gap: float = 1e-8
     bits_ratio: float = 10
-    max_steps: int = 100_000
-    final_max_steps: int = 1_000_000
+    max_steps: int = 50_000
+    final_max_steps: int = 500_000
     every: int = 10
     extensions: int = 4
     claims: Sequence[Claim] = ()
