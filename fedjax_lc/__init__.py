@@ -7,8 +7,9 @@
 from __future__ import annotations
 
 from fedjax_lc import algorithms, compressors, data, lanes, plot, problems
+from fedjax_lc.axes import loguniform, times, uniform
 from fedjax_lc.errors import InputError
-from fedjax_lc.grid import Grid, grid, loguniform, sample, times, uniform
+from fedjax_lc.grid import Grid, grid, sample
 from fedjax_lc.run import Trace, run
 from fedjax_lc.sweep import sweep
 from fedjax_lc.table import Table

@@ -72,11 +72,16 @@ def plan(
     Raises:
         InputError: not even one lane per device fits, or `block_size` lanes do not.
     """
-    free = free_bytes()
-    memory = memory if memory is not None else int(MEMORY_SHARE * free) if free else 2**62
-    most = CPU_LANES * devices if jax.default_backend() == "cpu" else lanes
+    on_cpu = jax.default_backend() == "cpu"  # whose devices share one memory
+    free = (free_bytes() or 2**62) // (devices if on_cpu else 1)
+    memory = int(MEMORY_SHARE * free) if memory is None else memory
+    most = CPU_LANES * devices if on_cpu else lanes
     lane_bytes, fixed = guess
-    block = block_size or _even(lanes, min(most, _fits(memory, fixed, lane_bytes, devices)), devices)
+    block = (
+        min(block_size, lanes)
+        if block_size
+        else _even(lanes, min(most, _fits(memory, fixed, lane_bytes, devices)), devices)
+    )
     while True:
         block = -(-block // devices) * devices
         needed = measure(block)

@@ -11,9 +11,10 @@ from scipy.stats import qmc
 
 import fedjax_lc as fl
 from fedjax_lc import pytree
+from fedjax_lc.axes import Span, Times, loguniform, parse_axis, times, uniform
 from fedjax_lc.compressors import Compressor, Natural, parse
 from fedjax_lc.errors import InputError
-from fedjax_lc.grid import Grid, Span, Times, grid, loguniform, parse_axis, sample, times, uniform
+from fedjax_lc.grid import Grid, grid, sample
 from fedjax_lc.typing import Scalar
 
 
@@ -26,6 +27,7 @@ class Hparams:
     local_steps: int = pytree.static(4)
     bits: str = pytree.static("mean")
     own: bool = pytree.static(False)
+    cohort_size: int | None = pytree.static(None)
 
 
 HP = Hparams(gamma=0.5, p=0.25, compressor=parse("rand_k:2|natural"))
@@ -103,6 +105,19 @@ def test_words_and_truth_values():
     found = grid(HP, bits="mean, max", own="true, false")
     assert found.axes == {"bits": ("mean", "max"), "own": (True, False)}
     assert values(found, "own") == [True, False, True, False]
+
+
+@pytest.mark.parametrize("given", [[2, None], "2, None"])
+def test_none_is_a_value_where_the_annotation_admits_it(given):
+    found = grid(HP, cohort_size=given, gamma=[0.1])
+    assert found.axes == {"cohort_size": (2, "None"), "gamma": (0.1,)}
+    assert found.settings[1] == {"cohort_size": "None", "gamma": 0.1}
+    assert values(found, "cohort_size") == [2, None]
+    assert set(values(sample(HP, 20, cohort_size=given), "cohort_size")) == {2, None}
+    default = grid(theory, compressor=[None, "natural"])
+    assert list(default) == [theory(), theory("natural")]
+    one_line("axis cohort_size has None twice", grid, HP, cohort_size=[None, None])
+    one_line("takes finite numbers or None, got 'x'", grid, HP, cohort_size="2, x")
 
 
 def test_compressors_as_objects_or_strings():

@@ -14,7 +14,7 @@ ROWS = [
     ["models", "optimum", "stacking", "problems"],
     ["algorithms"],
     ["ledger", "provenance", "programs", "trace", "checkpoint", "loop", "run"],
-    ["mesh", "grid", "table", "blocks", "groups", "planner", "store", "sweep"],
+    ["mesh", "axes", "grid", "table", "blocks", "groups", "planner", "store", "sweep"],
     ["plot", "report", "figure", "tuned", "bench", "cli"],
 ]
 PLACE = {name: (row, column) for row, names in enumerate(ROWS) for column, name in enumerate(names)}

@@ -91,9 +91,9 @@ _RANGES: dict[str, tuple[str, Callable[[float, int], bool]]] = {
     "alpha": ("in (0, 1]", lambda v, n: 0 < v <= 1),
     "client_lr": ("> 0", lambda v, n: v > 0),
     "server_lr": ("> 0", lambda v, n: v > 0),
-    "local_steps": (">= 1", lambda v, n: v >= 1),
-    "cohort_size": ("in 1..n", lambda v, n: 1 <= v <= n),
-    "s": ("in 2..n", lambda v, n: 2 <= v <= n),
+    "local_steps": ("whole and >= 1", lambda v, n: v >= 1 and v.is_integer()),
+    "cohort_size": ("whole and in 1..n", lambda v, n: 1 <= v <= n and v.is_integer()),
+    "s": ("whole and in 2..n", lambda v, n: 2 <= v <= n and v.is_integer()),
 }
 
 

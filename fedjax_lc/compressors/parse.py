@@ -41,7 +41,7 @@ def parse(text: str | Compressor) -> Compressor:
     """
     if isinstance(text, Compressor):
         return text
-    terms = [_term(part, text) for part in _split(text, "|")]
+    terms = [_term(part, text) for part in split(text, "|")]
     chain = terms[0]
     for term in terms[1:]:
         chain = Chain(chain, term)
@@ -84,6 +84,44 @@ def with_index(c: Compressor, convention: str) -> Compressor:
     return dataclasses.replace(c, **changes)  # type: ignore[type-var]
 
 
+def split(text: str, separator: str) -> list[str]:
+    """The parts of `text` between separators outside brackets, stripped.
+
+    Raises:
+        InputError: unbalanced brackets.
+
+    Example:
+        >>> split("induced(rand_k:1; natural); identity", ";")
+        ['induced(rand_k:1; natural)', 'identity']
+    """
+    parts, depth = [""], 0
+    for character in text:
+        depth += (character == "(") - (character == ")")
+        if depth < 0:
+            raise InputError(f"compressor {text!r} has a ')' without its '('")
+        if character == separator and depth == 0:
+            parts.append("")
+        else:
+            parts[-1] += character
+    if depth:
+        raise InputError(f"compressor {text!r} has a '(' without its ')'")
+    return [part.strip() for part in parts]
+
+
+def number(text: str) -> int | float | str:
+    """The number that `text` spells, whole if it can be; `text` itself if it spells none.
+
+    >>> number("3"), number("1e-3"), number("natural")
+    (3, 0.001, 'natural')
+    """
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
+
+
 def _is_default(value: Any, default: Any) -> bool:
     return default is not dataclasses.MISSING and type(value) is type(default) and value == default
 
@@ -97,22 +135,6 @@ def _spell_value(value: Any) -> str:
         return f"{value}"
     short = f"{float(value):g}"
     return short if float(short) == float(value) else f"{float(value)!r}"
-
-
-def _split(text: str, separator: str) -> list[str]:
-    """Split at separators outside brackets."""
-    parts, depth = [""], 0
-    for character in text:
-        depth += (character == "(") - (character == ")")
-        if depth < 0:
-            raise InputError(f"compressor {text!r} has a ')' without its '('")
-        if character == separator and depth == 0:
-            parts.append("")
-        else:
-            parts[-1] += character
-    if depth:
-        raise InputError(f"compressor {text!r} has a '(' without its ')'")
-    return [part.strip() for part in parts]
 
 
 def _term(term: str, whole: str) -> Compressor:
@@ -153,7 +175,7 @@ def _open_fields(cls: type[Compressor]) -> list[dataclasses.Field[Any]]:
 def _inner(cls: type[Compressor], text: str | None, term: str) -> dict[str, Any]:
     """The compressors in brackets."""
     fields = [f.name for f in _fields(cls) if _holds_compressor(f)]
-    parts = [] if text is None else _split(text, ";")
+    parts = [] if text is None else split(text, ";")
     if len(parts) != len(fields):
         takes = f"takes {len(fields)} in brackets, as in {_form(cls)}" if fields else "takes none in brackets"
         raise InputError(f"compressor {term!r} has {len(parts)} compressors inside: {cls.name} {takes}")
@@ -190,9 +212,7 @@ def _value(cls: type[Compressor], field: dataclasses.Field[Any], text: str, term
 
 
 def _number(text: str, term: str) -> int | float:
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    raise InputError(f"compressor {term!r}: {text!r} is not a number")
+    value = number(text)
+    if isinstance(value, str):
+        raise InputError(f"compressor {term!r}: {text!r} is not a number")
+    return value

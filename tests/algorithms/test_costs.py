@@ -133,9 +133,11 @@ def test_sharing_needs_two_clients(name, clients):
 
 
 @pytest.mark.parametrize(("changes", "message"), [
-    ({"s": 4}, "s in 2..3, got 4"),
-    ({"s": 1}, "s in 2..3, got 1"),
-    ({"cohort_size": 5}, "cohort_size in 1..4, got 5"),
+    ({"s": 4}, "s whole and in 2..3, got 4"),
+    ({"s": 1}, "s whole and in 2..3, got 1"),
+    ({"s": 2.5}, "s whole and in 2..3, got 2.5"),
+    ({"cohort_size": 5}, "cohort_size whole and in 1..4, got 5"),
+    ({"cohort_size": 2.5}, "cohort_size whole and in 1..4, got 2.5"),
     ({"p": 0.0}, "p in \\(0, 1\\], got 0"),
     ({"gamma": -1.0}, "gamma > 0, got -1"),
 ])  # fmt: skip
@@ -145,6 +147,15 @@ def test_check_names_the_range(changes, message, problem):
     tamuna.check(problem, hp)
     with pytest.raises(InputError, match=message):
         tamuna.check(problem, dataclasses.replace(hp, **changes))
+
+
+def test_fractions_of_local_steps_are_refused(problem):
+    method = algorithms.get("fedcomgate")
+    hp = method.theory(problem)
+    method.check(problem, dataclasses.replace(hp, local_steps=np.float32(3)))
+    for steps in (2.5, np.inf, np.nan):
+        with pytest.raises(InputError, match=rf"^fedcomgate needs local_steps whole and >= 1, got {steps:g}$"):
+            method.check(problem, dataclasses.replace(hp, local_steps=steps))
 
 
 def test_unknown_count_of_bits_is_an_error(problem):

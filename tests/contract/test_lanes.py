@@ -1,4 +1,4 @@
-"""A lane of a sweep is the single run with its hyperparameters and key, for every method; see also tests/test_sweep.py."""
+"""A lane of a sweep is the single run with its hyperparameters and key, for every method; see tests/test_sweep.py."""
 
 from __future__ import annotations
 

@@ -1,19 +1,30 @@
-"""Pictures of traces: any measured series against any cost, log axes, bands over seeds, vector output."""
+"""Curves of traces: any measured series against any cost, log axes, bands over seeds."""
 
 from __future__ import annotations
 
 import functools
-import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
-from fedjax_lc import algorithms, ledger
-from fedjax_lc.errors import InputError, unknown
-from fedjax_lc.files import replacing
+from fedjax_lc import ledger
+from fedjax_lc.errors import InputError
+from fedjax_lc.plot.style import (
+    COLOURS,
+    COST_LABELS,
+    ENDINGS,
+    check_names,
+    look,
+    method_title,
+    new_figure,
+    save,
+    weights,
+    write,
+    write_legend,
+)
 from fedjax_lc.trace import Trace
 
 if TYPE_CHECKING:
@@ -23,24 +34,8 @@ if TYPE_CHECKING:
 Points: TypeAlias = tuple[np.ndarray, np.ndarray]  # x (r,) and y (r,)
 Traces: TypeAlias = Trace | Sequence[Trace] | Mapping[str, Trace | Sequence[Trace]]
 
-# Okabe & Ito's colours, which every common colour blindness tells apart, less the yellow that is too pale for a line.
-# Markers tell 9 curves apart in grey print; colour and marker together repeat after 63.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-MARKERS = "os^DvP<*h"
-STYLES = ("-", "-.", ":")
-ENDINGS = {"capped": ">", "diverged": "x", "interrupted": "|"}  #: the mark at the end of a curve that fell short
 MAX_POINTS = 2000  #: drawn per curve
-METADATA = {"png": {"Software": None}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}
-
-X_LABELS = {
-    "rounds": "communication rounds",
-    "step": "iterations",
-    "grads": "local gradients per client",
-    "bits_up": "uplink bits per client",
-    "bits_down": "downlink bits per client",
-    "total_bits": "total bits per client",
-    "time": "simulated time (s)",
-}
+X_LABELS = COST_LABELS | {"time": "simulated time (s)"}
 Y_LABELS = {
     "rel_gap": r"relative gap  $(F(x) - F^\star)\,/\,(F(x^0) - F^\star)$",
     "gap": r"gap  $F(x) - F^\star$",
@@ -105,12 +100,12 @@ def curves(
     groups = _groups(traces, labels)
     everyone = [trace for group in groups.values() for trace in group]
     _check(everyone, x, y)
-    _check_names("time_model entry", time_model, TIME_MODEL)
-    _check_names("theory label", theory, groups)
+    check_names("time_model entry", time_model, TIME_MODEL)
+    check_names("theory label", theory, groups)
     cost = functools.partial(_cost, x=x, down_weight=down_weight, time_model=time_model)
     log_x = "bits" in x if log_x is None else log_x
     log_y = _spans_decades(everyone, y) if log_y is None else log_y
-    figure = _figure_class()(figsize=(6.4, 4.2 + 0.12 * len(groups)), layout="constrained")
+    figure = new_figure(6.4, 4.2 + 0.12 * len(groups))
     axes = figure.add_subplot(xscale="log" if log_x else "linear", yscale="log" if log_y else "linear")
     for place, (label, group) in enumerate(groups.items()):
         seeds = [_on_axis(cost(trace), _series(trace, y), log_y) for trace in group]
@@ -119,30 +114,18 @@ def curves(
         if label in theory:
             bound = _series(first, y)[0] * theory[label] ** np.concatenate([[0], first.step])
             _draw_theory(axes, cost(first), bound, place)
-    weights = rf" (up + {down_weight:g} $\times$ down)" if x == "total_bits" else ""
     model = ", ".join(TIME_MODEL[name].format(value) for name, value in time_model.items()) if x == "time" else ""
     small_print = "\n".join(filter(None, (note, model)))
-    _write(figure, axes, X_LABELS[x] + weights, Y_LABELS.get(y, y), title, small_print)
+    axes.grid(True, color="0.9", linewidth=0.7)
+    write(axes, X_LABELS[x] + weights(x, down_weight), Y_LABELS.get(y, y), title, small_print)
+    handles, names = axes.get_legend_handles_labels()
+    if theory:
+        handles += axes.plot([], [], "--", color="0.4", linewidth=1.1)
+        names.append("rate of the theory")
+    write_legend(figure, handles, names)
     if path is not None:
         save(figure, path)
     return figure
-
-
-def save(figure: Figure, path: str | Path) -> Path:
-    """Write a figure as .png, .svg or .pdf, by the suffix; equal figures give equal bytes (no dates, no random ids).
-
-    Raises:
-        InputError: another suffix, or a folder that cannot be written.
-    """
-    import matplotlib
-
-    path = Path(path)
-    kind = path.suffix.lower().removeprefix(".")
-    if kind not in METADATA:
-        raise unknown("picture format", kind, METADATA)
-    with replacing(path) as temporary, matplotlib.rc_context({"svg.hashsalt": "fedjax_lc", "pdf.fonttype": 42}):
-        figure.savefig(temporary, format=kind, dpi=200, metadata=METADATA[kind])
-    return path
 
 
 def _groups(traces: Traces, labels: Sequence[str] | None) -> dict[str, list[Trace]]:
@@ -167,22 +150,16 @@ def _default_labels(traces: Sequence[Trace]) -> list[str]:
 
 
 def _default_label(trace: Trace) -> str:
-    title = algorithms.get(trace.method).title if trace.method in algorithms.names() else trace.method
     compressor = trace.config.get("hyperparameters", {}).get("compressor")
+    title = method_title(trace.method)
     return f"{title} {compressor}" if compressor else title
 
 
 def _check(traces: list[Trace], x: str, y: str) -> None:
-    _check_names("x axis", [x], X_LABELS)
-    _check_names("y axis", [y], {"rel_gap", "gap", "value"}.union(set.intersection(*(set(t.metrics) for t in traces))))
+    check_names("x axis", [x], X_LABELS)
+    check_names("y axis", [y], {"rel_gap", "gap", "value"}.union(set.intersection(*(set(t.metrics) for t in traces))))
     if y in ("rel_gap", "gap") and any(np.isnan(trace.f_star) for trace in traces):
         raise InputError(f"y={y!r} needs a known optimum, and a trace has none: use y='value'")
-
-
-def _check_names(kind: str, given: Iterable[str], known: Iterable[str]) -> None:
-    for name in given:
-        if name not in known:
-            raise unknown(kind, name, known)
 
 
 def _cost(trace: Trace, x: str, down_weight: float, time_model: Mapping[str, float]) -> np.ndarray:
@@ -273,9 +250,8 @@ def _draw(axes: Axes, label: str, curve: np.ndarray, endings: list[str], place: 
     colour = COLOURS[place % len(COLOURS)]
     if len(endings) > 1:
         axes.fill_between(x, low, high, color=colour, alpha=0.25, linewidth=0)
-    (line,) = axes.plot(x, y, label=label + _endings_text(endings), color=colour, linewidth=1.6)
-    line.set(linestyle=STYLES[place // len(COLOURS) % len(STYLES)], markevery=_marked(axes, x, y, place))
-    line.set(marker=MARKERS[place % len(MARKERS)], markersize=5.5, markeredgecolor="white", markeredgewidth=0.6)
+    (line,) = axes.plot(x, y, label=label + _endings_text(endings), **look(place))
+    line.set_markevery(_marked(axes, x, y, place))
     for ending in sorted({*endings} - {""}):
         (end,) = axes.plot(x[-1:], y[-1:], ENDINGS[ending], color=colour, clip_on=False, zorder=5, gid=ending)
         end.set(markersize=9, markerfacecolor="white", markeredgewidth=1.6)
@@ -298,35 +274,3 @@ def _draw_theory(axes: Axes, cost: np.ndarray, bound: np.ndarray, place: int) ->
     cost, bound = cost[keep], bound[keep]
     seen = _visible(np.log(cost) if axes.get_xscale() == "log" else cost, bound)
     axes.plot(cost[seen], bound[seen], "--", color=COLOURS[place % len(COLOURS)], linewidth=1.1, gid="theory")
-
-
-def _write(figure: Figure, axes: Axes, x_label: str, y_label: str, title: str | None, note: str) -> None:
-    """Labels, title, small print, grid and legend."""
-    axes.set_xlabel(x_label, fontsize=11)
-    axes.set_ylabel(y_label, fontsize=11)
-    axes.tick_params(labelsize=10)
-    axes.grid(True, color="0.9", linewidth=0.7)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.set_title(title or "", fontsize=12, loc="left", pad=8 + (12 * (note.count("\n") + 1) if note else 0))
-    axes.annotate(note, (0, 1), (0, 5), "axes fraction", "offset points", fontsize=8.5, color="0.35", va="bottom")
-    handles, labels = axes.get_legend_handles_labels()
-    if any(line.get_gid() == "theory" for line in axes.lines):
-        handles += axes.plot([], [], "--", color="0.4", linewidth=1.1)
-        labels.append("rate of the theory")
-    columns = max(1, min(len(labels), 84 // (9 + max(map(len, labels)))))  # a row holds about 84 letters
-    figure.legend(handles, labels, loc="outside lower center", ncols=columns, fontsize=9, frameon=False)
-
-
-@functools.cache
-def _figure_class() -> type[Figure]:
-    """matplotlib's Figure (imported when first needed), which a notebook shows without pyplot."""
-    from matplotlib.figure import Figure
-
-    class Picture(Figure):
-        def _repr_png_(self) -> bytes:
-            buffer = io.BytesIO()
-            self.savefig(buffer, format="png", dpi=120)
-            return buffer.getvalue()
-
-    return Picture

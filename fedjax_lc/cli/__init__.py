@@ -1,0 +1,43 @@
+"""The command line: `fedjax-lc run | sweep | best | plot | list | figure | bench`, one module each."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+from fedjax_lc.cli import bench, figure, lists, results, run, sweep
+from fedjax_lc.errors import InputError
+
+COMMANDS = (run, sweep, results, lists, figure, bench)
+
+
+class _Parser(argparse.ArgumentParser):
+    """An argument parser whose errors are one line."""
+
+    def error(self, message: str) -> NoReturn:
+        raise InputError(f"{message} (see {self.prog} --help)")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; 0 if it did its job, 2 with one line on stderr for bad input, 130 after Ctrl-C."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        parser = _parser(arguments)
+        options = parser.parse_args(arguments)
+        return int(options.command(options) or 0)
+    except InputError as error:
+        print(f"fedjax-lc: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("fedjax-lc: interrupted", file=sys.stderr)
+        return 130
+
+
+def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
+    parser = _Parser(prog="fedjax-lc", description="Federated and communication-efficient optimisation in JAX.")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    for command in COMMANDS:
+        command.add(commands, arguments)
+    return parser

@@ -1,0 +1,93 @@
+"""Which method sweeps which axes: `--grid NAME=VALUES` for all that have the name, `--grid METHOD.NAME=...` for one."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import inspect
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from fedjax_lc.cli.options import priced
+from fedjax_lc.errors import InputError, unknown
+
+
+def pairs(option: str, words: Sequence[str], example: str) -> dict[str, str]:
+    """NAME=VALUE words by name.
+
+    Raises:
+        InputError: a word of another form, or a name given twice.
+    """
+    found: dict[str, str] = {}
+    for word in words:
+        name, equals, value = (part.strip() for part in word.partition("="))
+        if not (name and equals and value):
+            raise InputError(f"--{option} must be NAME=VALUE, as in '{example}', got {word!r}")
+        if name in found:
+            raise InputError(f"--{option} {name} is given twice ({found[name]!r} and {value!r}): keep one")
+        found[name] = value
+    return found
+
+
+def shares(axes: Mapping[str, Any], methods: Sequence[Any]) -> tuple[dict[str, dict[str, Any]], list[str]]:
+    """Method -> its axes in the order given, and notes on methods that lack one.
+
+    Raises:
+        InputError: an axis that no method has, or one of a method that is not swept.
+    """
+    shared: dict[str, dict[str, Any]] = {algorithm.name: {} for algorithm in methods}
+    notes = []
+    addressed = {name: _address(name, shared) for name in axes}
+    for name, (owner, field) in sorted(addressed.items(), key=lambda item: item[1][0] != ""):  # METHOD.NAME goes last
+        asked = [algorithm for algorithm in methods if owner in ("", algorithm.name)]
+        holders = [algorithm.name for algorithm in asked if _head(field) in _names(algorithm)]
+        if not holders:
+            known = {known for algorithm in asked for known in _names(algorithm)}
+            raise unknown(f"hyperparameter of {' and '.join(a.name for a in asked)}", field, known)
+        for method in holders:
+            shared[method][field] = axes[name]
+        lacking = [algorithm.name for algorithm in asked if algorithm.name not in holders]
+        if lacking:
+            notes.append(f"no {field} in {', '.join(lacking)}: swept without it")
+    return shared, notes
+
+
+def _address(name: str, methods: Mapping[str, Any]) -> tuple[str, str]:
+    """The method that an axis is for (empty: every one) and its field."""
+    from fedjax_lc import algorithms
+
+    owner, dot, field = name.partition(".")
+    if not dot or owner not in algorithms.names():
+        return "", name
+    if owner not in methods:
+        raise InputError(f"--grid {name}: {owner} is not swept here (swept: {', '.join(methods)})")
+    return owner, field
+
+
+def _head(field: str) -> str:
+    """The field of the hyperparameters that holds a nested one."""
+    return field.partition(".")[0].partition("__")[0]
+
+
+def _names(algorithm: Any) -> list[str]:
+    """Hyperparameters and choices of theory."""
+    fields = [field.name for field in dataclasses.fields(algorithm.Hparams)]
+    return [*fields, *list(inspect.signature(algorithm.theory).parameters)[1:]]
+
+
+def build(
+    algorithm: Any, problem: Any, axes: Mapping[str, Any], *, num: int | None, kind: str, index_bits: str | None
+) -> Any:
+    """The method's Grid around its theory (of `num` samples if not None), every configuration checked.
+
+    Raises:
+        InputError: values that are no axis, or a configuration out of range.
+    """
+    from fedjax_lc.grid import grid, sample
+
+    base = functools.partial(algorithm.theory, problem)
+    found = grid(base, **axes) if num is None or not axes else sample(base, num, method=kind, **axes)
+    found = dataclasses.replace(found, hparams=tuple(priced(hp, index_bits) for hp in found.hparams))
+    for hp in found.hparams:
+        algorithm.check(problem, hp)
+    return found

@@ -1,0 +1,20 @@
+"""`fedjax-lc bench`: speed against honest baselines."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from fedjax_lc.cli.options import first_line
+
+
+def add(commands: Any, arguments: Sequence[str]) -> None:
+    """Add the command; its suites become known when the command line names it."""
+    parser = commands.add_parser("bench", help="measure speed against honest baselines")
+    if "bench" not in arguments[:1]:
+        return
+    from fedjax_lc.bench import SUITES
+
+    suites = parser.add_subparsers(metavar="SUITE", required=True)
+    for name, suite in SUITES.items():
+        suite.add_arguments(suites.add_parser(name, help=first_line(suite)))

@@ -1,0 +1,73 @@
+"""`fedjax-lc figure`: the figures of papers."""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from fedjax_lc.errors import unknown
+
+
+def add(commands: Any, arguments: Sequence[str]) -> None:
+    """Add the command."""
+    parser = commands.add_parser(
+        "figure",
+        help="make a figure of a paper: table, picture and which orderings hold",
+        epilog="Example: fedjax-lc figure locodl/a5a-87",
+    )
+    parser.add_argument(
+        "names", nargs="+", metavar="NAME", help="fedjax-lc list figures; a folder makes all of its own"
+    )
+    parser.add_argument("--out", type=Path, help="folder for the results (default: figures/ beside the recipe)")
+    parser.add_argument("--jobs", type=int, default=1, help="figures made at the same time (default: 1)")
+    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+    parser.set_defaults(command=_figure)
+
+
+def _figure(options: argparse.Namespace) -> int:
+    from fedjax_lc import figure
+
+    known = figure.names()
+    chosen = [n for name in options.names for n in _matching(name, known)]
+    if options.jobs > 1 and len(chosen) > 1:
+        return _side_by_side(chosen, options)
+    for name in chosen:
+        folder = options.out or figure.recipes_folder() / Path(name).parent / "figures"
+        print(_make(figure.get(name), folder, Path(name).name, not options.quiet))
+        print(f"wrote {folder / Path(name).name}.md, .json, .png and .svg")
+    return 0
+
+
+def _matching(name: str, known: Sequence[str]) -> list[str]:
+    found = [n for n in known if n == name or n.startswith(name.rstrip("/") + "/")]
+    if not found:
+        raise unknown("figure", name, known)
+    return found
+
+
+def _make(recipe: Any, folder: Path, name: str, progress: bool) -> str:
+    import jax
+
+    jax.config.update("jax_enable_x64", True)
+    return recipe.make(folder, name, progress)
+
+
+def _side_by_side(chosen: Sequence[str], options: argparse.Namespace) -> int:
+    """One process per figure, `jobs` at a time; 0 if all succeeded."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    extra = ["--quiet"] + (["--out", str(options.out)] if options.out else [])
+
+    def make(name: str) -> int:
+        print(f"{name}: started", flush=True)
+        command = [sys.executable, "-m", "fedjax_lc.cli", "figure", name, *extra]
+        done = subprocess.run(command, check=False, capture_output=True, text=True)
+        print(f"{name}: {'done' if done.returncode == 0 else 'failed'}\n{done.stdout}{done.stderr}", flush=True)
+        return done.returncode
+
+    with ThreadPoolExecutor(options.jobs) as pool:
+        return max(pool.map(make, chosen))

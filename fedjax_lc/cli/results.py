@@ -1,0 +1,129 @@
+"""`fedjax-lc best` and `fedjax-lc plot`: what the folder of a sweep (or of a run) says."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from fedjax_lc.cli import compare
+from fedjax_lc.cli.options import Help
+from fedjax_lc.errors import InputError, unknown
+
+KINDS = ("best", "heatmap", "sensitivity")
+
+
+def add(commands: Any, arguments: Sequence[str]) -> None:
+    """Add both commands."""
+    best = commands.add_parser(
+        "best",
+        help="the best configurations of a sweep",
+        description="Print the configuration whose median over seeds of the metric at the target is least.",
+        epilog="Example: fedjax-lc best out --metric rounds --rel-gap 1e-6 --by method,compressor",
+        formatter_class=Help,
+    )
+    best.set_defaults(command=_best)
+    _add_common(best)
+    best.add_argument("--csv", type=Path, help="also write the table, with every hyperparameter, to this file")
+    plot = commands.add_parser(
+        "plot",
+        help="a picture of a sweep or a run",
+        description="Draw the best curves of a sweep, one of its axes or two; of a run, its curve.",
+        epilog="Example: fedjax-lc plot out --kind heatmap --x gamma/theory --y compressor --out out/heat.pdf",
+        formatter_class=Help,
+    )
+    plot.set_defaults(command=_plot)
+    _add_common(plot)
+    plot.add_argument("--kind", help=f"{', '.join(KINDS)} (default: best)")
+    plot.add_argument("--x", help="curves: bits_up, rounds, step, ... (default: the metric); else an axis of the sweep")
+    plot.add_argument("--y", help="curves: rel_gap, gap, value or a metric (default: rel_gap); heatmap: another axis")
+    plot.add_argument("--method", help="heatmap: the method, where the sweep has several")
+    plot.add_argument(
+        "--out", type=Path, help="the picture, .png, .svg or .pdf (default: DIR/plot.png or DIR/KIND.png)"
+    )
+
+
+def _add_common(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("folder", type=Path, metavar="DIR", help="the --out of a sweep")
+    parser.add_argument("--by", default="method", help="columns that make the groups, with commas between them")
+    known = "bits_up, bits_down, grads, rounds, step, seconds or total_bits"
+    parser.add_argument("--metric", default="bits_up", help=f"what it costs to reach the target: {known}")
+    parser.add_argument("--rel-gap", type=float, help="the target (default: the sweep's, or what all methods reach)")
+
+
+def _best(options: argparse.Namespace) -> int:
+    from fedjax_lc import report
+    from fedjax_lc.files import replacing
+    from fedjax_lc.table import Table
+
+    table = Table.load(options.folder)
+    by = _groups(options)
+    gap, line = compare.target(table, options.rel_gap, options.metric, by)
+    best = table.best(options.metric, rel_gap=gap, by=by)
+    if options.csv is not None:
+        with replacing(options.csv) as path:
+            best.to_csv(path, index=False)
+    print(line)
+    print(report.table(compare.rows(table, best, options.metric, by)))
+    if options.csv is not None:
+        print(f"wrote {options.csv}")
+    return 0
+
+
+def _groups(options: argparse.Namespace) -> list[str]:
+    return [name.strip() for name in options.by.split(",")]
+
+
+def _plot(options: argparse.Namespace) -> int:
+    is_run = (options.folder / "trace.parquet").exists()
+    print(f"wrote {_plot_run(options) if is_run else _plot_sweep(options)}")
+    return 0
+
+
+def _plot_run(options: argparse.Namespace) -> Path:
+    from fedjax_lc import plot
+    from fedjax_lc.trace import Trace
+
+    if options.kind is not None or options.method is not None:
+        raise InputError(
+            f"{options.folder} holds one run, of which there is only the curve: leave out --kind and --method"
+        )
+    path = options.out or options.folder / "plot.png"
+    plot.curves(Trace.load(options.folder), x=options.x or options.metric, y=options.y or "rel_gap", path=path)
+    return path
+
+
+def _plot_sweep(options: argparse.Namespace) -> Path:
+    from fedjax_lc import plot
+    from fedjax_lc.table import Table
+
+    kind = options.kind or "best"
+    if kind not in KINDS:
+        raise unknown("kind of picture", kind, KINDS)
+    table = Table.load(options.folder)
+    by = _groups(options)
+    gap, line = compare.target(table, options.rel_gap, options.metric, by)
+    path = options.out or options.folder / ("plot.png" if kind == "best" else f"{kind}.png")
+    if kind == "best":
+        plot.best(table, options.metric, gap, by=by, x=options.x, y=options.y or "rel_gap", path=path)
+    elif kind == "heatmap":
+        x, y = _axes(table, kind, [options.x, options.y])
+        plot.heatmap(table, x, y, options.metric, gap, method=options.method, path=path)
+    else:
+        (x,) = _axes(table, kind, [options.x])
+        plot.sensitivity(table, x, options.metric, gap, by=by, path=path)
+    print(line)
+    return path
+
+
+def _axes(table: Any, kind: str, given: Sequence[str | None]) -> list[str]:
+    """The axes given; those that are not, where the sweep leaves no choice."""
+    swept = {name for method in table.config["methods"].values() for name in method["settings"]}
+    free = sorted(name for name in swept - {*given} if table.lanes[name].nunique() > 1)
+    missing = [option for option, name in zip(("--x", "--y"), given, strict=False) if name is None]
+    if missing and len(missing) != len(free):
+        raise InputError(
+            f"{kind} needs {' and '.join(missing)}: choose from {', '.join(free) or 'nothing (no axis left)'}"
+        )
+    return [name or free.pop(0) for name in given]

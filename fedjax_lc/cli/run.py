@@ -1,0 +1,173 @@
+"""`fedjax-lc run`: one method on one data set."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import inspect
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from fedjax_lc.cli.options import Help, add_data, add_index_bits, make_problem, priced
+from fedjax_lc.errors import InputError
+
+
+def add(commands: Any, arguments: Sequence[str]) -> None:
+    """Add the command; a method that the command line names brings its hyperparameters as options."""
+    run = commands.add_parser(
+        "run",
+        help="run one method on one data set",
+        description="Run one method on one data set and print rounds and bits to each relative gap.",
+        epilog="Example: fedjax-lc run locodl --compressor 'rand_k:3|natural' --steps 100000 --rel-gap 1e-10 --out out",
+        formatter_class=Help,
+    )
+    run.set_defaults(command=_run)
+    run.add_argument("method", help="a method's name (fedjax-lc list methods)")
+    add_data(run)
+    loop = run.add_argument_group("run")
+    loop.add_argument("--steps", type=int, default=10_000, help="steps at most")
+    loop.add_argument("--every", type=int, default=10, help="steps from one record to the next")
+    loop.add_argument("--rel-gap", type=float, help="stop at this relative gap")
+    loop.add_argument("--seed", type=int, default=0, help="seed of the run")
+    loop.add_argument("--measure", action="append", default=[], help="also record grad_norm, distance or lyapunov")
+    loop.add_argument("--out", type=Path, help="folder for config.json, trace.parquet and plot.png")
+    loop.add_argument("--x", default="bits_up", help="the picture's x-axis: bits_up, rounds, step, grads, total_bits")
+    loop.add_argument("--quiet", action="store_true", help="no progress bar")
+    _add_hparams(run, _method_among(arguments))
+
+
+def _method_among(arguments: Sequence[str]) -> str | None:
+    """The method that the command line names, if it is one: its hyperparameters become options."""
+    if "run" not in arguments[:1]:
+        return None
+    from fedjax_lc import algorithms
+
+    return next((word for word in arguments[1:] if word in algorithms.names()), None)
+
+
+def _add_hparams(parser: argparse.ArgumentParser, method: str | None) -> None:
+    group = parser.add_argument_group(
+        "hyperparameters",
+        None if method else "name a method to see them: fedjax-lc run METHOD --help",
+    )
+    if method is None:
+        return
+    help_by_name = _hparam_help(method)
+    for name, text in help_by_name.items():
+        group.add_argument(f"--{name.replace('_', '-')}", dest=f"hp_{name}", metavar="VALUE", help=text)
+    add_index_bits(group)
+
+
+def _hparam_help(method: str) -> dict[str, str]:
+    """Option -> help: the method's hyperparameters and the choices of its theory, with their docstrings' words."""
+    from fedjax_lc import algorithms
+
+    algorithm = algorithms.get(method)
+    words = re.findall(r"(\w+(?:, \w+)*): ((?:[^.]|\.\S)+)\.", " ".join((algorithm.Hparams.__doc__ or "").split()))
+    told = {name: text for names, text in words for name in names.split(", ")}
+    fields = [field.name for field in dataclasses.fields(algorithm.Hparams)]
+    choices = list(inspect.signature(algorithm.theory).parameters)[1:]
+    plain = {name: told.get(name, "").replace("%", "%%") for name in dict.fromkeys([*fields, *choices])}
+    return {name: f"{text} (default: theory's)".strip() for name, text in plain.items()}
+
+
+def _run(options: argparse.Namespace) -> int:
+    from fedjax_lc import algorithms, report
+    from fedjax_lc.run import run
+
+    algorithm = algorithms.get(options.method)
+    settings = _settings(options)
+    if options.out is not None:
+        _check_folder(options.out, settings)
+    problem = make_problem(options)
+    hp = _hparams(algorithm, problem, options)
+    trace = run(
+        algorithm, problem, hp, options.seed, steps=options.steps, every=options.every, rel_gap=options.rel_gap,
+        measure=options.measure, progress=not options.quiet,
+    )  # fmt: skip
+    trace.config["settings"] = settings
+    _tell(problem, trace)
+    label = ", ".join(filter(None, (algorithm.title, str(getattr(hp, "compressor", "")))))
+    print(report.table([report.summary(label, trace)]))
+    if options.out is not None:
+        _save(options, trace, label)
+    return 0
+
+
+def _settings(options: argparse.Namespace) -> dict[str, Any]:
+    """Everything that decides a run's numbers, as plain values."""
+    aside = ("command", "out", "quiet", "x", "data_dir", "report")
+    return {name: value for name, value in vars(options).items() if name not in aside}
+
+
+def _check_folder(folder: Path, settings: dict[str, Any]) -> None:
+    """Raise InputError if `folder` cannot be written or holds a run with other settings."""
+    from fedjax_lc.files import replacing
+
+    with replacing(folder / "config.json") as path:
+        old = folder / "config.json"
+        path.write_text(old.read_text() if old.exists() else "{}")
+    try:
+        found = json.loads(old.read_text())
+    except ValueError:
+        raise InputError(f"{old} is damaged: choose another --out, or delete it") from None
+    if not found:
+        old.unlink()
+        return
+    before = found.get("settings", {})
+    differ = sorted(name for name in {*before, *settings} if before.get(name) != settings.get(name))
+    if differ:
+        shown = ", ".join(name.removeprefix("hp_") for name in differ)
+        raise InputError(f"{folder} already holds a different run (other {shown}): choose another --out")
+
+
+def _hparams(algorithm: Any, problem: Any, options: argparse.Namespace) -> Any:
+    """Theory's hyperparameters under the choices given, with the numbers given in their place."""
+    given = {name[3:]: value for name, value in vars(options).items() if name.startswith("hp_") and value is not None}
+    fields = {field.name for field in dataclasses.fields(algorithm.Hparams)}
+    known = inspect.signature(algorithm.theory).parameters
+    values = {name: value if _is_compressor(name) else _value(value) for name, value in given.items()}
+    chosen = {name: value for name, value in values.items() if name in known}
+    hp = algorithm.theory(problem, **chosen)
+    hp = dataclasses.replace(hp, **{n: v for n, v in values.items() if n in fields and n not in known})
+    return priced(hp, getattr(options, "index_bits", None))
+
+
+def _is_compressor(name: str) -> bool:
+    return name in ("compressor", "downlink")
+
+
+def _value(text: str) -> Any:
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return {"true": True, "false": False}.get(text.lower(), text)
+
+
+def _tell(problem: Any, trace: Any) -> None:
+    words = ", ".join(f"{name}={_short(value)}" for name, value in trace.config["hyperparameters"].items())
+    print(f"{trace.method}: {words}")
+    print(f"n = {problem.n}, d = {problem.dim}, kappa = {problem.kappa:.4g}, effective kappa = {problem.kappa_eff:.4g}"
+          f", F* = {problem.f_star:.9g}, memory {trace.config['memory_bytes'] / 1e6:.1f} MB")  # fmt: skip
+    for note in trace.notes:
+        print(f"note: {note}")
+    if trace.status == "diverged":
+        last = f"{trace.gap[-1]:.3e} at step {trace.step[-1]}" if len(trace) else "that of the start"
+        print(f"diverged: the last finite gap is {last}; try a smaller step size")
+
+
+def _short(value: Any) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def _save(options: argparse.Namespace, trace: Any, label: str) -> None:
+    from fedjax_lc import plot
+
+    trace.save(options.out)
+    plot.save(plot.curves({label: trace}, x=options.x), options.out / "plot.png")
+    print(f"wrote {options.out}/config.json, trace.parquet and plot.png")

@@ -1,0 +1,115 @@
+"""What pictures of sweeps share: the words, axes and groups of a table."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fedjax_lc.plot.style import COST_LABELS, check_names, method_title, short, weights
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from fedjax_lc.table import Table
+
+METRIC_LABELS = COST_LABELS | {"seconds": "wall time (s)"}
+NOTE_WIDTH = 84  #: letters of small print in a row
+
+
+def target_of(table: Table, rel_gap: float | None) -> float:
+    """The relative gap that a table was asked about: the sweep's own by default."""
+    return float(table.config["rel_gap"] if rel_gap is None else rel_gap)
+
+
+def gap_text(rel_gap: float) -> str:
+    """1e-4, 2.5e-5."""
+    return np.format_float_scientific(rel_gap, precision=3, trim="-", exp_digits=1)
+
+
+def metric_words(table: Table, metric: str, rel_gap: float | None, down_weight: float = 1.0) -> str:
+    """An axis label in two rows: what was counted, in which unit, to which gap."""
+    counted = METRIC_LABELS[metric] + weights(metric, down_weight)
+    return f"{counted}\nto relative gap {gap_text(target_of(table, rel_gap))}"
+
+
+def axis_words(name: str) -> str:
+    """An axis label: the hyperparameter, and its unit where that is the theory's value."""
+    return f"{name.removesuffix('/theory')}  (multiples of the theory's)" if name.endswith("/theory") else name
+
+
+def settings(table: Table, method: str) -> list[str]:
+    """The columns that tell a method's configurations apart: its settings, or its hyperparameters if it has none."""
+    facts = table.config["methods"][method]
+    return facts["settings"] or facts["hyperparameters"]
+
+
+def check_axes(table: Table, names: Iterable[str]) -> None:
+    facts = table.config["methods"].values()
+    known = {name for fact in facts for name in (*fact["settings"], *fact["hyperparameters"])}
+    check_names("axis", names, {"method"} | known)
+
+
+def with_method(table: Table, by: Sequence[str]) -> list[str]:
+    """The columns that define a group, the method first."""
+    by = [by] if isinstance(by, str) else by
+    check_axes(table, by)
+    return list(dict.fromkeys(("method", *by)))
+
+
+def group_label(row: dict[str, Any], by: Sequence[str]) -> str:
+    """LoCoDL natural, p = 0.1: the method, the compressor, and other values of a group that the method has."""
+    has = [name for name in by if row[name] is not None and row[name] == row[name]]
+    words = [setting_text(name, row[name]) for name in has if name not in ("method", "compressor")]
+    start = [method_title(row["method"]), *([row["compressor"]] if "compressor" in has else [])]
+    return ", ".join([" ".join(start), *words])
+
+
+def setting_text(name: str, value: Any) -> str:
+    """gamma = 2 × theory, p = 0.1."""
+    if name.endswith("/theory"):
+        return f"{name.removesuffix('/theory')} = {short(value)} \N{MULTIPLICATION SIGN} theory"
+    return f"{name} = {short(value)}"
+
+
+def distinct(column: pd.Series) -> list[Any]:
+    """The values of an axis: numbers in their order, words in that of the table."""
+    values = column.dropna().unique().tolist()
+    return sorted(values) if are_numbers(values) else values
+
+
+def are_numbers(values: Iterable[Any]) -> bool:
+    return all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
+
+
+def best_over(table: Table, lanes: pd.DataFrame, cell: Sequence[str]) -> list[str]:
+    """The settings that take several values among lanes (rows of the table) that agree in the columns `cell`."""
+    names = dict.fromkeys(name for method in lanes["method"].unique() for name in settings(table, method))
+    cells = lanes.groupby(list(cell), sort=False)
+    return [name for name in names if name not in cell and cells[name].nunique().max() > 1]
+
+
+def missed(row: dict[str, Any]) -> str:
+    """Whether a row of `Table.best` is capped or diverged (most of the seeds that missed did); empty if neither."""
+    if np.isfinite(row["median"]):
+        return ""
+    return "diverged" if 2 * row["diverged"] >= row["seeds"] - row["reached"] else "capped"
+
+
+def small_print(note: str | None, *facts: str) -> str:
+    """The user's note, and below it what a picture did."""
+    told = "; ".join(filter(None, facts))
+    rows = [told] if len(told) <= NOTE_WIDTH else [textwrap.fill(fact, NOTE_WIDTH) for fact in facts if fact]
+    return "\n".join(filter(None, (note, *rows)))
+
+
+def over_seeds(seeds: int, band: tuple[float, float] | None = None) -> str:
+    """median of 5 seeds, band: least to most."""
+    if seeds == 1:
+        return "1 seed"
+    if band is None:
+        return f"median of {seeds} seeds"
+    edges = "least to most" if tuple(band) == (0, 1) else f"quantiles {band[0]:g} to {band[1]:g}"
+    return f"median of {seeds} seeds, band: {edges}"

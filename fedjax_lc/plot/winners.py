@@ -1,0 +1,122 @@
+"""The best configuration of each method of a sweep, as curves."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fedjax_lc.plot import lines, sweeps
+from fedjax_lc.plot.style import COLOURS, save
+from fedjax_lc.trace import Trace
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from fedjax_lc.table import Table
+
+MOST_TUNED = 3  #: tuned values that a label tells
+
+
+def best(
+    table: Table,
+    metric: str = "bits_up",
+    rel_gap: float | None = None,
+    *,
+    by: Sequence[str] = ("method",),
+    x: str | None = None,
+    y: str = "rel_gap",
+    band: tuple[float, float] = (0.0, 1.0),
+    down_weight: float = 1.0,
+    time_model: Mapping[str, float] = MappingProxyType({}),
+    path: str | Path | None = None,
+    title: str | None = None,
+    note: str | None = None,
+) -> Figure:
+    """The best configuration of each method (`Table.best`) as one curve: median and band over its seeds.
+
+    Drawn by `curves`, which says how seeds are brought to one axis and how capped and diverged ones are marked; a
+    method that never reaches the target is drawn where it came closest. A dotted line is the target, and a star on it
+    the median cost that made the configuration the best (where x is the metric): the curve ends earlier if a
+    seed does. A label is method, compressor, and what was tuned.
+
+    Args:
+        table: a sweep with a known optimum.
+        metric: what 'best' counts: bits_up, bits_down, grads, rounds, step, seconds, total_bits.
+        rel_gap: the target; default: the sweep's own.
+        by: one curve per group; method is always one of them, ("method", "compressor") is finer.
+        x, y, time_model: the axes, as `curves` takes them; x is the metric by default (step for seconds).
+        band: quantiles over seeds that bound the band; (0, 1) is minimum to maximum.
+        down_weight: of bits_down in total_bits.
+        path: also write the picture there (`save`).
+        title: above the axes.
+        note: small print before that of the picture itself.
+
+    Raises:
+        InputError: no optimum, no target, or an unknown metric, axis or group, in one line.
+
+    Example:
+        >>> fl.plot.best(table, "total_bits", rel_gap=1e-6, down_weight=0.1, path="out/best.pdf")
+    """
+    by = sweeps.with_method(table, by)
+    winners = table.best(metric, rel_gap, by=by, down_weight=down_weight).to_dict("records")
+    target = sweeps.target_of(table, rel_gap)
+    x = x or ("step" if metric == "seconds" else metric)
+    chosen = {_label(table, row, by): table.traces(row["config"], method=row["method"]) for row in winners}
+    starred = y == "rel_gap" and x == metric
+    words = sweeps.metric_words(table, metric, rel_gap, down_weight).replace("\n", " ")
+    figure = lines.curves(
+        {label: [_asked(trace, target) for trace in traces] for label, traces in chosen.items()},
+        x=x,
+        y=y,
+        band=band,
+        down_weight=down_weight,
+        time_model=time_model,
+        title=title,
+        note=sweeps.small_print(
+            note,
+            f"each tuned for {words}" + (" (star: its median)" if starred else ""),
+            sweeps.over_seeds(winners[0]["seeds"], band),
+        ),
+    )
+    if y == "rel_gap":
+        _draw_target(figure.axes[0], target, [row["median"] for row in winners] if starred else [])
+        _cut_bands(figure.axes[0])
+    if path is not None:
+        save(figure, path)
+    return figure
+
+
+def _draw_target(axes: Axes, target: float, medians: Sequence[float]) -> None:
+    """The target, and on it the median cost of each curve that has one."""
+    axes.axhline(target, color="0.4", linestyle=":", linewidth=1.1, zorder=1, gid="target")
+    for place, median in enumerate(medians):
+        (star,) = axes.plot(median, target, "*", color=COLOURS[place % len(COLOURS)], zorder=6, gid="median")
+        star.set(markersize=12, markeredgecolor="black", markeredgewidth=0.6)
+
+
+def _cut_bands(axes: Axes) -> None:
+    """Lower the top edge to three times the highest median: the band of a seed that diverged would flatten all else."""
+    heights = np.concatenate([np.atleast_1d(np.asarray(line.get_ydata(), float)) for line in axes.lines])
+    axes.set_ylim(top=min(3 * heights.max(), axes.get_ylim()[1]))
+
+
+def _label(table: Table, row: dict[str, Any], by: Sequence[str]) -> str:
+    """LoCoDL rand_k:1|natural, gamma = 2 × theory: the compressor, the group, and what was tuned."""
+    lanes = table.lanes[table.lanes["method"] == row["method"]]
+    compressor = isinstance(row.get("compressor"), str)
+    tuned = [name for name in sweeps.settings(table, row["method"]) if lanes[name].nunique() > 1 and name not in by]
+    told = [name for name in tuned if not (compressor and name.startswith("compressor"))]
+    words = [sweeps.setting_text(name, row[name]) for name in told[:MOST_TUNED]]
+    group = sweeps.group_label(row, [*by, "compressor"] if compressor else by)
+    return ", ".join([group, *words, *(["\N{HORIZONTAL ELLIPSIS}"] if len(told) > MOST_TUNED else [])])
+
+
+def _asked(trace: Trace, target: float) -> Trace:
+    """The trace as a run that was asked for `target`, so that one which reached it is not called capped."""
+    return dataclasses.replace(trace, config=trace.config | {"rel_gap": None if trace.reach(target) else target})
