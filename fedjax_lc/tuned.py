@@ -6,6 +6,7 @@ import dataclasses
 import inspect
 import json
 import math
+import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -67,9 +68,10 @@ class Tuned:
     """Methods on one problem, each at its best setting.
 
     Every configuration runs with `seeds` seeds to `rel_gap`, or until it has sent `bits_ratio` times the bits that the
-    first entry with its theory's own parameters needs (or `max_steps`). Where a method's best step size is the first
-    or last one tried, two more are tried beyond it, at most `extensions` times. Each method's best, by the median of
-    uplink bits, runs again with `final_seeds` other seeds to `final_gap`, or `bits_ratio` times the first entry's bits.
+    first entry with its theory's own parameters needs (or `max_steps` steps or `max_grads` local gradients). Where a
+    method's best step size is the first or last one tried, two more are tried beyond it, at most `extensions` times.
+    Each method's best, by the median of uplink bits, runs again with `final_seeds` other seeds to `final_gap`, or
+    `bits_ratio` times the first entry's bits.
     """
 
     title: str
@@ -82,7 +84,8 @@ class Tuned:
     final_gap: float = 1e-8
     bits_ratio: float = 10
     max_steps: int = 50_000
-    final_max_steps: int = 500_000
+    max_grads: float = 200_000
+    final_factor: float = 5  #: the final runs' share of steps and gradients
     every: int = 10
     extensions: int = 4
     claims: Sequence[Claim] = ()
@@ -95,12 +98,13 @@ class Tuned:
         (folder / f"{name}.md").unlink()
         started = time.perf_counter()
         problem = self.problem()
-        tuning, tried, tuning_budget = self.tune(problem, progress)
+        parts = folder / f"{name}.parts"  # what is done, should something end this before its time
+        tuning, tried, tuning_budget = self.tune(problem, progress, parts)
         tuned = time.perf_counter()
-        final, final_budget = self.rerun(problem, tuning, tried, progress)
+        final, final_budget = self.rerun(problem, tuning, tried, progress, parts)
         ended = time.perf_counter()
         facts = self.facts(problem, tuning, final)
-        facts["budget"] = {"tuning": tuning_budget, "final": final_budget}
+        facts["budget"] = {"tuning": tuning_budget, "final": _finite(final_budget)}
         facts["seconds"] = {"tuning": round(tuned - started, 1), "final": round(ended - tuned, 1)}
         facts |= environment()
         self._draw(folder, name, facts, tuning, final)
@@ -108,34 +112,38 @@ class Tuned:
         for suffix, content in pages.items():
             with replacing(folder / f"{name}.{suffix}") as path:
                 path.write_text(content)
+        shutil.rmtree(parts)
         return self.tell(facts, "simple")
 
-    def tune(self, problem: Problem, progress: bool = True) -> tuple[Table, list[list[Any]], float]:
-        """All configurations, each method's hyperparameters by configuration, and the bits that each could send."""
+    def tune(
+        self, problem: Problem, progress: bool = True, parts: Path | None = None
+    ) -> tuple[Table, list[list[Any]], float]:
+        """All configurations, each method's hyperparameters by configuration, and the bits that each could send.
+
+        parts: a folder that keeps what is done, so that the same call goes on from there.
+        """
         first, *_ = self.entries
-        plain = sweep(first.method, problem, seeds=1, steps=self.max_steps, every=self.every, rel_gap=self.rel_gap,
-                      progress=False)  # fmt: skip
+        plain = self._sweep(first, problem, None, range(1), math.inf, progress=False)
         needed = float(plain.best("bits_up", self.rel_gap)["median"].iloc[0])
         if not math.isfinite(needed):
             raise InputError(f"{first.method} with its theory's parameters does not reach {self.rel_gap:g} in "
                              f"{self.max_steps} steps: raise max_steps")  # fmt: skip
         budget = self.bits_ratio * needed
-        tables = [self._tune_one(entry, problem, budget, progress) for entry in self.entries]
+        tables = [self._tune_one(entry, problem, budget, progress, parts) for entry in self.entries]
         return Table.merge([table for table, _ in tables]), [tried for _, tried in tables], budget
 
-    def _tune_one(self, entry: Entry, problem: Problem, budget: float, progress: bool) -> tuple[Table, list[Any]]:
-        """One method's table, and its hyperparameters by configuration; step sizes are added, at
-        most `extensions` times, while the best is the first or last.
-        """
+    def _tune_one(
+        self, entry: Entry, problem: Problem, budget: float, progress: bool, parts: Path | None
+    ) -> tuple[Table, list[Any]]:
+        """One method's table and its hyperparameters by configuration; step sizes are added, at most `extensions`
+        times, while the best is the first or last."""
         new, tried = list(self.step_sizes), list[float]()
         tables, hparams = list[Table](), list[Any]()
-        for _ in range(1 + self.extensions):
+        for more in range(1 + self.extensions):
             grid, tried = entry.grid(problem, new), sorted([*tried, *new])
             hparams += grid.hparams
-            tables.append(sweep(
-                entry.method, problem, grid, seeds=self.seeds, steps=self.max_steps, every=self.every,
-                rel_gap=self.rel_gap, budget={"bits_up": budget}, masked=("local_steps",), progress=progress,
-            ))  # fmt: skip
+            out = parts and parts / f"{entry.method}-{more}"
+            tables.append(self._sweep(entry, problem, grid, range(self.seeds), budget, progress=progress, out=out))
             best = float(Table.merge(tables).best("bits_up", self.rel_gap)["step_size"].iloc[0])
             if tried[0] < best < tried[-1]:
                 break
@@ -143,7 +151,12 @@ class Tuned:
         return Table.merge(tables), hparams
 
     def rerun(
-        self, problem: Problem, tuning: Table, tried: Sequence[list[Any]], progress: bool = True
+        self,
+        problem: Problem,
+        tuning: Table,
+        tried: Sequence[list[Any]],
+        progress: bool = True,
+        parts: Path | None = None,
     ) -> tuple[Table, float]:
         """Each method's best configuration with new seeds to the final gap, and the bits that each could send."""
         seeds = range(self.seeds, self.seeds + self.final_seeds)
@@ -151,14 +164,31 @@ class Tuned:
         tables: list[Table] = []
         budget = math.inf
         for entry, hparams in zip(self.entries, tried, strict=True):
-            tables.append(sweep(
-                entry.method, problem, hparams[best[entry.method]], seeds=seeds, steps=self.final_max_steps,
-                every=self.every, rel_gap=self.final_gap, budget={"bits_up": budget}, progress=progress,
-            ))  # fmt: skip
+            out = parts and parts / f"{entry.method}-final"
+            hp = hparams[best[entry.method]]
+            tables.append(self._sweep(entry, problem, hp, seeds, budget, progress=progress, out=out, final=True))
             if budget == math.inf:
-                needed = tables[0].best("bits_up", self.final_gap)["median"].iloc[0]
-                budget = self.bits_ratio * float(needed)
+                budget = self.bits_ratio * float(tables[0].best("bits_up", self.final_gap)["median"].iloc[0])
         return Table.merge(tables), budget
+
+    def _sweep(
+        self, entry: Entry, problem: Problem, hparams: Any, seeds: Sequence[int], bits: float, *,
+        progress: bool, out: Path | None = None, final: bool = False,
+    ) -> Table:  # fmt: skip
+        factor = self.final_factor if final else 1
+        return sweep(
+            entry.method,
+            problem,
+            hparams,
+            seeds=seeds,
+            steps=int(factor * self.max_steps),
+            every=self.every,
+            rel_gap=self.final_gap if final else self.rel_gap,
+            budget={"bits_up": bits, "grads": factor * self.max_grads},
+            masked=("local_steps",),
+            out=out,
+            progress=progress,
+        )
 
     def facts(self, problem: Problem, tuning: Table, final: Table) -> dict[str, Any]:
         """What the result file says."""
@@ -229,9 +259,11 @@ class Tuned:
             f"{kappa_line(facts)}. Each method at the step size and compressor with the least median of uplink bits to "
             f"{self.rel_gap:.0e} over {self.seeds} seeds. Step size xc: its theory with L/c for L, c in "
             f"{', '.join(f'{c:g}' for c in self.step_sizes)}, and beyond while the best is at an end; {tried} lanes in "
-            f"all, each with a budget of {facts['budget']['tuning']:.3g} bits. The winners run again with "
-            f"{self.final_seeds} other seeds to {self.final_gap:.0e} within {facts['budget']['final']:.3g} bits. Bits "
-            f"are uplink bits per client, median [minimum, maximum]; index bits: {facts['index_bits']}.",
+            f"all, each with a budget of {facts['budget']['tuning']:.3g} bits, {self.max_grads:,.0f} local gradients "
+            f"and {self.max_steps:,} steps. The winners run again with {self.final_seeds} other seeds to "
+            f"{self.final_gap:.0e} within {facts['budget']['final'] or math.inf:.3g} bits and {self.final_factor:g} "
+            "times the gradients and steps. Bits are uplink bits per client, median [minimum, maximum]; index bits: "
+            f"{facts['index_bits']}.",
             report.table(rows, style=style),
             report.table(claims, style=style) if claims else "",
             f"Made in {facts['seconds']['tuning']:.0f} s (tuning) and {facts['seconds']['final']:.0f} s (winners) by "

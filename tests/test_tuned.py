@@ -42,7 +42,6 @@ def recipe(problem):
         final_gap=1e-6,
         final_seeds=3,
         max_steps=2000,
-        final_max_steps=4000,
         every=1,
         extensions=2,
         claims=(Claim("LoCoDL beats GD", "LoCoDL*", "GD*"),),

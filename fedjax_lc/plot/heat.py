@@ -77,6 +77,9 @@ def heatmap(
     methods = _methods(table, method, {x, y})
     cells = table.best(metric, rel_gap, by=list(dict.fromkeys(("method", x, y))), down_weight=down_weight)
     cells = cells[cells["method"].isin(methods)].dropna(subset=[x, y])
+    if cells.empty:
+        has = f"{', '.join(methods)} has no value of {x} or none of {y}"
+        raise InputError(f"{has}, so there is no map: choose other axes")
     columns, rows = sweeps.distinct(cells[x]), sweeps.distinct(cells[y])
     if len(cells) == max(len(columns), len(rows)) and min(len(columns), len(rows)) > 1:
         raise InputError(f"no value of {x} or {y} repeats, so their pairs make no map: use plot.sensitivity")
@@ -175,8 +178,13 @@ def _write_numbers(axes: Axes, mesh: QuadMesh, cells: pd.DataFrame) -> None:
     """Each cell's cost, and the share of seeds that reach the target if not all do."""
     for cell in cells.to_dict("records"):
         share = f"\n{cell['reached']}/{cell['seeds']}" if cell["reached"] < cell["seeds"] else ""
-        light = np.dot(mesh.to_rgba(cell["median"])[:3], (0.299, 0.587, 0.114)) > 0.5
-        style: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 8, "color": "black" if light else "white"}
+        luminance = np.dot(np.power(mesh.to_rgba(cell["median"])[:3], 2.2), (0.2126, 0.7152, 0.0722))
+        style: dict[str, Any] = {
+            "ha": "center",
+            "va": "center",
+            "fontsize": 8,
+            "color": "black" if luminance > 0.18 else "white",
+        }
         axes.text(cell["column"], cell["row"], _cost_text(cell["median"]) + share, **style)
 
 

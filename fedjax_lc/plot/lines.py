@@ -176,7 +176,7 @@ def _cost(trace: Trace, x: str, down_weight: float, time_model: Mapping[str, flo
 def _series(trace: Trace, y: str) -> np.ndarray:
     """(r + 1,) the y at x_0 and of each record."""
     if y in trace.metrics:
-        return np.concatenate([[trace.initial[y]], trace.metrics[y]])
+        return np.concatenate([[trace.initial.get(y, np.nan)], trace.metrics[y]])
     value = np.concatenate([[trace.initial["value"]], trace.value])
     gap = value - trace.f_star
     return {"value": value, "gap": gap, "rel_gap": gap / gap[0]}[y]

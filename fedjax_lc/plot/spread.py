@@ -60,7 +60,7 @@ def sensitivity(
         x: a setting or hyperparameter with at least two values; words (compressors) are evenly spaced.
         by: one line per group, method always among them: ("method", "compressor") is a line for each compressor.
         metric, rel_gap, band, down_weight: as in `best`.
-        log_x, log_y: log axes; default: x if it is positive and spans a decade, y if it spans a factor of 3.
+        log_x, log_y: log axes, of positive values only; default: x if it spans a decade, y if a factor of 3.
         path, title, note: as in `best`.
 
     Raises:
@@ -84,8 +84,8 @@ def sensitivity(
     bests = sweeps.best_over(table, table.lanes, [*by, x])
     costs = rows[["median", "low", "high"]].to_numpy()
     costs = costs[np.isfinite(costs)]
-    log_x = numeric and _spans(values, 10) if log_x is None else log_x
-    log_y = _spans(costs, 3) if log_y is None else log_y
+    log_x = numeric and _spans(values, 10 if log_x is None else 1) and log_x is not False
+    log_y = _spans(costs, 3 if log_y is None else 1) and log_y is not False
     figure = new_figure(6.4, 4.2 + 0.12 * len(groups))
     axes = figure.add_subplot(xscale="log" if log_x else "linear", yscale="log" if log_y else "linear")
     edges = _set_limits(axes, rows["place"].unique(), costs, len(_missing(groups)))
