@@ -211,7 +211,7 @@ class Block:
 
     def _go(self, tell: Callable[[int, int], Any], interrupted: Callable[[], bool]) -> Ended:
         count = 1
-        while np.any(self.lane != IDLE) and not interrupted():
+        while np.any(self.lane != IDLE):
             smaller = self._smaller()
             if smaller < self.size:
                 return self._packed(smaller)._go(tell, interrupted)
@@ -223,6 +223,8 @@ class Block:
             tell(*self._book(ran, seconds))
             count = loop.next_count(int(np.max(np.asarray(ran.done))), self.program.capacity, seconds)
             self._refill()
+            if interrupted():
+                break
         return self._ended()
 
     # --- few lanes left ---
@@ -343,7 +345,7 @@ class Block:
             "step": (self.made[slot] + record + 1) * self.program.every,
         }
         columns |= {name: spent[record, slot, place] for place, name in enumerate(ledger.COSTS)}
-        columns |= {_column(name): np.asarray(v, np.float64)[record, slot] for name, v in ran.values.items()}
+        columns |= {_column(n): np.asarray(ran.values[n], np.float64)[record, slot] for n, _ in self.program.metrics}
         columns["seconds"] = np.full(len(slot), seconds)
         self.log.append(pd.DataFrame(columns))
 

@@ -4,8 +4,8 @@ A lane is one run of a sweep. Methods are written for one lane; two kinds of wor
 makes of them. A branch under a lane's own coin would become work for every lane at every step (`rarely`), and products
 of shared data with every lane's own vectors are one matrix product (`per_lane`). Lanes are one flat axis: one vmap.
 
-The rules allow forward-mode derivatives only. Reverse mode, or a derivative of any order through a step, goes round
-them inside `with plain():`.
+Derivatives go round the rules by themselves: they are those of the plain branch and of the plain product. `plain()`
+goes round them everywhere.
 """
 
 from __future__ import annotations
@@ -30,14 +30,12 @@ _plain = contextvars.ContextVar("fedjax_lc_plain_lanes", default=False)
 
 @contextlib.contextmanager
 def plain() -> Iterator[None]:
-    """Trace without the rules of this module, so that any derivative may be taken; put it inside the traced function.
+    """Trace without the rules of this module; put it inside the function that is traced.
 
     Example:
-        >>> def loss(gamma):
+        >>> def steps(hp, states, keys):
         ...     with fl.lanes.plain():
-        ...         state, _ = alg.step(problem, dataclasses.replace(hp, gamma=gamma), state0, key)
-        ...     return problem.value(alg.point(problem, hp, state))
-        >>> jax.grad(loss)(0.1)
+        ...         return jax.vmap(functools.partial(alg.step, problem, hp))(states, keys)
     """
     token = _plain.set(True)
     try:
@@ -87,7 +85,7 @@ def _branch(closed: ClosedJaxpr) -> Callable[..., list[jax.Array]]:
         each = [leaf if b else _repeat(leaf, size) for leaf, b in zip(leaves, batched[2], strict=True)]
         return _in_turns(coin, talk, consts, batched[1], each), [True] * len(leaves)
 
-    return branch
+    return _with_derivative_of(one, branch)
 
 
 def _in_turns(
@@ -132,7 +130,16 @@ def per_lane(one: Callable[[Any, T], Any], many: Callable[[Any, T], Any]) -> Cal
             out = many(shared, x)
         return out, jax.tree.map(lambda _: True, out)
 
-    return lambda shared, x: (one if _plain.get() else ruled)(shared, x)
+    ours = _with_derivative_of(one, ruled)
+    return lambda shared, x: (one if _plain.get() else ours)(shared, x)
+
+
+def _with_derivative_of(one: Callable[..., Any], ruled: Callable[..., Any]) -> Callable[..., Any]:
+    """`ruled`, whose derivatives are those of `one`: custom_vmap has no reverse mode, and under vmap its forward mode
+    gives wrong shapes where a tangent lacks its primal's lanes."""
+    function = jax.custom_jvp(ruled)
+    function.defjvp(lambda primals, tangents: jax.jvp(one, primals, tangents))
+    return function
 
 
 def _axes(batched: list[bool]) -> list[int | None]:

@@ -163,7 +163,7 @@ def make_limits(
     """The limits of a run that starts at F = `initial`, as host numbers in the problem's dtype.
 
     Raises:
-        InputError: a target that has no meaning here, or a budget of an unknown cost.
+        InputError: a target that has no meaning here.
     """
     kind, f_star = jnp.dtype(problem.dtype).type, problem.f_star
     span = np.fmax(abs(initial - f_star), (1 + abs(initial)) / BLOW_UP)  # fmax: f_star may be NaN
@@ -174,11 +174,28 @@ def make_limits(
     return Limits(target, kind(initial + BLOW_UP * span), _split(budget or {}), np.bool_(True))
 
 
-def _split(budget: Mapping[str, float]) -> np.ndarray:
-    """(2, 4) float32: each cost's budget, and what float32 leaves off it."""
-    for name in budget:
+def plain_limits(rel_gap: Any, budget: Mapping[str, Any] | None) -> tuple[float | None, dict[str, float]]:
+    """What a caller asked for, as plain numbers.
+
+    Raises:
+        InputError: one that is not a number > 0, or a budget of an unknown cost.
+    """
+    for name in budget or {}:
         if name not in ledger.COSTS:
             raise unknown("budget", name, ledger.COSTS)
+    limits = {name: _positive(f"budget {name}", limit) for name, limit in (budget or {}).items()}
+    return None if rel_gap is None else _positive("rel_gap", rel_gap), limits
+
+
+def _positive(what: str, number: Any) -> float:
+    with contextlib.suppress(TypeError, ValueError):
+        if float(number) > 0:
+            return float(number)
+    raise InputError(f"{what} must be a number > 0, got {number}")
+
+
+def _split(budget: Mapping[str, float]) -> np.ndarray:
+    """(2, 4) float32: each cost's budget, and what float32 leaves off it."""
     exact = np.array([budget.get(name, np.inf) for name in ledger.COSTS], np.float64)
     high = exact.astype(np.float32)
     with np.errstate(invalid="ignore"):
@@ -191,7 +208,7 @@ def _check_target(problem: Problem, initial: float, rel_gap: float) -> None:
         raise InputError("rel_gap needs a known optimum, and this problem has none: give f_star= to the problem")
     span = max(initial - f_star, 1e-300)
     finest = 2 * float(jnp.finfo(problem.dtype).eps) * max(abs(f_star), abs(initial)) / span
-    if not rel_gap or rel_gap < finest:
+    if rel_gap < finest:
         kind = jnp.dtype(problem.dtype).name
         cure = f"use float64 ({X64_LINE}), or " if kind == "float32" else ""
         raise InputError(f"rel_gap {rel_gap:g} is below what {kind} resolves here: {cure}ask for {finest:.1e} or more")
@@ -199,6 +216,7 @@ def _check_target(problem: Problem, initial: float, rel_gap: float) -> None:
 
 def at_most(f_star: float, gap: float, dtype: Any) -> np.floating[Any]:
     """f_star + gap in that dtype, lowered until its difference to f_star is at most `gap`, as Trace.reach asks."""
+    f_star, gap = float(f_star), float(gap)
     number = jnp.dtype(dtype).type(f_star + gap)
     while float(number) - f_star > gap:
         number = np.nextafter(number, jnp.dtype(dtype).type(-np.inf))

@@ -25,8 +25,10 @@ def mesh(devices: Sequence[Any] | int | None = None) -> Mesh:
         InputError: more devices than there are, or none.
     """
     local = jax.local_devices()
+    if isinstance(devices, int) and not 1 <= devices <= len(local):
+        raise InputError(f"devices must be 1..{len(local)} local devices, got {devices}")
     chosen = local if devices is None else local[:devices] if isinstance(devices, int) else list(devices)
-    if not chosen or (isinstance(devices, int) and devices > len(local)):
+    if not chosen:
         raise InputError(f"devices must be 1..{len(local)} local devices, got {devices}")
     return Mesh(np.array(chosen), (LANES,))
 

@@ -22,14 +22,16 @@ class Plan(NamedTuple):
     block: int
     lane_bytes: int  #: what one lane takes
     fixed_bytes: int  #: what is there once: the problem, the compiled program's own
-    memory: int  #: what they may take together
+    memory: int  #: what they may take together, on each device
+    devices: int = 1
 
     def __str__(self) -> str:
         parts = -(-self.lanes // part_size(self.lanes, self.block))
         together = f"{self.block} side by side, saved in {parts} part{'s' * (parts > 1)}"
         how = "in one block" if self.lanes <= self.block else together
-        needed = self.fixed_bytes + self.block * self.lane_bytes
-        return f"{self.lanes} lanes {how}; {size(self.lane_bytes)} a lane, {size(needed)} of {size(self.memory)}"
+        needed = self.fixed_bytes + self.block // self.devices * self.lane_bytes
+        where = "" if self.devices == 1 else f" on each of {self.devices} devices"
+        return f"{self.lanes} lanes {how}; {size(self.lane_bytes)} a lane, {size(needed)} of {size(self.memory)}{where}"
 
 
 def part_size(lanes: int, block: int) -> int:
@@ -87,7 +89,7 @@ def plan(
         needed = measure(block)
         lane_bytes = max(1, (needed - fixed) * devices // block)
         if needed <= memory:
-            return Plan(lanes, block, lane_bytes, fixed, memory)
+            return Plan(lanes, block, lane_bytes, fixed, memory, devices)
         if block_size or block <= devices:
             raise InputError(f"{block} lanes side by side need {size(needed)} and {size(memory)} may be used: "
                              "use fewer (block_size), more memory, or float32")  # fmt: skip

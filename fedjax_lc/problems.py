@@ -24,6 +24,8 @@ from fedjax_lc.optimum import Optimum, minimise
 from fedjax_lc.stacking import Clients, constants, float_dtype, stack, whole_vectors
 from fedjax_lc.typing import ClientVecs, Key, Scalar, Vec
 
+FEW_LANES = {4: 2, 8: 8}  #: by bytes of a number: fewer lanes gain nothing from one product
+
 
 class Problem:
     """Base of all problems. Subclasses give `values`, `own_grads`, `stochastic_grads`; `lane_grads` and `hvps` if they
@@ -65,10 +67,7 @@ class Problem:
         raise NotImplementedError
 
     def grads(self, x: Vec | ClientVecs) -> ClientVecs:
-        """(n, d) row i the gradient of f_i, at x (d,) or at its own row of x (n, d); over lanes, `lane_grads`.
-
-        Forward-mode derivatives only, unless within `fl.lanes.plain()`.
-        """
+        """(n, d) row i the gradient of f_i, at x (d,) or at its own row of x (n, d); over lanes, `lane_grads`."""
         return _grads(self, x)
 
     def own_grads(self, x: Vec | ClientVecs) -> ClientVecs:
@@ -182,7 +181,10 @@ class LinearModel(Problem):
         return _pull_back(self.features, slopes, self.dim) + self.strong * jnp.atleast_2d(x)
 
     def lane_grads(self, X: jax.Array) -> jax.Array:
-        """Two matrix products per client, with the lanes as rows: the fastest layout measured, in both precisions."""
+        """Two matrix products per client with the lanes as rows, the fastest layout measured in both precisions; a few
+        lanes, whose products are slow, one after the other."""
+        if X.shape[0] < FEW_LANES.get(X.dtype.itemsize, 2):
+            return jax.lax.map(self.own_grads, X)
         A, wide = self.features, _widen(X, self.features.shape[-1])
         z = jnp.einsum("ld,nmd->nlm" if X.ndim == 2 else "lnd,nmd->nlm", wide, A)
         slopes = self.rows[:, None] * self.loss.slope(z, self.targets[:, None])

@@ -73,10 +73,9 @@ def run(
     algorithm.check(problem, hp)
     records, every, notes = loop.whole_records(steps, every)
     metrics = loop.choose_metrics(algorithm, measure)
+    rel_gap, budget = loop.plain_limits(rel_gap, budget)
     key = jax.random.key(key) if isinstance(key, int) else key
-    return _Run(algorithm, problem, hp, key, records, every, rel_gap, budget or {}, metrics, progress, notes).go(
-        on_chunk
-    )
+    return _Run(algorithm, problem, hp, key, records, every, rel_gap, budget, metrics, progress, notes).go(on_chunk)
 
 
 @dataclasses.dataclass

@@ -30,6 +30,8 @@ class Store:
             return
         if (folder / "config.json").exists():
             self._check(folder)
+        elif any(folder.glob("part-*.parquet")):
+            raise InputError(f"{folder} holds parts of a sweep without its config.json: choose another folder")
         else:
             self._write()
 
@@ -37,10 +39,10 @@ class Store:
         try:
             found = json.loads((folder / "config.json").read_text())
             before, self.blocks = found["identity"], found["blocks"]
-        except (ValueError, KeyError, TypeError, OSError):
+            names = sorted({*before, *self.identity})
+            differ = [name for name in names if before.get(name) != self.identity.get(name)]
+        except (ValueError, KeyError, TypeError, AttributeError, OSError):
             raise InputError(f"{folder} holds something else than a sweep: choose another folder") from None
-        names = sorted({*before, *self.identity})
-        differ = [name for name in names if before.get(name) != self.identity.get(name)]
         if differ:
             raise InputError(f"{folder} already holds a different sweep (other {', '.join(differ)}): choose another "
                              "folder, or delete it")  # fmt: skip
@@ -59,7 +61,9 @@ class Store:
         """The whole table, if the sweep is done."""
         if self.folder is None or not (self.folder / "lanes.parquet").exists():
             return None
-        return Table.load(self.folder)
+        table = Table.load(self.folder)
+        self._remove_parts()
+        return table
 
     def block(self, group: int) -> int | None:
         """Lanes side by side that this group began with."""
@@ -82,7 +86,7 @@ class Store:
         try:
             saved = pq.read_table(path)
             lanes = json.loads(saved.schema.metadata[KEPT])
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, TypeError) as error:
             raise InputError(
                 f"{path} is damaged ({type(error).__name__}): delete it, and its lanes run again"
             ) from None
@@ -105,8 +109,11 @@ class Store:
         """Write the table, then remove the parts that it is made of."""
         if self.folder is not None:
             table.save(self.folder)
-            for path in self.folder.glob("part-*.parquet"):
-                path.unlink()
+            self._remove_parts()
+
+    def _remove_parts(self) -> None:
+        for path in self.folder.glob("part-*.parquet") if self.folder is not None else ():
+            path.unlink()
 
     def _path(self, group: int, part: int) -> Path | None:
         return self.folder / f"part-{group:04d}-{part:04d}.parquet" if self.folder is not None else None

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import operator
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -87,11 +88,13 @@ def sweep(
     grid = Grid.of(algorithm.theory(problem) if hparams is None else hparams)
     for hp in grid.hparams:
         algorithm.check(problem, hp)
+    masked = (masked,) if isinstance(masked, str) else tuple(masked)
     for name in masked:
         if name not in TRIP_COUNTS:
             raise unknown("field to mask", name, TRIP_COUNTS)
     records, every, notes = loop.whole_records(steps, every)
     metrics = loop.choose_metrics(algorithm, measure)
+    rel_gap, budget = loop.plain_limits(rel_gap, budget)
     loop.make_limits(problem, float(jax.jit(_first_value)(problem)), rel_gap, budget)  # refuses what has no meaning
     work = _Sweep(
         algorithm=algorithm,
@@ -101,12 +104,12 @@ def sweep(
         records=records,
         every=every,
         rel_gap=rel_gap,
-        budget=dict(budget or {}),
+        budget=budget,
         metrics=metrics,
-        masked=tuple(masked),
+        masked=masked,
         mesh=mesh.mesh(devices),
-        block_size=block_size,
-        memory=memory,
+        block_size=_whole_number("block_size", block_size),
+        memory=_whole_number("memory", memory),
         progress=progress,
     )
     for note in notes:
@@ -119,10 +122,23 @@ def _first_value(problem: Problem) -> jax.Array:
 
 
 def _seeds(seeds: int | Sequence[int]) -> tuple[int, ...]:
-    chosen = tuple(range(seeds)) if isinstance(seeds, int) else tuple(int(s) for s in seeds)
+    wrong = InputError(f"seeds must be a number >= 1 or different whole numbers >= 0, got {seeds}")
+    try:
+        chosen = tuple(map(operator.index, seeds if isinstance(seeds, Iterable) else range(operator.index(seeds))))
+    except TypeError:
+        raise wrong from None
     if not chosen or len(set(chosen)) < len(chosen) or min(chosen) < 0:
-        raise InputError(f"seeds must be a number >= 1 or different whole numbers >= 0, got {seeds}")
+        raise wrong
     return chosen
+
+
+def _whole_number(name: str, number: Any) -> int | None:
+    """None, or a whole number >= 1."""
+    if number is None:
+        return None
+    if int(number) != number or number < 1:
+        raise InputError(f"{name} must be a whole number >= 1, got {number}")
+    return int(number)
 
 
 @dataclasses.dataclass

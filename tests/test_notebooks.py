@@ -11,42 +11,67 @@ NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.md"))
 STEPS = 2000
 
 
+def code(path: Path) -> list[str]:
+    return [cell.source for cell in jupytext.read(path).cells if cell.cell_type == "code"]
+
+
 def execute(path: Path) -> dict:
     names: dict = {"__name__": "__main__"}
-    for number, cell in enumerate(jupytext.read(path).cells):
-        if cell.cell_type == "code":
-            exec(compile(cell.source, f"{path.name}[{number}]", "exec"), names)
+    for number, source in enumerate(code(path)):
+        exec(compile(source, f"{path.name}[{number}]", "exec"), names)
     return names
 
 
 @pytest.fixture
 def short_runs(monkeypatch, tmp_path):
-    """`fl.run` with at most STEPS steps, in an empty folder."""
-    run = fl.run
-    monkeypatch.setattr(fl, "run", lambda *args, steps=STEPS, **options: run(*args, steps=min(steps, STEPS), **options))
+    """`fl.run` and `fl.sweep` with at most STEPS steps, in an empty folder."""
+
+    def cut(call):
+        return lambda *args, steps=STEPS, **options: call(*args, steps=min(steps, STEPS), **options)
+
+    monkeypatch.setattr(fl, "run", cut(fl.run))
+    monkeypatch.setattr(fl, "sweep", cut(fl.sweep))
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
-def test_there_are_notebooks():
-    assert [path.stem for path in NOTEBOOKS][:1] == ["01_quickstart"]
-
-
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_notebook_runs(path, short_runs):
-    assert execute(path)
-
-
-def test_quickstart(short_runs, capsys):
-    names = execute(NOTEBOOKS[0])
+def check_quickstart(names, folder, told):
     gd, locodl = names["traces"].values()
     assert gd.step[-1] == locodl.step[-1] == STEPS
     assert locodl.bits_up[-1] < gd.bits_up[-1] / 20
     assert max(gd.rel_gap[-1], locodl.rel_gap[-1]) < 1e-2
-    assert (short_runs / "quickstart.svg").read_text().count("(capped)") == 2
-    assert capsys.readouterr().out.splitlines()[0].startswith("10 clients, 30 features, F* = 0.0")
+    assert (folder / "quickstart.svg").read_text().count("(capped)") == 2
+    assert told.splitlines()[0].startswith("10 clients, 30 features, F* = 0.0")
+
+
+def check_sweep(names, folder, told):
+    best, table = names["best"].set_index("method"), names["table"]
+    assert list(best.index) == ["locodl", "compressed_scaffnew", "adiana", "diana"]
+    assert list(best["median"].sort_values().index) == ["locodl", "diana", "compressed_scaffnew", "adiana"]
+    own = table.best(by=("method", "gamma/theory")).set_index(["method", "gamma/theory"])["median"]
+    assert own["diana", 1.0] == float("inf")
+    for method, grid in names["grids"].items():  # no winner at an end of a numeric axis, as the text asks
+        axes = {name: values for name, values in grid.axes.items() if name != "compressor"}
+        assert all(min(values) < best.loc[method, name] < max(values) for name, values in axes.items())
+        assert (folder / "tuning" / method / "lanes.parquet").exists()
+    assert all(best.loc[["locodl", "compressed_scaffnew", "diana"], "gamma/theory"] > 1)
+    assert best.loc["adiana", "step_size"] > 1
+    assert {path.name for path in folder.glob("*.svg")} == {"best.svg", "gamma.svg", "map.svg"}
+    assert "diverged" in told
+
+
+CHECKS = {"01_quickstart": check_quickstart, "02_sweep": check_sweep}
+
+
+def test_every_notebook_has_a_check():
+    assert [path.stem for path in NOTEBOOKS] == list(CHECKS)
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebook_runs(path, short_runs, capsys):
+    names = execute(path)
+    CHECKS[path.stem](names, short_runs, capsys.readouterr().out)
 
 
 def test_quickstart_is_short():
-    source = [cell.source for cell in jupytext.read(NOTEBOOKS[0]).cells if cell.cell_type == "code"]
-    assert len([line for line in "\n".join(source).splitlines() if line.strip()]) <= 20
+    assert len([line for line in "\n".join(code(NOTEBOOKS[0])).splitlines() if line.strip()]) <= 20

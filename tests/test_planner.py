@@ -75,7 +75,7 @@ def test_one_lane_that_does_not_fit_is_refused(guess, devices):
 def test_the_plan_counts_bytes_on_each_device():
     plan = planner.plan(40, (100, 1000), Machine(100, 1000, 4), memory=3000, devices=4)
     assert (plan.block, plan.lane_bytes) == (40, 100)
-    assert str(plan).endswith("100 B a lane, 2 kB of 3 kB")
+    assert str(plan).endswith("100 B a lane, 2 kB of 3 kB on each of 4 devices")
 
 
 def test_a_block_size_is_taken_or_refused():

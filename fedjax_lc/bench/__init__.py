@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from fedjax_lc.bench import single
+from fedjax_lc.bench import single, sweep
 
-SUITES = {"single": single}
+SUITES = {"single": single, "sweep": sweep}
 
-__all__ = ["SUITES", "single"]
+__all__ = ["SUITES", "single", "sweep"]

@@ -1,7 +1,8 @@
-"""The same two methods as people write them without this package: NumPy client by client, NumPy batched, plain JAX.
+"""The same methods as people write them without this package: NumPy client by client, NumPy batched, plain JAX.
 
-All return x (d,) after the last round. DIANA takes its randomness from outside, one entry per round, so that every
-version can be fed the same coordinates. b, l2, gamma, alpha: labels (n, m), the l2 part, DIANA's two step sizes.
+All return x (d,) after the last round; sweeps over step sizes (c,) return (c, d). DIANA and LoCoDL take randomness
+from outside, one entry per round, so that every version can be fed the same coordinates. b, l2: labels (n, m), the l2
+part; the other numbers are the methods' own.
 """
 
 from __future__ import annotations
@@ -109,6 +110,78 @@ def fedavg_batched(A: Array, b: Array, l2: float, client_lr: float, local_steps:
     return x
 
 
+def fedavg_columns(A: Array, b: Array, l2: float, client_lr: Array, local_steps: int, rounds: int) -> Array:
+    """NumPy sweep over step sizes (c,): the configurations are columns of batched matrix products, mostly in place."""
+    n, m, d = A.shape
+    signed, scale, shrink = b[..., None] * A, -client_lr / m, 1 - client_lr * l2
+    back = signed.transpose(0, 2, 1)
+    X = np.zeros((d, len(client_lr)), A.dtype)
+    z, moves = np.empty((n, m, len(client_lr)), A.dtype), np.empty((n, *X.shape), A.dtype)
+    for _ in range(rounds):
+        local = np.tile(X, (n, 1, 1))
+        for _ in range(local_steps):
+            _column_step(signed, back, local, z, moves, scale, shrink)
+        X = local.mean(axis=0)
+    return X.T
+
+
+def fedavg_blocked(A: Array, b: Array, l2: float, client_lr: Array, local_steps: int, rounds: int) -> Array:
+    """The same client by client, so that all of a client's local steps stay in the processor's cache."""
+    n, m, d = A.shape
+    signed, scale, shrink = b[..., None] * A, -client_lr / m, 1 - client_lr * l2
+    X = np.zeros((d, len(client_lr)), A.dtype)
+    z, local, moves = np.empty((m, len(client_lr)), A.dtype), np.empty_like(X), np.empty_like(X)
+    for _ in range(rounds):
+        total = np.zeros_like(X)
+        for rows in signed:
+            local[:] = X
+            for _ in range(local_steps):
+                _column_step(rows, rows.T, local, z, moves, scale, shrink)
+            total += local
+        X = total / n
+    return X.T
+
+
+def _column_step(signed: Array, back: Array, X: Array, z: Array, moves: Array, scale: Array, shrink: Array) -> None:
+    """One gradient step of every column of X (..., d, c), in place; z and moves are scratch, `back` is signed^T."""
+    np.matmul(signed, X, out=z)
+    np.exp(z, out=z)
+    z += 1
+    np.divide(scale, z, out=z)
+    np.matmul(back, z, out=moves)
+    X *= shrink
+    X -= moves
+
+
+def locodl_loop(
+    A: Array, b: Array, l2: float, gamma: float, rho: float, c: float, picks: Iterable[Iterable[Array] | None]
+) -> Array:
+    """NumPy, a Python loop over clients; c = p chi / (gamma (1 + 2 omega)). picks: per step None where nobody talks,
+    else per client the (k,) coordinates kept."""
+    n, _, d = A.shape
+    X, U, y, v, mu = (
+        np.zeros((n, d), A.dtype),
+        np.zeros((n, d), A.dtype),
+        np.zeros(d, A.dtype),
+        np.zeros(d, A.dtype),
+        l2 / 2,
+    )
+    for indices in picks:
+        for i in range(n):
+            X[i] -= gamma * (gradient(A[i], b[i], l2, X[i]) - mu * X[i] - U[i])
+        y = y - gamma * (mu * y - v)
+        if indices is None:
+            continue
+        D = np.zeros_like(X)
+        for i, kept in enumerate(indices):
+            D[i, kept] = (X[i] - y)[kept] * (d / len(kept))
+        dbar = D.sum(axis=0) / (2 * n)
+        X = (1 - rho) * X + rho * (y + dbar)
+        U += c * (dbar - D)
+        y, v = y + rho * dbar, v + c * dbar
+    return (X.mean(axis=0) + y) / 2
+
+
 def loss(x: jax.Array, A: jax.Array, b: jax.Array, l2: Any) -> jax.Array:
     """One client's loss, for autodiff."""
     return jnp.mean(jnp.logaddexp(0, -b * (A @ x))) + l2 / 2 * x @ x
@@ -162,3 +235,11 @@ def fedavg_jax(A: jax.Array, b: jax.Array, l2: Any, client_lr: Any, local_steps:
         return jnp.mean(jax.vmap(client, (None, 0, 0))(x, A, b), axis=0), None
 
     return jax.lax.scan(one_round, jnp.zeros(A.shape[-1], A.dtype), None, length=rounds)[0]
+
+
+@functools.partial(jax.jit, static_argnames=("local_steps", "rounds"))
+def fedavg_jax_sweep(
+    A: jax.Array, b: jax.Array, l2: Any, client_lr: jax.Array, local_steps: int, rounds: int
+) -> jax.Array:
+    """Plain JAX: one more vmap, over step sizes (c,)."""
+    return jax.vmap(lambda lr: fedavg_jax(A, b, l2, lr, local_steps, rounds))(client_lr)

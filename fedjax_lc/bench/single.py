@@ -9,25 +9,21 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import statistics
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
 
 from fedjax_lc import algorithms, report
-from fedjax_lc.bench import rivals
+from fedjax_lc.bench import measure, rivals
+from fedjax_lc.bench.measure import Contestant, Target, peak_mib, race, seconds
 from fedjax_lc.bench.workloads import FEDAVG, GRADIENT_ONLY, Size, Work, w1
 from fedjax_lc.errors import InputError
-from fedjax_lc.files import replacing
 from fedjax_lc.provenance import environment
 from fedjax_lc.run import run
 
@@ -36,33 +32,6 @@ DIANA, AVERAGING, LOCODL = "W1(a) DIANA, rand-k", "W1(b) FedAvg, full-batch step
 LOOP, BATCHED, PLAIN, SCAN = "NumPy client loop", "NumPy batched", "plain JAX", "gradient-only scan"
 LOOP_SHARE = 10  #: a block of the client loop, which is slow, has this many times fewer rounds
 PROGRAMS = ("pass", "import jax", "import fedjax_lc")
-
-PINNED = {
-    "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1",
-    "JAX_PLATFORMS": "cpu",
-    "JAX_ENABLE_X64": "0",
-    "JAX_ENABLE_COMPILATION_CACHE": "0",
-    **dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1"),
-}
-
-
-class Contestant(NamedTuple):
-    """`run()` does one block of `rounds` rounds, from a fresh start, and waits for its result."""
-
-    rounds: int
-    run: Callable[[], Any]
-
-
-class Target(NamedTuple):
-    """A measured number beside the most it may be."""
-
-    what: str
-    most: float
-    measured: float
-
-    @property
-    def met(self) -> bool:
-        return bool(self.measured <= self.most)
 
 
 def run_single(
@@ -92,14 +61,7 @@ def run_single(
     size = size or Size()
     if repeats < 1 or starts < 1:
         raise InputError(f"bench needs repeats >= 1 and starts >= 1, got {repeats} and {starts}")
-    if out is None:
-        return _measured(size, repeats, starts, progress)
-    out = Path(out)
-    with replacing(out) as as_json, replacing(out.with_suffix(".txt")) as as_text:
-        results = _measured(size, repeats, starts, progress)
-        as_json.write_text(json.dumps(results, indent=1) + "\n")
-        as_text.write_text(text(results))
-    return results
+    return measure.written(lambda: _measured(size, repeats, starts, progress), text, out)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -170,81 +132,34 @@ def _locodl(size: Size, work: Work) -> dict[str, Contestant]:
     }
 
 
-def race(
-    entries: dict[str, Contestant], repeats: int, tick: Callable[[], Any] = lambda: None
-) -> dict[str, list[float]]:
-    """Milliseconds per round of each turn, in turns; every contestant first runs once untimed."""
-    for contestant in entries.values():
-        contestant.run()
-    times: dict[str, list[float]] = {name: [] for name in entries}
-    for _ in range(repeats):
-        for name, contestant in entries.items():
-            times[name].append(1e3 * _seconds(contestant.run) / contestant.rounds)
-            tick()
-    return times
-
-
 def alone(contestant: Contestant) -> dict[str, float]:
     """What a fresh process pays: seconds of its one core for the first block beyond those of a later one (tracing,
     lowering and compiling all it needs), and peak memory."""
-    first = _seconds(contestant.run, time.process_time)
-    return {"compile_s": first - _seconds(contestant.run, time.process_time), "peak_mib": peak_mib()}
-
-
-def _seconds(work: Callable[[], Any], clock: Callable[[], float] = time.perf_counter) -> float:
-    started = clock()
-    work()
-    return clock() - started
-
-
-def peak_mib() -> float:
-    """Peak resident memory of this process. Linux's own counter where there is one: getrusage's also remembers the
-    process that started this one."""
-    try:
-        lines = Path("/proc/self/status").read_text().splitlines()
-        return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 2**10
-    except (OSError, StopIteration):
-        import resource
-
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+    first = seconds(contestant.run, time.process_time)
+    return {"compile_s": first - seconds(contestant.run, time.process_time), "peak_mib": peak_mib()}
 
 
 def child() -> None:
     """What a child process runs: one job, given as JSON on the command line, its result as JSON on stdout."""
-    if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
-    job = json.loads(sys.argv[-1])
+    measure.one_core()
+    job = measure.asked()
     size = Size(*job["size"])
     entries = contests(size, w1(size))
     if "alone" in job:
         workload, name = job["alone"]
         result: Any = alone(entries[workload][name])
     else:
-        with _bar(job["repeats"] * sum(map(len, entries.values())), "turns", job["progress"]) as bar:
+        with measure.bar(job["repeats"] * sum(map(len, entries.values())), "turns", job["progress"]) as bar:
             result = {workload: race(entries[workload], job["repeats"], bar.update) for workload in entries}
     print(json.dumps(result))
 
 
 def _child(size: Size, **job: Any) -> Any:
-    code = "from fedjax_lc.bench import single; single.child()"
-    return json.loads(_python(code, json.dumps({"size": size, **job})).splitlines()[-1])
-
-
-def _python(code: str, *arguments: str) -> str:
-    """Standard output of a pinned Python process."""
-    return subprocess.run(
-        [sys.executable, "-c", code, *arguments], env=os.environ | PINNED, stdout=subprocess.PIPE, text=True, check=True
-    ).stdout
-
-
-def _bar(total: int, title: str, progress: bool) -> Any:
-    from tqdm import tqdm
-
-    return tqdm(total=total, desc=title, delay=2, disable=not progress, leave=False)
+    return measure.ask("single", {"size": size, **job})
 
 
 def _measured(size: Size, repeats: int, starts: int, progress: bool) -> dict[str, Any]:
-    load = os.getloadavg() if hasattr(os, "getloadavg") else ()
+    machine = measure.machine()
     startup = _startup(starts, progress)
     times = _child(size, repeats=repeats, progress=progress)
     lone = _alone(size, times, starts, progress)
@@ -253,22 +168,20 @@ def _measured(size: Size, repeats: int, starts: int, progress: bool) -> dict[str
         "repeats": repeats,
         "startup_s": startup,
         "contests": {workload: _rows(times[workload], lone[workload]) for workload in times},
-        "cpu": _cpu(),
-        "load": load,
+        **machine,
         **environment(),
     }
-    results["targets"] = [target._asdict() | {"met": target.met} for target in targets(results)]
-    print(text(results), end="")
+    results["targets"] = [target.facts() for target in targets(results)]
     return results
 
 
 def _startup(starts: int, progress: bool) -> dict[str, float]:
     """Median seconds that a process needs for each of PROGRAMS, in turns."""
     times: dict[str, list[float]] = {program: [] for program in PROGRAMS}
-    with _bar(starts * len(PROGRAMS), "start-up", progress) as bar:
+    with measure.bar(starts * len(PROGRAMS), "start-up", progress) as bar:
         for _ in range(starts):
             for program in PROGRAMS:
-                times[program].append(_seconds(partial(_python, program)))
+                times[program].append(seconds(partial(measure.python, program)))
                 bar.update()
     return {program: statistics.median(seconds) for program, seconds in times.items()}
 
@@ -277,7 +190,7 @@ def _alone(
     size: Size, times: dict[str, dict[str, Any]], starts: int, progress: bool
 ) -> dict[str, dict[str, dict[str, float]]]:
     """Medians of `alone` over `starts` fresh processes, for every contestant of `times`."""
-    with _bar(starts * sum(map(len, times.values())), "compile and memory", progress) as bar:
+    with measure.bar(starts * sum(map(len, times.values())), "compile and memory", progress) as bar:
 
         def one(workload: str, name: str) -> dict[str, float]:
             found: list[dict[str, float]] = []
@@ -321,19 +234,15 @@ def targets(results: dict[str, Any]) -> list[Target]:
 def text(results: dict[str, Any]) -> str:
     """What is printed."""
     size = Size(**results["size"])
-    versions = ", ".join(f"{name} {version}" for name, version in results["versions"].items())
     head = [
         f"fedjax-lc bench single: one thread, {results['repeats']} turns each, whole calls of fl.run on our side",
         f"W1: {size.clients} clients x {size.rows} rows x {size.dim} features, float32; k = {size.k}, "
         f"{size.local_steps} local steps",
-        f"{results['cpu']}; load {', '.join(f'{v:.1f}' for v in results['load'])}; {results['written']}",
-        versions,
-        f"command: {results['command']}",
+        *measure.made_on(results),
     ]
-    seconds = ", ".join(f"{program} {value:.2f} s" for program, value in results["startup_s"].items())
-    return "\n".join(
-        [*head, "", report.table(_contest_rows(results)), "", f"start-up: {seconds}", "", _target_table(results), ""]
-    )
+    startup = ", ".join(f"{program} {value:.2f} s" for program, value in results["startup_s"].items())
+    tables = report.table(_contest_rows(results)), measure.target_table(results["targets"])
+    return "\n".join([*head, "", tables[0], "", f"start-up: {startup}", "", tables[1], ""])
 
 
 def _contest_rows(results: dict[str, Any]) -> list[dict[str, str]]:
@@ -351,28 +260,6 @@ def _contest_rows(results: dict[str, Any]) -> list[dict[str, str]]:
         for workload, rows in results["contests"].items()
         for name, row in rows.items()
     ]
-
-
-def _target_table(results: dict[str, Any]) -> str:
-    return report.table(
-        [
-            {
-                "target": target["what"],
-                "at most": f"{target['most']:.2f}",
-                "measured": f"{target['measured']:.2f}",
-                "verdict": "met" if target["met"] else "not met",
-            }
-            for target in results["targets"]
-        ]
-    )
-
-
-def _cpu() -> str:
-    try:
-        lines: Iterable[str] = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import dataclasses
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fedjax_lc import pytree
+from fedjax_lc import lanes, pytree
 from fedjax_lc.algorithms import Algorithm, Cost, tile
 from fedjax_lc.compressors.base import FLOAT_BITS
 from fedjax_lc.problems import LinearModel, Problem, logistic_regression
@@ -102,3 +103,13 @@ GRADIENT_ONLY = Algorithm(
     point=lambda problem, hp, x: jnp.mean(x, axis=0),
     theory=_theory,
 )
+
+
+def with_plain_branches(algorithm: Algorithm) -> Algorithm:
+    """The method without the rules for lanes: over lanes a branch is a select, and every lane pays for it."""
+
+    def step(problem: Problem, hp: Any, state: Any, key: Key) -> tuple[Any, Cost]:
+        with lanes.plain():
+            return algorithm.step(problem, hp, state, key)
+
+    return dataclasses.replace(algorithm, name=f"bench_plain_{algorithm.name}", step=step)
