@@ -28,6 +28,7 @@ format: $(READY)
 
 bench: $(READY)  ## speed against honest baselines
 	$(BIN)/fedjax-lc bench single
+	$(BIN)/fedjax-lc bench sweep
 
 figures: $(READY)  ## all figures of the LoCoDL paper; FEDJAX_LC_DATA names a folder of LibSVM files, else they are fetched
 	$(BIN)/fedjax-lc figure locodl --jobs 2

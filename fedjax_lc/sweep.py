@@ -162,7 +162,9 @@ class _Sweep:
 
     def say(self, line: str) -> None:
         if self.progress:
-            print(line, file=sys.stderr, flush=True)
+            from tqdm import tqdm
+
+            tqdm.write(line, file=sys.stderr)  # beside a bar that may be shown
 
     def go(self, out: Path | None) -> Table:
         self.store = Store(out, self._identity())
@@ -194,7 +196,9 @@ class _Sweep:
         size, block = self._block(number, members)
         places = np.arange(len(members.lanes.numbers))
         ended = []
-        for part, chosen in enumerate(np.split(places, range(size, len(places), size))):
+        shares = np.split(places, range(size, len(places), size))
+        for part, chosen in enumerate(shares):
+            bar.at(part, len(shares))
             found = self.store.part(number, part)
             if found is None:
                 found = block().run(members.lanes.take(chosen), bar.show, interrupted)
@@ -324,7 +328,7 @@ class _Bar:
     def __init__(self, work: _Sweep) -> None:
         from tqdm import tqdm
 
-        self.lanes, self.ended = work.lanes, 0
+        self.lanes, self.ended, self.where = work.lanes, 0, ""
         layout = "{desc}: {percentage:3.0f}%|{bar}| {postfix} [{elapsed}<{remaining}]"
         hidden = None if work.progress else True  # None: shown on a terminal only
         self.bar = tqdm(
@@ -332,9 +336,12 @@ class _Bar:
             leave=False,
         )  # fmt: skip
 
+    def at(self, part: int, parts: int) -> None:
+        self.where = f", part {part + 1}/{parts}" if parts > 1 else ""
+
     def show(self, records: int, ended: int) -> None:
         self.ended += ended
-        self.bar.set_postfix_str(f"{self.ended}/{self.lanes} lanes", refresh=False)
+        self.bar.set_postfix_str(f"{self.ended}/{self.lanes} lanes{self.where}", refresh=False)
         self.bar.update(records)
 
     def __enter__(self) -> _Bar:
