@@ -166,7 +166,7 @@ class Block:
     ) -> None:
         self.program, self.size, self.records = program, size, records
         self.problem, self.rel_gap, self.budget = problem, rel_gap, budget
-        self.placed = put(problem, program.mesh, EVERYWHERE)
+        self.placed = put(problem.for_lanes(), program.mesh, EVERYWHERE)
         self.devices = program.mesh.size
         self.compiled, self.compile_seconds = compile_once(advance(program), self._shapes(lanes))
         self.memory = memory_bytes(self.compiled)  #: on each device

@@ -24,7 +24,7 @@ from fedjax_lc.optimum import Optimum, minimise
 from fedjax_lc.stacking import Clients, constants, float_dtype, stack, whole_vectors
 from fedjax_lc.typing import ClientVecs, Key, Scalar, Vec
 
-FEW_LANES = {4: 2, 8: 8}  #: by bytes of a number: fewer lanes gain nothing from one product
+FEW_LANES = {4: 2, 8: 4}  #: by bytes of a number: fewer lanes gain nothing from one product
 
 
 class Problem:
@@ -77,6 +77,10 @@ class Problem:
     def lane_grads(self, X: jax.Array) -> jax.Array:
         """(lanes, n, d) gradients of many lanes, X (lanes, d) or (lanes, n, d)."""
         return jax.vmap(self.own_grads)(X)
+
+    def for_lanes(self) -> Any:
+        """The same problem with whatever `lane_grads` would otherwise compute at every step."""
+        return self
 
     def stochastic_grads(self, key: Key, x: Vec | ClientVecs, batch: int) -> ClientVecs:
         """(n, d) unbiased gradients from `batch` rows per client, uniform with replacement over its real rows."""
@@ -168,6 +172,7 @@ class LinearModel(Problem):
     smooth_mean: jax.Array
     x0: Vec
     attached: Vec | None = None
+    turned: jax.Array | None = None  #: (n, d', m) features, their last axes exchanged; see `for_lanes`
     loss: Any = pytree.static(default=Logistic)
     given_f_star: float | None = pytree.static(default=None)
     per_client: ClassVar[tuple[str, ...]] = ("features", "targets", "rows", "sizes", "smooth")
@@ -186,10 +191,18 @@ class LinearModel(Problem):
         if X.shape[0] < FEW_LANES.get(X.dtype.itemsize, 2):
             return jax.lax.map(self.own_grads, X)
         A, wide = self.features, _widen(X, self.features.shape[-1])
-        z = jnp.einsum("ld,nmd->nlm" if X.ndim == 2 else "lnd,nmd->nlm", wide, A)
+        turned = jnp.swapaxes(A, 1, 2) if self.turned is None else self.turned
+        z = jnp.einsum("ld,ndm->nlm" if X.ndim == 2 else "lnd,ndm->nlm", wide, turned)
         slopes = self.rows[:, None] * self.loss.slope(z, self.targets[:, None])
         pulled = jnp.swapaxes(jnp.einsum("nlm,nmd->nld", slopes, A), 0, 1)[..., : self.dim]
         return pulled + self.strong * (X[:, None] if X.ndim == 2 else X)
+
+    def for_lanes(self) -> LinearModel:
+        """With the features turned: XLA's CPU backend would turn them for each product, at the price of a few lanes."""
+        return self.replace(turned=jnp.swapaxes(self.features, 1, 2))
+
+    def cohort(self, clients: jax.Array) -> LinearModel:
+        return dataclasses.replace(super().cohort(clients), turned=None)
 
     def stochastic_grads(self, key: Key, x: Vec | ClientVecs, batch: int) -> ClientVecs:
         picks = _uniform_rows(key, self.sizes, batch)
@@ -294,7 +307,7 @@ class Quadratic(Problem):
 
     def lane_grads(self, X: jax.Array) -> jax.Array:
         X = jnp.broadcast_to(X[:, None], (X.shape[0], *self.b.shape)) if X.ndim == 2 else X
-        return jnp.swapaxes(jnp.einsum("lne,nde->nld", X, self.Q), 0, 1) - self.b[None]
+        return jnp.swapaxes(jnp.einsum("lne,ned->nld", X, self.Q), 0, 1) - self.b[None]  # Q_i is symmetric
 
     def stochastic_grads(self, key: Key, x: Vec | ClientVecs, batch: int) -> ClientVecs:
         """The full gradients: a quadratic has no rows to draw."""

@@ -246,7 +246,7 @@ class _Sweep:
         """Bytes of a lane, and of the problem, before anything is compiled."""
         program = Program(self.algorithm, self.every, 1, self.metrics, Axes((), 0, 0), self.mesh)
         state = pytree.nbytes(start_shapes(program, self.problem, members.lanes))
-        return COPIES * state, pytree.nbytes(self.problem)
+        return COPIES * state, pytree.nbytes(jax.eval_shape(lambda problem: problem.for_lanes(), self.problem))
 
     # --- results ---
 
