@@ -7,7 +7,6 @@ import inspect
 import json
 import math
 import shutil
-import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -96,16 +95,14 @@ class Tuned:
         with replacing(folder / f"{name}.md"):  # a folder that cannot be written is reported before the work
             pass
         (folder / f"{name}.md").unlink()
-        started = time.perf_counter()
         problem = self.problem()
         parts = folder / f"{name}.parts"  # what is done, should something end this before its time
         tuning, tried, tuning_budget = self.tune(problem, progress, parts)
-        tuned = time.perf_counter()
         final, final_budget = self.rerun(problem, tuning, tried, progress, parts)
-        ended = time.perf_counter()
         facts = self.facts(problem, tuning, final)
         facts["budget"] = {"tuning": tuning_budget, "final": _finite(final_budget)}
-        facts["seconds"] = {"tuning": round(tuned - started, 1), "final": round(ended - tuned, 1)}
+        tables = {"tuning": tuning, "final": final}
+        facts["seconds"] = {part: round(float(table.lanes["seconds"].sum()), 1) for part, table in tables.items()}
         facts |= environment()
         self._draw(folder, name, facts, tuning, final)
         pages = {"json": json.dumps(facts, indent=1) + "\n", "md": self.tell(facts, "github")}
@@ -266,8 +263,8 @@ class Tuned:
             f"{facts['index_bits']}.",
             report.table(rows, style=style),
             report.table(claims, style=style) if claims else "",
-            f"Made in {facts['seconds']['tuning']:.0f} s (tuning) and {facts['seconds']['final']:.0f} s (winners) by "
-            f"`{facts['command']}` on {facts['device']}; {versions}.",
+            f"Made in {facts['seconds']['tuning']:.0f} s (tuning) and {facts['seconds']['final']:.0f} s (winners) of "
+            f"wall time, compilation aside, by `{facts['command']}` on {facts['device']}; {versions}.",
         ]
         return "\n\n".join(filter(None, parts)) + "\n"
 
