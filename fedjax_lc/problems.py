@@ -191,8 +191,11 @@ class LinearModel(Problem):
         if X.shape[0] < FEW_LANES.get(X.dtype.itemsize, 2):
             return jax.lax.map(self.own_grads, X)
         A, wide = self.features, _widen(X, self.features.shape[-1])
-        turned = jnp.swapaxes(A, 1, 2) if self.turned is None else self.turned
-        z = jnp.einsum("ld,ndm->nlm" if X.ndim == 2 else "lnd,ndm->nlm", wide, turned)
+        if X.ndim == 2:  # one product for all clients
+            z = jnp.swapaxes(jnp.einsum("nmd,ld->nml", A, wide), 1, 2)
+        else:
+            turned = jnp.swapaxes(A, 1, 2) if self.turned is None else self.turned
+            z = jnp.einsum("lnd,ndm->nlm", wide, turned)
         slopes = self.rows[:, None] * self.loss.slope(z, self.targets[:, None])
         pulled = jnp.swapaxes(jnp.einsum("nlm,nmd->nld", slopes, A), 0, 1)[..., : self.dim]
         return pulled + self.strong * (X[:, None] if X.ndim == 2 else X)
