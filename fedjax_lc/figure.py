@@ -180,11 +180,7 @@ class Comparison:
         spent = {label: float(trace.bits_up[-1]) if len(trace) else 0.0 for label, trace in traces.items()}
         return {
             "title": self.title,
-            "clients": problem.n,
-            "dim": problem.dim,
-            "kappa": problem.kappa,
-            "kappa_eff": problem.kappa_eff,
-            "f_star": problem.f_star,
+            **problem_facts(problem),
             "rel_gap": self.rel_gap,
             "caps": {"rounds": self.max_rounds, "bits_ratio": self.bits_ratio},
             "index_bits": "log2",
@@ -229,6 +225,17 @@ def bits_to(trace: Trace, rel_gap: float) -> float:
     """Uplink bits per client to the first record at or below `rel_gap`; inf if there is none."""
     hit = trace.reach(rel_gap)
     return hit["bits_up"] if hit else float("inf")
+
+
+def problem_facts(problem: Problem) -> dict[str, Any]:
+    """A problem's shape, condition numbers and optimum, as result files have them."""
+    return {
+        "clients": problem.n,
+        "dim": problem.dim,
+        "kappa": problem.kappa,
+        "kappa_eff": problem.kappa_eff,
+        "f_star": problem.f_star,
+    }
 
 
 def kappa_line(facts: Mapping[str, Any]) -> str:

@@ -16,7 +16,7 @@ import pandas as pd
 from fedjax_lc import algorithms, plot, report
 from fedjax_lc.algorithms import Algorithm
 from fedjax_lc.errors import InputError
-from fedjax_lc.figure import Claim, kappa_line
+from fedjax_lc.figure import Claim, kappa_line, problem_facts
 from fedjax_lc.files import replacing
 from fedjax_lc.grid import Grid, grid
 from fedjax_lc.problems import Problem
@@ -216,11 +216,7 @@ class Tuned:
         spent = {label: c["spent"] for label, c in curves.items()}
         return {
             "title": self.title,
-            "clients": problem.n,
-            "dim": problem.dim,
-            "kappa": problem.kappa,
-            "kappa_eff": problem.kappa_eff,
-            "f_star": problem.f_star,
+            **problem_facts(problem),
             "rel_gap": self.rel_gap,
             "final_gap": self.final_gap,
             "step_sizes": list(self.step_sizes),

@@ -30,3 +30,19 @@ def clients():
 def problem(clients):
     """The one tiny shape that the contract suites share: 4 ragged clients, d = 5, float64, kappa about 30."""
     return fl.problems.logistic_regression(clients, kappa=30)
+
+
+@pytest.fixture
+def refused(capsys):
+    """Call the command line with arguments: they must end with code 2 and one line on stderr, which is returned."""
+
+    from fedjax_lc.cli import main
+
+    def call(*arguments):
+        assert main([str(argument) for argument in arguments]) == 2
+        out, err = capsys.readouterr()
+        assert out == ""
+        assert err.count("\n") == 1
+        return err.removeprefix("fedjax-lc: ").rstrip("\n")
+
+    return call

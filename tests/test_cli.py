@@ -27,20 +27,6 @@ def fedjax_lc(*arguments, **environment):
     )
 
 
-@pytest.fixture
-def refused(capsys):
-    """Call with arguments: they must end with code 2 and one line on stderr, which is returned."""
-
-    def call(*arguments):
-        assert main([str(argument) for argument in arguments]) == 2
-        out, err = capsys.readouterr()
-        assert out == ""
-        assert err.count("\n") == 1
-        return err.removeprefix("fedjax-lc: ").rstrip("\n")
-
-    return call
-
-
 # --- what it does ---
 
 

@@ -72,20 +72,6 @@ def folder(swept):
     return swept[0]
 
 
-@pytest.fixture
-def refused(capsys):
-    """Call with arguments: they must end with code 2 and one line on stderr, which is returned."""
-
-    def call(*arguments):
-        assert main([str(argument) for argument in arguments]) == 2
-        out, err = capsys.readouterr()
-        assert out == ""
-        assert err.count("\n") == 1
-        return err.removeprefix("fedjax-lc: ").rstrip("\n")
-
-    return call
-
-
 def plain(table):
     """Lanes and records without the columns of wall time."""
     return table.lanes.drop(columns="seconds"), table.records.drop(columns="seconds")

@@ -34,15 +34,16 @@ CLAIMS = (
 )
 
 
+def problem_of(name: str, num_clients: int, dim: int, scale: str = "none") -> Problem:
+    """Logistic regression on a LIBSVM set with its own `dim` columns: shuffled, split equally, remainder dropped."""
+    return make_problem(data.load(name, scale=scale, n_features=dim), num_clients, "iid", kappa=KAPPA)
+
+
 def libsvm(name: str, num_clients: int, dim: int, *, scale: str = "none") -> Comparison:
-    """The comparison on a LIBSVM set with its own `dim` columns: shuffled, split equally, remainder dropped."""
-
-    def problem() -> Problem:
-        return make_problem(data.load(name, scale=scale, n_features=dim), num_clients, "iid", kappa=KAPPA)
-
+    """The comparison on `problem_of` that set."""
     return Comparison(
         title=f"{name}, n = {num_clients}",
-        problem=problem,
+        problem=lambda: problem_of(name, num_clients, dim, scale),
         curves=curves(dim, num_clients),
         leaders=4,
         claims=CLAIMS,

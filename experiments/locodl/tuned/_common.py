@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import math
 
-from experiments.locodl._common import CLAIMS, KAPPA
-from fedjax_lc import data
-from fedjax_lc.figure import Claim, make_problem
-from fedjax_lc.problems import Problem
+from experiments.locodl._common import CLAIMS, problem_of
+from fedjax_lc.figure import Claim
 from fedjax_lc.tuned import Entry, Tuned
 
 LOCAL_STEPS = 20  #: of 5GCS-CC's inner solver, one number for all lanes, so that none waits; its theory has 20 to 130
@@ -32,14 +30,10 @@ def entries(dim: int, num_clients: int) -> tuple[Entry, ...]:
 
 
 def libsvm(name: str, num_clients: int, dim: int, *, scale: str = "none") -> Tuned:
-    """The tuned comparison on a LIBSVM set with its own `dim` columns: shuffled, split equally, remainder dropped."""
-
-    def problem() -> Problem:
-        return make_problem(data.load(name, scale=scale, n_features=dim), num_clients, "iid", kappa=KAPPA)
-
+    """The tuned comparison on `problem_of` that set."""
     return Tuned(
         title=f"{name}, n = {num_clients}",
-        problem=problem,
+        problem=lambda: problem_of(name, num_clients, dim, scale),
         entries=entries(dim, num_clients),
         claims=TUNED_CLAIMS,
     )
