@@ -1,0 +1,180 @@
+"""The base of all problems, and what they share."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fedjax_lc import pytree
+from fedjax_lc.errors import InputError
+from fedjax_lc.lanes import per_lane
+from fedjax_lc.optimum import Optimum, minimise
+from fedjax_lc.typing import ClientVecs, Key, Scalar, Vec
+
+
+class Problem:
+    """Base of all problems. Subclasses give `values`, `own_grads`, `stochastic_grads`; `lane_grads` and `hvps` if they
+    have a faster form.
+
+    Leaves common to all (in the problem's dtype): `smooth` (n,) the constants L_i, `smooth_mean` () the constant of F,
+    `strong` () mu, of F's l2 part, `x0` (d,) the start. Inside jit all of them are traced; `x_star` and `f_star` are
+    host float64 there and everywhere else.
+    """
+
+    smooth: jax.Array
+    smooth_mean: jax.Array
+    strong: jax.Array
+    x0: Vec
+    given_f_star: float | None
+    attached: Vec | None
+    per_client: ClassVar[tuple[str, ...]] = ("smooth",)  #: leaves whose first axis is the clients
+
+    @property
+    def n(self) -> int:
+        """Number of clients."""
+        return self.smooth.shape[0]
+
+    @property
+    def dim(self) -> int:
+        """Number of coordinates d."""
+        return self.x0.shape[0]
+
+    @property
+    def dtype(self) -> Any:
+        return self.x0.dtype
+
+    def value(self, x: Vec) -> Scalar:
+        """F(x), ()."""
+        return jnp.mean(self.values(x))
+
+    def values(self, x: Vec | ClientVecs) -> jax.Array:
+        """(n,) f_i(x), or f_i(x_i) for x (n, d)."""
+        raise NotImplementedError
+
+    def grads(self, x: Vec | ClientVecs) -> ClientVecs:
+        """(n, d) row i the gradient of f_i, at x (d,) or at its own row of x (n, d); over lanes, `lane_grads`."""
+        return _grads(self, x)
+
+    def own_grads(self, x: Vec | ClientVecs) -> ClientVecs:
+        """What `grads` computes for one lane."""
+        raise NotImplementedError
+
+    def lane_grads(self, X: jax.Array) -> jax.Array:
+        """(lanes, n, d) gradients of many lanes, X (lanes, d) or (lanes, n, d)."""
+        return jax.vmap(self.own_grads)(X)
+
+    def for_lanes(self) -> Any:
+        """The same problem with whatever `lane_grads` would otherwise compute at every step."""
+        return self
+
+    def stochastic_grads(self, key: Key, x: Vec | ClientVecs, batch: int) -> ClientVecs:
+        """(n, d) unbiased gradients from `batch` rows per client, uniform with replacement over its real rows."""
+        raise NotImplementedError
+
+    def hvps(self, x: Vec | ClientVecs, v: Vec | ClientVecs) -> ClientVecs:
+        """(n, d) Hessian of f_i times v."""
+        return jax.jvp(self.own_grads, (x,), (v,))[1]
+
+    def cohort(self, clients: jax.Array) -> Any:
+        """The functions f_i of these clients alone, (c,) indices; `smooth_mean` and `strong` stay those of F.
+
+        Only their data are gathered, so `problem.cohort(clients).grads(x)` costs c clients, not n.
+        """
+        gathered = {name: getattr(self, name)[clients] for name in self.per_client}
+        return dataclasses.replace(self, **gathered, attached=None, given_f_star=None)  # type: ignore[type-var]
+
+    def hessian(self, x: Any) -> np.ndarray:
+        """(d, d) Hessian of F at x (d,), NumPy float64, on the host."""
+        with jax.enable_x64(True), jax.ensure_compile_time_eval():
+            return np.asarray(_hessian(pytree.cast(self, jnp.float64), jnp.asarray(x, jnp.float64)))
+
+    @property
+    def x_star(self) -> Any:
+        """(d,) minimiser of F, NumPy float64; NaN where no optimum is known. Inside jit, the copy `solved` attached."""
+        if pytree.is_traced(self.x0):
+            if self.attached is None:
+                raise InputError("x_star inside jit needs problem.solved(): pass that in place of problem")
+            return self.attached
+        return self._optimum.x
+
+    @property
+    def f_star(self) -> float:
+        """min F, a host float64; the value given as `f_star=` if one was, NaN where no optimum is known."""
+        return self.given_f_star if self.given_f_star is not None else self._optimum.value
+
+    def solved(self) -> Any:
+        """The same problem with a device copy of x_star, so that compiled code may measure distances to it."""
+        return self.replace(attached=jnp.asarray(self._optimum.x, self.dtype))
+
+    def replace(self, **changes: Any) -> Any:
+        """A copy with fields changed that leave F alone, such as x0; the optimum is not computed again."""
+        changed = dataclasses.replace(self, **changes)  # type: ignore[type-var]
+        if "_optimum" in self.__dict__:
+            changed.__dict__["_optimum"] = self._optimum
+        return changed
+
+    @functools.cached_property
+    def _optimum(self) -> Optimum:
+        with jax.enable_x64(True), jax.ensure_compile_time_eval():
+            exact = pytree.cast(self, jnp.float64)
+            found = minimise(
+                lambda x: float(_value(exact, x)),
+                lambda x: np.asarray(_gradient(exact, x)),
+                lambda x: np.asarray(_hessian(exact, x)),
+                lambda x, v: np.asarray(_hessian_product(exact, x, v)),
+                np.asarray(self.x0, np.float64),
+            )
+        return found if found.converged else Optimum(np.full(self.dim, np.nan), np.nan, found.grad_norm, False)
+
+    @property
+    def kappa(self) -> float:
+        """Nominal condition number of LoCoDL's split problem: (max L_i - mu/2) / (mu/2), mu = strong."""
+        half = float(self.strong) / 2
+        return (float(np.max(np.asarray(self.smooth, np.float64))) - half) / half
+
+    @functools.cached_property
+    def kappa_eff(self) -> float:
+        """Condition number that gradient descent feels near the solution: smooth_mean / lambda_min(Hess F(x_star))."""
+        if not np.all(np.isfinite(self.x_star)):
+            return float("nan")
+        return float(self.smooth_mean) / float(np.linalg.eigvalsh(self.hessian(self.x_star))[0])
+
+
+#: (problem, x) -> gradients, with the rule for lanes.
+_grads = per_lane(lambda problem, x: problem.own_grads(x), lambda problem, X: problem.lane_grads(X))
+
+
+@jax.jit
+def _value(problem: Problem, x: Vec) -> Scalar:
+    return problem.value(x)
+
+
+@jax.jit
+def _gradient(problem: Problem, x: Vec) -> Vec:
+    return jnp.mean(problem.grads(x), axis=0)
+
+
+@jax.jit
+def _hessian_product(problem: Problem, x: Vec, v: Vec) -> Vec:
+    return jnp.mean(problem.hvps(x, v), axis=0)
+
+
+@jax.jit
+def _hessian(problem: Problem, x: Vec) -> jax.Array:
+    """(d, d), a few rows at a time so that no more than a few copies of the predictions live at once."""
+    return jax.lax.map(lambda v: _hessian_product(problem, x, v), jnp.eye(problem.dim, dtype=x.dtype), batch_size=32)
+
+
+def arrays(constants: dict[str, Any], dtype: Any) -> dict[str, Any]:
+    return {name: jnp.asarray(value, dtype) for name, value in constants.items()}
+
+
+def uniform_rows(key: Key, sizes: jax.Array, batch: int) -> jax.Array:
+    """(n, batch) row numbers, uniform with replacement over each client's own rows; clients by index."""
+    keys = jax.random.split(key, sizes.shape[0])
+    return jax.vmap(lambda k, m: jax.random.randint(k, (batch,), 0, m))(keys, sizes)

@@ -1,0 +1,83 @@
+"""Quadratics, with any Hessian per client."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fedjax_lc import pytree
+from fedjax_lc.errors import InputError
+from fedjax_lc.problems.base import Problem, arrays
+from fedjax_lc.stacking import float_dtype
+from fedjax_lc.typing import ClientVecs, Key, Vec
+
+
+@pytree.dataclass
+class Quadratic(Problem):
+    """f_i(x) = x^T Q_i x / 2 - <b_i, x>, with Q (n, d, d) symmetric and b (n, d)."""
+
+    Q: jax.Array
+    b: jax.Array
+    strong: jax.Array
+    smooth: jax.Array
+    smooth_mean: jax.Array
+    x0: Vec
+    attached: Vec | None = None
+    given_f_star: float | None = pytree.static(default=None)
+    per_client: ClassVar[tuple[str, ...]] = ("Q", "b", "smooth")
+
+    def values(self, x: Vec | ClientVecs) -> jax.Array:
+        return jnp.sum((self._times(x) / 2 - self.b) * jnp.atleast_2d(x), axis=-1)
+
+    def _times(self, x: Vec | ClientVecs) -> ClientVecs:
+        return self.Q @ x if x.ndim == 1 else jnp.einsum("nde,ne->nd", self.Q, x)
+
+    def own_grads(self, x: Vec | ClientVecs) -> ClientVecs:
+        return self._times(x) - self.b
+
+    def lane_grads(self, X: jax.Array) -> jax.Array:
+        X = jnp.broadcast_to(X[:, None], (X.shape[0], *self.b.shape)) if X.ndim == 2 else X
+        return jnp.swapaxes(jnp.einsum("lne,ned->nld", X, self.Q), 0, 1) - self.b[None]  # Q_i is symmetric
+
+    def stochastic_grads(self, key: Key, x: Vec | ClientVecs, batch: int) -> ClientVecs:
+        """The full gradients: a quadratic has no rows to draw."""
+        return self.grads(x)
+
+    def hvps(self, x: Vec | ClientVecs, v: Vec | ClientVecs) -> ClientVecs:
+        return self._times(v)
+
+
+def quadratic(Q: Any, b: Any, *, f_star: float | None = None, dtype: Any = None) -> Quadratic:
+    """f_i(x) = x^T Q_i x / 2 - <b_i, x>.
+
+    Args:
+        Q: (n, d, d) symmetric; or (n, d), the diagonals. b: (n, d).
+        strong is the smallest eigenvalue over all Q_i, smooth the largest of each.
+
+    Example:
+        >>> float(quadratic(np.ones((2, 3)), np.zeros((2, 3))).smooth_mean)
+        1.0
+    """
+    Q, b = np.asarray(Q, np.float64), np.asarray(b, np.float64)
+    if Q.ndim == 2:
+        Q = np.stack([np.diag(diagonal) for diagonal in Q])
+    if Q.ndim != 3 or b.shape != Q.shape[:2] or Q.shape[1] != Q.shape[2]:
+        raise InputError(f"quadratic needs Q (n, d, d) and b (n, d), got {Q.shape} and {b.shape}")
+    if not (np.all(np.isfinite(Q)) and np.all(np.isfinite(b))):
+        raise InputError("quadratic has entries that are not finite: clean Q and b first")
+    if not np.allclose(Q, Q.transpose(0, 2, 1), rtol=1e-12, atol=1e-12 * np.abs(Q).max()):
+        raise InputError("quadratic needs symmetric Q_i: pass (Q + Q.transpose(0, 2, 1)) / 2")
+    eigenvalues = np.linalg.eigvalsh(Q)
+    mean_smooth = np.linalg.eigvalsh(Q.mean(0))[-1]
+    found = {"strong": max(eigenvalues.min(), 0.0), "smooth": eigenvalues[:, -1], "smooth_mean": mean_smooth}
+    kind = float_dtype(dtype)
+    return Quadratic(
+        jnp.asarray(Q, kind),
+        jnp.asarray(b, kind),
+        **arrays(found, kind),
+        x0=jnp.zeros(Q.shape[1], kind),
+        given_f_star=f_star,
+    )
