@@ -86,7 +86,7 @@ class Tuned:
     max_grads: float = 200_000
     final_factor: float = 5  #: the final runs' share of steps and gradients
     every: int = 10
-    extensions: int = 4
+    extensions: int = 8
     claims: Sequence[Claim] = ()
     claims_are: str = "claim of the paper, methods tuned"
 
