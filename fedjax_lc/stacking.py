@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -59,7 +59,7 @@ def constants(
     """strong, smooth (n,), smooth_mean of a linear model whose loss bends by at most `curvature`."""
     if norm not in ("spectral", "frobenius"):
         raise InputError(f"norm must be 'spectral' or 'frobenius', got {norm!r}")
-    size: Callable[[np.ndarray], float] = _spectral if norm == "spectral" else lambda B: float(np.sum(B**2))
+    size = _spectral if norm == "spectral" else _frobenius
     scaled = A * np.sqrt(rows)[..., None]
     data = curvature * np.array([size(block) for block in scaled])
     data_mean = curvature * size(scaled.reshape(-1, A.shape[-1])) / len(A)
@@ -83,6 +83,11 @@ def _spectral(B: np.ndarray) -> float:
     """Largest eigenvalue of B^T B, by the smaller of the two Gram matrices."""
     gram = B.T @ B if B.shape[0] >= B.shape[1] else B @ B.T
     return float(np.linalg.eigvalsh(gram)[-1])
+
+
+def _frobenius(B: np.ndarray) -> float:
+    """Frobenius norm of B^T B, by the smaller of the two Gram matrices."""
+    return float(np.linalg.norm(B.T @ B if B.shape[0] >= B.shape[1] else B @ B.T))
 
 
 def whole_vectors(A: np.ndarray, kind: Any) -> np.ndarray:

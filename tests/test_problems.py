@@ -1,5 +1,8 @@
 """Problems against loops over ragged clients, their constants, their optima, and their error messages."""
 
+import collections
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,6 +11,7 @@ import pytest
 import fedjax_lc as fl
 from fedjax_lc import pytree
 from fedjax_lc.errors import InputError
+from fedjax_lc.problems.base import distinct
 from tests.conftest import make_clients
 from tests.reference import problems as reference
 
@@ -130,6 +134,33 @@ def test_stochastic_gradients_are_unbiased(pair, points):
     assert np.all(np.abs(error) <= 5 * spread + 1e-12)
 
 
+def test_stochastic_gradients_without_replacement_are_unbiased(pair, points):
+    """In each batch as many different rows as asked for, or all; their gradients average to the full ones."""
+    ours, _ = pair
+    x, batch = jnp.asarray(points), 4
+    draw = lambda key: ours.stochastic_grads(key, x, batch, replacement=False)
+    draws = jax.jit(jax.vmap(draw))(jax.random.split(jax.random.key(0), 4000))
+    error = np.asarray(draws.mean(0) - ours.grads(x))
+    assert np.all(np.abs(error) <= 5 * np.asarray(draws.std(0)) / np.sqrt(4000) + 1e-12)
+    if hasattr(ours, "sizes"):
+        np.testing.assert_allclose(ours.passes(batch, replacement=False), np.minimum(batch / np.asarray(ours.sizes), 1))
+        np.testing.assert_allclose(ours.passes(batch), batch / np.asarray(ours.sizes))
+
+
+@pytest.mark.parametrize(("rows", "batch"), [(1, 1), (6, 1), (6, 3), (6, 5), (6, 6), (4, 6)])
+def test_distinct_rows_are_uniform_over_subsets(rows, batch):
+    draws = 12_000
+    many = jax.jit(jax.vmap(lambda key: distinct(key, jnp.asarray(rows), batch)))
+    picks, valid = map(np.asarray, many(jax.random.split(jax.random.key(3), draws)))
+    assert valid.sum(axis=1).min() == valid.sum(axis=1).max() == min(rows, batch)
+    sets = [frozenset(own[kept].tolist()) for own, kept in zip(picks, valid, strict=True)]
+    assert all(len(chosen) == min(rows, batch) and chosen <= set(range(rows)) for chosen in sets)
+    subsets = math.comb(rows, min(rows, batch))
+    counts = np.array(list(collections.Counter(sets).values()))
+    assert len(counts) == subsets
+    assert np.sum((counts - draws / subsets) ** 2) / (draws / subsets) < subsets + 6 * math.sqrt(2 * subsets)
+
+
 def test_stochastic_gradients_use_real_rows_only():
     """With one real row everything drawn is that row, whatever the padding."""
     A, b = make_clients()[1]
@@ -184,7 +215,7 @@ def test_effective_kappa(pair):
 
 def test_frobenius_constants(clients):
     ours = fl.problems.logistic_regression(clients, l2=0.1, norm="frobenius")
-    expected = [np.sum(A**2) / (4 * len(b)) + 0.1 for A, b in clients]
+    expected = [np.sqrt(np.sum((A.T @ A) ** 2)) / (4 * len(b)) + 0.1 for A, b in clients]
     np.testing.assert_allclose(ours.smooth, expected, rtol=1e-13)
     assert np.all(np.asarray(ours.smooth) >= np.asarray(fl.problems.logistic_regression(clients, l2=0.1).smooth))
 

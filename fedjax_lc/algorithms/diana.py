@@ -10,59 +10,44 @@ it, so the compression error vanishes with the distance to the solution.
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
-import jax
 import jax.numpy as jnp
 
 from fedjax_lc import pytree
-from fedjax_lc.algorithms.base import Cost, choose, constants, register
+from fedjax_lc.algorithms.base import choose, constants, register
+from fedjax_lc.algorithms.bidirectional import (
+    State,
+    WithMemory,
+    compose,
+    memory,
+    memory_rate,
+    plain,
+    smoothness,
+)
 from fedjax_lc.compressors import Compressor
-from fedjax_lc.compressors.base import FLOAT_BITS
 from fedjax_lc.problems import Problem
-from fedjax_lc.typing import ClientVecs, Key, Scalar, Vec
+from fedjax_lc.typing import Scalar
 
 
 @pytree.dataclass
-class Hparams:
-    """compressor: of the uplink, unbiased. gamma: step size. alpha: learning rate of the shifts, to 1/(1 + omega)."""
+class Hparams(WithMemory):
+    """compressor: of the uplink, unbiased. gamma: step size. alpha: learning rate of the shifts, to 1/(1 + omega). The
+    rest: see `bidirectional.WithMemory`."""
 
     compressor: Compressor
     gamma: Scalar
     alpha: Scalar
 
 
-class State(NamedTuple):
-    x: Vec  # (d,) the model
-    h_i: ClientVecs  # (n, d) shifts of the clients
-    h: Vec  # (d,) their mean, at the server
+def theory(problem: Problem, compressor: Compressor | str | None = None, convention: str = "paper") -> Hparams:
+    """alpha = 1/(1 + omega), gamma = 1/(L (1 + 6 omega / n)), L = max_i L_i.
 
-
-def init(problem: Problem, hp: Hparams, key: Key) -> State:
-    zero = jnp.zeros_like(problem.x0)
-    return State(problem.x0, jnp.zeros((problem.n, problem.dim), problem.dtype), zero)
-
-
-def step(problem: Problem, hp: Hparams, state: State, key: Key) -> tuple[State, Cost]:
-    (uplink_key,) = jax.random.split(key, 1)
-    x, h_i, h = state
-    message = hp.compressor.joint(uplink_key, problem.grads(x) - h_i)
-    D_i, D = message.value, jnp.mean(message.value, axis=0)
-    x = x - hp.gamma * (h + D)
-    h_i = h_i + hp.alpha * D_i
-    h = h + hp.alpha * D
-    return State(x, h_i, h), Cost.of(message.bits, FLOAT_BITS * problem.dim, grads=1, rounds=1)
-
-
-def point(problem: Problem, hp: Hparams, state: State) -> Vec:
-    return state.x
-
-
-def theory(problem: Problem, compressor: Compressor | str | None = None) -> Hparams:
-    """alpha = 1/(1 + omega), gamma = 1/(L (1 + 6 omega / n)), L = max_i L_i."""
-    compressor = choose(compressor, problem)
-    L, _ = constants(problem, "diana")
+    convention="mcm_repo", the code of arXiv 2102.12528: alpha = 1/(2 (1 + omega)), gamma = 1/mean_i L_i, smart
+    initialisation.
+    """
+    compressor, L = choose(compressor, problem), smoothness(problem, convention)
     omega = compressor.omega(problem.dim)
+    if convention == "mcm_repo":
+        return Hparams(compressor, gamma=1 / L, alpha=memory_rate(omega), smart=True)
     return Hparams(compressor, gamma=1 / (L * (1 + 6 * omega / problem.n)), alpha=1 / (1 + omega))
 
 
@@ -70,8 +55,8 @@ def lyapunov(problem: Problem, hp: Hparams, state: State) -> Scalar:
     """|x - x*|^2 + M gamma^2 (1/n) sum_i |h_i - grad f_i(x*)|^2, M = 4 omega / (n alpha)."""
     x_star = jnp.asarray(problem.x_star, problem.dtype)
     M = 4 * hp.compressor.omega(problem.dim) / (problem.n * hp.alpha)
-    shifts = jnp.sum((state.h_i - problem.grads(x_star)) ** 2) / problem.n
-    return jnp.sum((state.x - x_star) ** 2) + M * hp.gamma**2 * shifts
+    shifts = jnp.sum((state.up.h_i - problem.grads(x_star)) ** 2) / problem.n
+    return jnp.sum((state.w - x_star) ** 2) + M * hp.gamma**2 * shifts
 
 
 def rate(problem: Problem, hp: Hparams) -> Scalar:
@@ -85,9 +70,7 @@ register(
     title="DIANA",
     paper="1901.09269 Distributed Learning with Compressed Gradient Differences",
     Hparams=Hparams,
-    init=init,
-    step=step,
-    point=point,
+    **compose(memory("alpha"), plain),
     theory=theory,
     lyapunov=lyapunov,
     rate=rate,

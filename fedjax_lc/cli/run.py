@@ -66,9 +66,10 @@ def _hparam_help(method: str) -> dict[str, str]:
     from fedjax_lc import algorithms
 
     algorithm = algorithms.get(method)
-    words = re.findall(r"(\w+(?:, \w+)*): ((?:[^.]|\.\S)+)\.", " ".join((algorithm.Hparams.__doc__ or "").split()))
+    docs = " ".join(base.__doc__ or "" for base in reversed(algorithm.Hparams.__mro__[:-1]))
+    words = re.findall(r"(\w+(?:, \w+)*): ((?:[^.]|\.\S)+)\.", " ".join(docs.split()))
     told = {name: text for names, text in words for name in names.split(", ")}
-    fields = [field.name for field in dataclasses.fields(algorithm.Hparams)]
+    fields = [field.name for field in sorted(dataclasses.fields(algorithm.Hparams), key=lambda field: field.kw_only)]
     choices = list(inspect.signature(algorithm.theory).parameters)[1:]
     plain = {name: told.get(name, "").replace("%", "%%") for name in dict.fromkeys([*fields, *choices])}
     return {name: f"{text} (default: theory's)".strip() for name, text in plain.items()}

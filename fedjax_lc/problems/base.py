@@ -72,8 +72,15 @@ class Problem:
         """The same problem with whatever `lane_grads` would otherwise compute at every step."""
         return self
 
-    def stochastic_grads(self, key: Key, x: Vec | ClientVecs, batch: int) -> ClientVecs:
-        """(n, d) unbiased gradients from `batch` rows per client, uniform with replacement over its real rows."""
+    def stochastic_grads(self, key: Key, x: Vec | ClientVecs, batch: int, *, replacement: bool = True) -> ClientVecs:
+        """(n, d) unbiased gradients from `batch` rows per client, uniform over its real rows.
+
+        Without replacement no row comes twice, and a client with fewer rows than that takes all of them.
+        """
+        raise NotImplementedError
+
+    def passes(self, batch: int, *, replacement: bool = True) -> jax.Array:
+        """(n,) the share of a client's full gradient that such a batch costs."""
         raise NotImplementedError
 
     def hvps(self, x: Vec | ClientVecs, v: Vec | ClientVecs) -> ClientVecs:
@@ -145,6 +152,29 @@ class Problem:
         return float(self.smooth_mean) / float(np.linalg.eigvalsh(self.hessian(self.x_star))[0])
 
 
+class RowsProblem(Problem):
+    """Base of problems whose f_i is a weighted sum over rows of data; leaves `rows` (n, m) and `sizes` (n,)."""
+
+    rows: jax.Array
+    sizes: jax.Array
+
+    def passes(self, batch: int, *, replacement: bool = True) -> jax.Array:
+        share = batch / self.sizes.astype(self.dtype)
+        return share if replacement else jnp.minimum(share, 1)
+
+    def draw(self, key: Key, batch: int, replacement: bool) -> tuple[jax.Array, jax.Array]:
+        """(n, batch) row numbers, clients by index, and the weights that make their sum an unbiased gradient."""
+        keys = jax.random.split(key, self.n)
+        if replacement:
+            picks = jax.vmap(lambda k, m: jax.random.randint(k, (batch,), 0, m))(keys, self.sizes)
+            taken = jnp.ones(picks.shape, self.dtype)
+        else:
+            picks, valid = jax.vmap(lambda k, m: distinct(k, m, batch))(keys, self.sizes)
+            taken = valid.astype(self.dtype)
+        weight = self.rows[:, :1] * self.sizes[:, None].astype(self.dtype)  # n w_i
+        return picks, taken * (weight / jnp.sum(taken, axis=1, keepdims=True))
+
+
 #: (problem, x) -> gradients, with the rule for lanes.
 _grads = per_lane(lambda problem, x: problem.own_grads(x), lambda problem, X: problem.lane_grads(X))
 
@@ -174,7 +204,24 @@ def arrays(constants: dict[str, Any], dtype: Any) -> dict[str, Any]:
     return {name: jnp.asarray(value, dtype) for name, value in constants.items()}
 
 
-def uniform_rows(key: Key, sizes: jax.Array, batch: int) -> jax.Array:
-    """(n, batch) row numbers, uniform with replacement over each client's own rows; clients by index."""
-    keys = jax.random.split(key, sizes.shape[0])
-    return jax.vmap(lambda k, m: jax.random.randint(k, (batch,), 0, m))(keys, sizes)
+def distinct(key: Key, m: jax.Array, batch: int) -> tuple[jax.Array, jax.Array]:
+    """(batch,) different numbers of 0..m-1, uniform over subsets, and which of them are valid: all, or m if m < batch.
+
+    Floyd's algorithm: for j = m - batch, ..., m - 1 take a uniform t <= j, or j where t was taken before. All t are
+    drawn at once; t was taken before if an earlier t equals it, or if it is an earlier j that had to be taken.
+    """
+    j = m - batch + jnp.arange(batch)
+    t = jax.random.randint(key, (batch,), 0, jnp.maximum(j + 1, 1))
+    if batch == 1:
+        return t, j >= 0
+    earlier = jnp.tri(batch, k=-1, dtype=bool) & (j >= 0)[None]
+    again = jnp.any(earlier & (t[:, None] == t[None]), axis=1)
+    follows = earlier & (t[:, None] == j[None])
+
+    def spread(both: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        _, forced = both
+        return forced, again | jnp.any(follows & forced[None], axis=1)
+
+    changing = lambda both: jnp.any(both[0] != both[1])
+    _, forced = jax.lax.while_loop(changing, spread, spread((again, again)))
+    return jnp.where(forced, j, t), j >= 0

@@ -12,7 +12,7 @@ import numpy as np
 from fedjax_lc import pytree
 from fedjax_lc.errors import InputError
 from fedjax_lc.losses import Logistic, Squared
-from fedjax_lc.problems.base import Problem, arrays, uniform_rows
+from fedjax_lc.problems.base import RowsProblem, arrays
 from fedjax_lc.stacking import Clients, constants, float_dtype, stack, whole_vectors
 from fedjax_lc.typing import ClientVecs, Key, Vec
 
@@ -20,7 +20,7 @@ FEW_LANES = {4: 2, 8: 4}  #: by bytes of a number: fewer lanes gain nothing from
 
 
 @pytree.dataclass
-class LinearModel(Problem):
+class LinearModel(RowsProblem):
     """Losses of one linear prediction per row: logistic regression and least squares.
 
     features (n, m, d') with d' >= d and zeros beyond column d (`whole_vectors`), targets (n, m), rows (n, m) the row
@@ -71,12 +71,11 @@ class LinearModel(Problem):
     def cohort(self, clients: jax.Array) -> LinearModel:
         return dataclasses.replace(super().cohort(clients), turned=None)
 
-    def stochastic_grads(self, key: Key, x: Vec | ClientVecs, batch: int) -> ClientVecs:
-        picks = uniform_rows(key, self.sizes, batch)
+    def stochastic_grads(self, key: Key, x: Vec | ClientVecs, batch: int, *, replacement: bool = True) -> ClientVecs:
+        picks, weights = self.draw(key, batch, replacement)
         A = jnp.take_along_axis(self.features, picks[..., None], axis=1)
         slopes = self.loss.slope(_predict(A, x), jnp.take_along_axis(self.targets, picks, axis=1))
-        scale = self.rows[:, :1] * self.sizes[:, None].astype(self.dtype) / batch
-        return _pull_back(A, scale * slopes, self.dim) + self.strong * jnp.atleast_2d(x)
+        return _pull_back(A, weights * slopes, self.dim) + self.strong * jnp.atleast_2d(x)
 
     def hvps(self, x: Vec | ClientVecs, v: Vec | ClientVecs) -> ClientVecs:
         bends = self.rows * self.loss.bend(_predict(self.features, x), self.targets)

@@ -42,9 +42,12 @@ class Quadratic(Problem):
         X = jnp.broadcast_to(X[:, None], (X.shape[0], *self.b.shape)) if X.ndim == 2 else X
         return jnp.swapaxes(jnp.einsum("lne,ned->nld", X, self.Q), 0, 1) - self.b[None]  # Q_i is symmetric
 
-    def stochastic_grads(self, key: Key, x: Vec | ClientVecs, batch: int) -> ClientVecs:
+    def stochastic_grads(self, key: Key, x: Vec | ClientVecs, batch: int, *, replacement: bool = True) -> ClientVecs:
         """The full gradients: a quadratic has no rows to draw."""
         return self.grads(x)
+
+    def passes(self, batch: int, *, replacement: bool = True) -> jax.Array:
+        return jnp.ones(self.n, self.dtype)
 
     def hvps(self, x: Vec | ClientVecs, v: Vec | ClientVecs) -> ClientVecs:
         return self._times(v)

@@ -11,13 +11,13 @@ import numpy as np
 from fedjax_lc import pytree
 from fedjax_lc.errors import InputError
 from fedjax_lc.losses import Softmax
-from fedjax_lc.problems.base import Problem, arrays, uniform_rows
+from fedjax_lc.problems.base import RowsProblem, arrays
 from fedjax_lc.stacking import Clients, constants, float_dtype, stack
 from fedjax_lc.typing import ClientVecs, Key, Vec
 
 
 @pytree.dataclass
-class SoftmaxModel(Problem):
+class SoftmaxModel(RowsProblem):
     """Multinomial regression: x is the matrix W (p, C) raveled row by row, z = a W.
 
     features (n, m, p), targets (n, m) whole numbers 0..C-1, rows (n, m), sizes (n,).
@@ -54,14 +54,13 @@ class SoftmaxModel(Problem):
         blocks = jnp.einsum("nmp,nmc->npc", self.features, slopes)
         return blocks.reshape(self.n, self.dim) + self.strong * jnp.atleast_2d(x)
 
-    def stochastic_grads(self, key: Key, x: Vec | ClientVecs, batch: int) -> ClientVecs:
-        picks = uniform_rows(key, self.sizes, batch)
+    def stochastic_grads(self, key: Key, x: Vec | ClientVecs, batch: int, *, replacement: bool = True) -> ClientVecs:
+        picks, weights = self.draw(key, batch, replacement)
         A = jnp.take_along_axis(self.features, picks[..., None], axis=1)
         W = self._matrix(x)
         z = A @ W if x.ndim == 1 else jnp.einsum("nbp,npc->nbc", A, W)
         slopes = Softmax.slope(z, jnp.take_along_axis(self.targets, picks, axis=1))
-        scale = self.rows[:, :1] * self.sizes[:, None].astype(self.dtype) / batch
-        blocks = jnp.einsum("nbp,nbc->npc", A, scale[..., None] * slopes)
+        blocks = jnp.einsum("nbp,nbc->npc", A, weights[..., None] * slopes)
         return blocks.reshape(self.n, self.dim) + self.strong * jnp.atleast_2d(x)
 
 

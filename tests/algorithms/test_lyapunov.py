@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from fedjax_lc import algorithms, pytree
+from fedjax_lc.algorithms.bidirectional import Shifts
 from tests.algorithms.shared import KEY, Prescribed, coin_keys, quadratic_pair, step_keys, walk
 from tests.reference import enumerate as outcomes_of
 
@@ -165,9 +166,9 @@ def test_diana(name):
         hp = diana.theory(problem, compressor=Prescribed(np.zeros((n, d)), omega_of(d)))
         hp = pytree.cast(hp, jnp.float64)
         h_i = jnp.asarray(rng.normal(size=(n, d)) * 10 ** rng.uniform(-1, 2))
-        state = diana.init(problem, hp, KEY)
-        state = state._replace(x=jnp.asarray(problem.attached + rng.normal(size=d)), h_i=h_i, h=h_i.mean(axis=0))
-        sent = np.asarray(problem.grads(state.x) - h_i)
+        w, state = jnp.asarray(problem.attached + rng.normal(size=d)), diana.init(problem, hp, KEY)
+        state = state._replace(w=w, seen=w, up=Shifts(h_i, h_i.mean(axis=0)))
+        sent = np.asarray(problem.grads(w) - h_i)
         outcomes = outcomes_of.joint([enumerate_all(row) for row in sent])
         bound = diana.rate(problem, hp) * PSI["diana"](problem, hp, state)
         assert expected_psi("diana", problem, hp, state, outcomes, KEY) <= bound * (1 + TOLERANCE)

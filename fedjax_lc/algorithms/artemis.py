@@ -1,0 +1,52 @@
+"""Artemis: DIANA's memories on the way up, and the compressed mean gradient on the way down.
+
+Philippenko and Dieuleveut, "Bidirectional compression in heterogeneous settings for distributed or federated learning
+with partial participation: tight convergence guarantees", arXiv 2006.14591; as run in arXiv 2102.12528, without a
+downlink memory. The server takes the compressed step itself, so the noise of both directions multiplies.
+"""
+
+from __future__ import annotations
+
+from fedjax_lc import pytree
+from fedjax_lc.algorithms.base import choose, register
+from fedjax_lc.algorithms.bidirectional import WithMemory, both_ways, compose, gradient, memory, memory_rate
+from fedjax_lc.compressors import Compressor
+from fedjax_lc.problems import Problem
+from fedjax_lc.typing import Scalar
+
+
+@pytree.dataclass
+class Hparams(WithMemory):
+    """compressor, downlink: both unbiased. gamma: step size. alpha_up: learning rate of the shifts. The rest: see
+    `bidirectional.WithMemory`."""
+
+    compressor: Compressor
+    downlink: Compressor
+    gamma: Scalar
+    alpha_up: Scalar
+
+
+def theory(
+    problem: Problem,
+    compressor: Compressor | str | None = None,
+    downlink: Compressor | str | None = None,
+    convention: str = "paper",
+) -> Hparams:
+    """gamma = 1/(2 L (1 + omega_down)(1 + omega_up/n)) (its order recalled only), alpha_up = 1/(2 (1 + omega_up)).
+
+    convention="mcm_repo" has gamma = 1/mean_i L_i and smart initialisation.
+    """
+    up, down = choose(compressor, problem), choose(downlink, problem)
+    gamma, alpha = both_ways(problem, up, down, convention), memory_rate(up.omega(problem.dim))
+    return Hparams(up, down, gamma, alpha, smart=convention == "mcm_repo")
+
+
+register(
+    "artemis",
+    title="Artemis",
+    paper="2006.14591 Bidirectional compression in heterogeneous settings for distributed or federated learning with "
+    "partial participation: tight convergence guarantees",
+    Hparams=Hparams,
+    **compose(memory(), gradient),
+    theory=theory,
+)

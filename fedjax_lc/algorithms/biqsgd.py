@@ -1,0 +1,44 @@
+"""BiQSGD: gradients are compressed on the way up, and their mean on the way down, without memory.
+
+A baseline of Philippenko and Dieuleveut, arXiv 2102.12528 and 2006.14591.
+"""
+
+from __future__ import annotations
+
+from fedjax_lc import pytree
+from fedjax_lc.algorithms.base import choose, register
+from fedjax_lc.algorithms.bidirectional import Rounds, both_ways, compose, compressed, gradient
+from fedjax_lc.compressors import Compressor
+from fedjax_lc.problems import Problem
+from fedjax_lc.typing import Scalar
+
+
+@pytree.dataclass
+class Hparams(Rounds):
+    """compressor, downlink: both unbiased. gamma: step size. The rest: see `bidirectional.Rounds`."""
+
+    compressor: Compressor
+    downlink: Compressor
+    gamma: Scalar
+
+
+def theory(
+    problem: Problem,
+    compressor: Compressor | str | None = None,
+    downlink: Compressor | str | None = None,
+    convention: str = "paper",
+) -> Hparams:
+    """gamma as Artemis."""
+    up, down = choose(compressor, problem), choose(downlink, problem)
+    return Hparams(up, down, both_ways(problem, up, down, convention))
+
+
+register(
+    "biqsgd",
+    title="BiQSGD",
+    paper="2006.14591 Bidirectional compression in heterogeneous settings for distributed or federated learning with "
+    "partial participation: tight convergence guarantees",
+    Hparams=Hparams,
+    **compose(compressed, gradient),
+    theory=theory,
+)

@@ -1,0 +1,29 @@
+"""MC: MCM without the downlink memory, which shows what that memory is for: w itself is compressed, and never vanishes.
+
+Philippenko and Dieuleveut, arXiv 2102.12528; MCM with alpha_dwn = 0 and H_0 = 0.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fedjax_lc.algorithms import artemis, mcm
+from fedjax_lc.algorithms.base import register
+from fedjax_lc.algorithms.bidirectional import Downlink, Turn, compose, memory, seen_by_all, to_all
+from fedjax_lc.typing import Scalar, Vec
+
+
+def _send(hp: Any, _: None, w: Vec, seen: Vec, ghat: Vec, turn: Turn) -> tuple[Vec, Vec, None, Scalar]:
+    w = w - turn.gamma * ghat
+    what, bits = to_all(hp.downlink, turn.key, w)
+    return w, what, None, bits
+
+
+register(
+    "mc",
+    title="MC",
+    paper=mcm.PAPER,
+    Hparams=artemis.Hparams,
+    **compose(memory(), Downlink(seen_by_all, _send)),
+    theory=mcm.without_downlink_memory,
+)

@@ -1,0 +1,143 @@
+"""MCM and Rand-MCM: bidirectional compression around a preserved central model.
+
+Philippenko and Dieuleveut, "Preserved central model for faster bidirectional compression in distributed settings",
+arXiv 2102.12528. The server keeps its own uncompressed model w and sends down the compressed difference between w and a
+memory H that tends to it, so that to first order in gamma only the noise of the uplink remains. Rand-MCM compresses for
+each client on its own, Rand-MCM-G for each of G groups (recalled from the paper only; client i is in group
+floor(i G/n)). Uplink: DIANA's.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax.numpy as jnp
+
+from fedjax_lc import pytree
+from fedjax_lc.algorithms import artemis
+from fedjax_lc.algorithms.base import choose, register, tile
+from fedjax_lc.algorithms.bidirectional import Downlink, Turn, WithMemory, compose, memory, memory_rate, smoothness
+from fedjax_lc.compressors import Compressor
+from fedjax_lc.errors import unknown
+from fedjax_lc.problems import Problem
+from fedjax_lc.typing import ClientVecs, Scalar, Vec
+
+PAPER = "2102.12528 Preserved central model for faster bidirectional compression in distributed settings"
+RATES = ("authors", "paper")
+
+
+@pytree.dataclass
+class Hparams(WithMemory):
+    """compressor, downlink: both unbiased. gamma: step size. alpha_up, alpha_dwn: learning rates of the memories h_i
+    and H. The rest: see `bidirectional.WithMemory`."""
+
+    compressor: Compressor
+    downlink: Compressor
+    gamma: Scalar
+    alpha_up: Scalar
+    alpha_dwn: Scalar
+
+
+@pytree.dataclass
+class GroupHparams(Hparams):
+    """As MCM, and groups: how many groups of clients share a message and a memory."""
+
+    groups: int = pytree.static(2)
+
+
+def preserved(groups: Callable[[Any, int], int]) -> Downlink:
+    """w+ = w - gamma ghat; Om = C(w+ - H), what = H + Om, H += alpha_dwn Om, for each of groups(hp, n) groups."""
+
+    def start(problem: Problem, hp: Any) -> tuple[Vec | ClientVecs, ClientVecs]:
+        G = groups(hp, problem.n)
+        return problem.x0 if G == 1 else tile(problem.x0, problem.n), tile(problem.x0, G)
+
+    def send(hp: Any, H: ClientVecs, w: Vec, seen: Any, ghat: Vec, turn: Turn) -> tuple[Vec, Any, ClientVecs, Scalar]:
+        w = w - turn.gamma * ghat
+        Omega = hp.downlink.joint(turn.key, w[None] - H)
+        what, H_next = H + Omega.value, H + hp.alpha_dwn * Omega.value
+        if len(H) == 1:
+            return w, what[0], H_next, jnp.mean(Omega.bits)
+        own = jnp.arange(len(seen)) * len(H) // len(seen)  # the group of each client
+        groups = turn.cohort.groups(own, len(H))
+        clients = groups.members(own)
+        return w, clients.moved(what[own], seen), groups.moved(H_next, H), clients.cost(Omega.bits[own])
+
+    return Downlink(start, send)
+
+
+def parameters(
+    problem: Problem, compressor: Any, downlink: Any, convention: str = "paper", rates: str = "authors"
+) -> dict[str, Any]:
+    """compressor, downlink, gamma, alpha_up, alpha_dwn and smart of MCM; see `theory`."""
+    if rates not in RATES:
+        raise unknown("rates", rates, RATES)
+    d, n = problem.dim, problem.n
+    up, down = choose(compressor, problem), choose(downlink, problem)
+    omega_up, omega_dwn = up.omega(d), down.omega(d)
+    alpha_dwn = memory_rate(omega_dwn) if rates == "authors" else min(1.0, 1 / max(8 * omega_dwn, 1))
+    bounds = [2 * (1 + omega_up / n), 8 * omega_dwn, 16 * omega_dwn * math.sqrt(1 / alpha_dwn + omega_up / n)]
+    return {
+        "compressor": up,
+        "downlink": down,
+        "gamma": 1 / (smoothness(problem, convention) * (max(bounds) if convention == "paper" else 1)),
+        "alpha_up": memory_rate(omega_up),
+        "alpha_dwn": alpha_dwn,
+        "smart": convention == "mcm_repo",
+    }
+
+
+def theory(
+    problem: Problem,
+    compressor: Compressor | str | None = None,
+    downlink: Compressor | str | None = None,
+    convention: str = "paper",
+    rates: str = "authors",
+) -> Hparams:
+    """Step size and memory rates; what is the paper's is recalled only.
+
+    convention="paper": gamma = min{1/(8 L omega_dwn), 1/(2 L (1 + omega_up/n)), 1/(16 L omega_dwn sqrt(1/alpha_dwn +
+    omega_up/n))}, L = max_i L_i; the last constant is ours, from the recursion of Upsilon. convention="mcm_repo", the
+    authors' code: gamma = 1/mean_i L_i and smart initialisation. alpha_up = 1/(2 (1 + omega_up)); alpha_dwn =
+    1/(2 (1 + omega_dwn)) with rates="authors", 1/(8 omega_dwn) with rates="paper".
+    """
+    return Hparams(**parameters(problem, compressor, downlink, convention, rates))
+
+
+def without_downlink_memory(
+    problem: Problem,
+    compressor: Compressor | str | None = None,
+    downlink: Compressor | str | None = None,
+    convention: str = "paper",
+) -> artemis.Hparams:
+    """gamma, alpha_up and smart as MCM."""
+    found = parameters(problem, compressor, downlink, convention)
+    del found["alpha_dwn"]
+    return artemis.Hparams(**found)
+
+
+def group_theory(
+    problem: Problem,
+    compressor: Compressor | str | None = None,
+    downlink: Compressor | str | None = None,
+    convention: str = "paper",
+    rates: str = "authors",
+    groups: int = 2,
+) -> GroupHparams:
+    """As MCM, for that many groups."""
+    return GroupHparams(**parameters(problem, compressor, downlink, convention, rates), groups=groups)
+
+
+for _name, _title, _groups in (("mcm", "MCM", lambda hp, n: 1), ("rand_mcm", "Rand-MCM", lambda hp, n: n)):
+    register(_name, title=_title, paper=PAPER, Hparams=Hparams, **compose(memory(), preserved(_groups)), theory=theory)
+
+register(
+    "rand_mcm_g",
+    title="Rand-MCM-G",
+    paper=PAPER,
+    Hparams=GroupHparams,
+    **compose(memory(), preserved(lambda hp, n: hp.groups)),
+    theory=group_theory,
+)

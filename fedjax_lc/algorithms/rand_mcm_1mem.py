@@ -1,0 +1,69 @@
+"""Rand-MCM with one downlink memory at the server: the clients rebuild with copies of their own, which drift from it.
+
+An ablation of Philippenko and Dieuleveut, arXiv 2102.12528: Om_i = C_i(w+ - H), H += alpha_dwn mean_i Om_i, and client
+i rebuilds what_i = H_i + Om_i with H_i += alpha_dwn Om_i. With `reset_every` (the paper's Reset has 4), H_i = H before
+the messages of rounds 1, 1 + reset_every, ...
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax.numpy as jnp
+
+from fedjax_lc import pytree
+from fedjax_lc.algorithms import mcm
+from fedjax_lc.algorithms.base import register, tile
+from fedjax_lc.algorithms.bidirectional import Downlink, Turn, compose, memory
+from fedjax_lc.compressors import Compressor
+from fedjax_lc.problems import Problem
+from fedjax_lc.typing import ClientVecs, Scalar, Vec
+
+
+@pytree.dataclass
+class Hparams(mcm.Hparams):
+    """As MCM, and reset_every: rounds between two resets of the clients' copies; None for no resets."""
+
+    reset_every: int | None = pytree.static(None)
+
+
+def _start(problem: Problem, hp: Any) -> tuple[ClientVecs, tuple[Vec, ClientVecs]]:
+    everyone = tile(problem.x0, problem.n)
+    return everyone, (problem.x0, everyone)
+
+
+def _send(
+    hp: Any, memories: tuple[Vec, ClientVecs], w: Vec, seen: ClientVecs, ghat: Vec, turn: Turn
+) -> tuple[Vec, ClientVecs, tuple[Vec, ClientVecs], Scalar]:
+    (H, H_i), cohort = memories, turn.cohort
+    w = w - turn.gamma * ghat
+    own = H_i
+    if hp.reset_every is not None:
+        own = jnp.where((turn.k - 1) % hp.reset_every == 0, H[None], H_i)
+    Omega = hp.downlink.joint(turn.key, tile(w - H, len(H_i)))
+    seen = cohort.moved(own + Omega.value, seen)
+    H_i = cohort.moved(own + hp.alpha_dwn * Omega.value, H_i)
+    H = H + hp.alpha_dwn * cohort.mean(Omega.value)
+    return w, seen, (H, H_i), cohort.cost(Omega.bits)
+
+
+def theory(
+    problem: Problem,
+    compressor: Compressor | str | None = None,
+    downlink: Compressor | str | None = None,
+    convention: str = "paper",
+    rates: str = "authors",
+    reset_every: int | None = None,
+) -> Hparams:
+    """As MCM."""
+    return Hparams(**mcm.parameters(problem, compressor, downlink, convention, rates), reset_every=reset_every)
+
+
+register(
+    "rand_mcm_1mem",
+    title="Rand-MCM 1Mem",
+    paper=mcm.PAPER,
+    Hparams=Hparams,
+    **compose(memory(), Downlink(_start, _send)),
+    theory=theory,
+)

@@ -1,0 +1,31 @@
+"""SGD with all clients in every round, nothing compressed: the yardstick of the compressed methods (P-SGD)."""
+
+from __future__ import annotations
+
+from fedjax_lc import pytree
+from fedjax_lc.algorithms.base import register
+from fedjax_lc.algorithms.bidirectional import Rounds, compose, plain, smoothness, uncompressed
+from fedjax_lc.problems import Problem
+from fedjax_lc.typing import Scalar
+
+
+@pytree.dataclass
+class Hparams(Rounds):
+    """gamma: step size. The rest: see `bidirectional.Rounds`."""
+
+    gamma: Scalar
+
+
+def theory(problem: Problem, convention: str = "paper") -> Hparams:
+    """gamma = 1/L, L = max_i L_i; mean_i L_i with convention="mcm_repo"."""
+    return Hparams(1 / smoothness(problem, convention))
+
+
+register(
+    "sgd",
+    title="SGD",
+    paper="textbook: stochastic gradient descent, one step per round",
+    Hparams=Hparams,
+    **compose(uncompressed, plain),
+    theory=theory,
+)
