@@ -19,14 +19,16 @@ from fedjax_lc.provenance import environment
 from fedjax_lc.sweep import sweep
 from fedjax_lc.table import Table
 
+LEAST = 1e-17  #: gaps below are beyond float64's resolution of F
+
 
 @dataclasses.dataclass(frozen=True)
 class Run:
     """A method of a figure.
 
-    choices go to its theory, changes replace fields afterwards; note tells it from others of its method. paper is
-    log10(F - F*) at the end as published, bits_repo what a point of the paper's bits axis costs: both directions of one
-    round of all clients (see `repo_bits`).
+    choices go to its theory, changes replace fields afterwards, and gamma is multiplied by `steps`; note tells it from
+    others of its method. paper is log10(F - F*) at the end as published. levels are s of both directions, for the
+    paper's count of bits (`repo_bits`).
     """
 
     method: str
@@ -34,13 +36,16 @@ class Run:
     changes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     note: str = ""
     paper: float | None = None
+    steps: float = 1.0
+    levels: int = 1
 
     @property
     def label(self) -> str:
         return ", ".join(filter(None, (algorithms.get(self.method).title, self.note)))
 
     def hparams(self, problem: Problem) -> Any:
-        return dataclasses.replace(algorithms.get(self.method).theory(problem, **self.choices), **self.changes)
+        hp = algorithms.get(self.method).theory(problem, **self.choices)
+        return dataclasses.replace(hp, **({"gamma": self.steps * hp.gamma} | dict(self.changes)))
 
 
 def repo_bits(s: float, d: int, n: int) -> float:
@@ -91,7 +96,6 @@ class Passes:
     seeds: int = 5
     tolerance: float = 0.15
     orderings: Sequence[Ordering] = ()
-    levels: tuple[float, float] = (1, 1)  #: s of both directions, for the paper's count of bits
     said: str = ""  #: what else the caption should say
 
     def make(self, folder: Path, name: str, progress: bool = True) -> str:
@@ -143,11 +147,12 @@ class Passes:
     def _ended(self, run: Run, problem: Problem, table: Table) -> dict[str, Any]:
         last = table.records.groupby("lane").last()
         fine = (table.lanes["status"] == "finished").to_numpy()
-        logs = np.log10(np.maximum(table.gap[_lasts(table)], 1e-300)) if fine.all() else np.array([np.nan])
+        logs = np.log10(np.maximum(table.gap[_lasts(table)], LEAST)) if fine.all() else np.array([np.nan])
         own = table.config["methods"][run.method]["hyperparameters"]
         mean = float(logs.mean()) if np.isfinite(logs).all() else None
         d, n = problem.dim, problem.n
-        levels = [s if field in own else 0 for s, field in zip(self.levels, ("compressor", "downlink"), strict=True)]
+        up, down = (repo_bits(run.levels if field in own else 0, d, n) for field in ("compressor", "downlink"))
+        share = run.changes.get("participation") or 1
         return {
             "method": run.method,
             "hyperparameters": {column: _plain(table.lanes[column].iloc[0]) for column in own},
@@ -156,9 +161,9 @@ class Passes:
             "paper": run.paper,
             "within": None if run.paper is None else mean is not None and abs(mean - run.paper) <= self.tolerance,
             "diverged": int((table.lanes["status"] == "diverged").sum()),
-            "bits_up": float(last["bits_up"].mean()),
-            "bits_down": float(last["bits_down"].mean()),
-            "bits_repo": self.passes * sum(repo_bits(s, d, n) for s in levels),
+            "bits_up": float(last["bits_up"].mean()) if len(last) else None,
+            "bits_down": float(last["bits_down"].mean()) if len(last) else None,
+            "bits_repo": self.passes * (share * up + (share if "alpha_dwn" in own else 1) * down),
             "seconds": float(table.lanes["seconds"].sum()),
         }
 
@@ -205,8 +210,8 @@ def _row(label: str, found: Mapping[str, Any]) -> dict[str, str]:
         "ours": ours,
         "difference": "-" if missing else f"{found['mean'] - paper:+.2f}",
         "verdict": {None: "-", True: "met", False: "not met"}[found["within"]],
-        "bits up": f"{found['bits_up']:.3g}",
-        "bits down": f"{found['bits_down']:.3g}",
+        "bits up": "-" if found["bits_up"] is None else f"{found['bits_up']:.3g}",
+        "bits down": "-" if found["bits_down"] is None else f"{found['bits_down']:.3g}",
         "bits as the paper counts": f"{found['bits_repo']:.3g}",
     }
 

@@ -12,6 +12,7 @@ from fedjax_lc.programs import free_bytes
 
 MEMORY_SHARE = 0.5  #: of free memory, where no budget is given
 CPU_LANES = 256  #: side by side on a CPU: more take no less time a lane, and end later
+COPIES = 8  #: a first guess: a step holds about this many arrays of the size of a state
 WAVES = 4  #: a part, which is saved as one, holds up to this many blocks of lanes
 
 
@@ -87,6 +88,8 @@ def plan(
     while True:
         block = -(-block // devices) * devices
         needed = measure(block)
+        # A program leaves out what it does not use; a lane takes its state at least.
+        fixed = max(0, min(fixed, needed - block // devices * guess[0] // COPIES))
         lane_bytes = max(1, (needed - fixed) * devices // block)
         if needed <= memory:
             return Plan(lanes, block, lane_bytes, fixed, memory, devices)

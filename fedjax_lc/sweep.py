@@ -30,8 +30,6 @@ from fedjax_lc.table import SERIES, Table, column
 if TYPE_CHECKING:
     import pandas as pd
 
-COPIES = 8  #: a first guess: a step holds about this many arrays of the size of a state
-
 
 def sweep(
     method: str | Algorithm,
@@ -246,7 +244,7 @@ class _Sweep:
         """Bytes of a lane, and of the problem, before anything is compiled."""
         program = Program(self.algorithm, self.every, 1, self.metrics, Axes((), 0, 0), self.mesh)
         state = pytree.nbytes(start_shapes(program, self.problem, members.lanes))
-        return COPIES * state, pytree.nbytes(jax.eval_shape(lambda problem: problem.for_lanes(), self.problem))
+        return planner.COPIES * state, pytree.nbytes(jax.eval_shape(lambda problem: problem.for_lanes(), self.problem))
 
     # --- results ---
 

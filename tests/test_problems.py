@@ -11,7 +11,7 @@ import pytest
 import fedjax_lc as fl
 from fedjax_lc import pytree
 from fedjax_lc.errors import InputError
-from fedjax_lc.problems.base import distinct
+from fedjax_lc.problems.base import below, distinct
 from tests.conftest import make_clients
 from tests.reference import problems as reference
 
@@ -145,6 +145,14 @@ def test_stochastic_gradients_without_replacement_are_unbiased(pair, points):
     if hasattr(ours, "sizes"):
         np.testing.assert_allclose(ours.passes(batch, replacement=False), np.minimum(batch / np.asarray(ours.sizes), 1))
         np.testing.assert_allclose(ours.passes(batch), batch / np.asarray(ours.sizes))
+
+
+def test_whole_numbers_below_are_those_of_exact_arithmetic():
+    key = jax.random.key(5)
+    m = np.array([1, 2, 3, 50, 65535, 65536, 65537, 99_991, 2**30 + 7, 2**31 - 1] * 50, np.int32)
+    u = np.asarray(jax.random.bits(key, m.shape, jnp.uint32)).astype(object)
+    expected = [int(a) * int(b) >> 32 for a, b in zip(u, m, strict=True)]
+    np.testing.assert_array_equal(below(key, jnp.asarray(m)), expected)
 
 
 @pytest.mark.parametrize(("rows", "batch"), [(1, 1), (6, 1), (6, 3), (6, 5), (6, 6), (4, 6)])

@@ -32,7 +32,7 @@ CONVENTIONS = ("paper", "mcm_repo")  #: whose parameters `theory` gives
 class Rounds:
     """What all these methods know.
 
-    decay: the step size of round k = 1, 2, ... is gamma / k^decay. batch_size: rows per client and round, None for the
+    decay: the step size of round k, from 1 on, is gamma / k^decay. batch_size: rows per client and round, None for the
     full gradient. replacement: whether a row may come twice in a batch. participation: every client takes part with
     this probability (drawn again while nobody does), None for all. average_every: evaluate the average of the iterates
     after every so many rounds, w_bar += (w - w_bar)/(k + 1), instead of the last one.
@@ -41,9 +41,9 @@ class Rounds:
     _: dataclasses.KW_ONLY
     decay: Scalar = 0.0
     participation: Scalar | None = None
-    batch_size: int | None = pytree.static(None)
-    replacement: bool = pytree.static(False)
-    average_every: int | None = pytree.static(None)
+    batch_size: int | None = pytree.static(default=None)
+    replacement: bool = pytree.static(default=False)
+    average_every: int | None = pytree.static(default=None)
 
 
 @pytree.dataclass
@@ -55,8 +55,8 @@ class WithMemory(Rounds):
     """
 
     _: dataclasses.KW_ONLY
-    smart: bool = pytree.static(False)
-    memories: str = pytree.static("all")
+    smart: bool = pytree.static(default=False)
+    memories: str = pytree.static(default="all")
 
 
 class State(NamedTuple):
@@ -174,12 +174,13 @@ def gradients(problem: Problem, hp: Rounds, x: Vec | ClientVecs, key: Key) -> tu
 
 def participants(problem: Problem, hp: Rounds, key: Key) -> jax.Array | None:
     """(n,) who takes part: each with that probability, drawn again while nobody does; None for all."""
-    if hp.participation is None:
+    share = hp.participation
+    if share is None:
         return None
 
     def again(both: tuple[Key, jax.Array]) -> tuple[Key, jax.Array]:
         key, own = jax.random.split(both[0])
-        return key, jax.random.bernoulli(own, hp.participation, (problem.n,))
+        return key, jax.random.bernoulli(own, share, (problem.n,))
 
     nobody = lambda both: ~jnp.any(both[1])
     return jax.lax.while_loop(nobody, again, again((key, jnp.zeros(problem.n, bool))))[1]
@@ -187,7 +188,7 @@ def participants(problem: Problem, hp: Rounds, key: Key) -> jax.Array | None:
 
 def averaged(hp: Rounds, average: Vec | None, w: Vec, k: jax.Array) -> Vec | None:
     """w_bar after round k, moved every `average_every` rounds."""
-    if average is None:
+    if average is None or hp.average_every is None:
         return None
     moved = average + (w - average) / (k + 1).astype(w.dtype)
     return jnp.where(k % hp.average_every == 0, moved, average)
@@ -258,7 +259,7 @@ error_feedback = Uplink(
 
 
 class Shifts(NamedTuple):
-    """h_i (n, d) at the clients, and h (d,), their mean, at the server."""
+    """h_i (n, d) at the clients, and h (d,), the server's one memory: their mean where all take part."""
 
     h_i: ClientVecs
     h: Vec

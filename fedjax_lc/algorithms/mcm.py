@@ -44,7 +44,7 @@ class Hparams(WithMemory):
 class GroupHparams(Hparams):
     """As MCM, and groups: how many groups of clients share a message and a memory."""
 
-    groups: int = pytree.static(2)
+    groups: int = pytree.static(default=2)
 
 
 def preserved(groups: Callable[[Any, int], int]) -> Downlink:

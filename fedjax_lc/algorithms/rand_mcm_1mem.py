@@ -24,7 +24,7 @@ from fedjax_lc.typing import ClientVecs, Scalar, Vec
 class Hparams(mcm.Hparams):
     """As MCM, and reset_every: rounds between two resets of the clients' copies; None for no resets."""
 
-    reset_every: int | None = pytree.static(None)
+    reset_every: int | None = pytree.static(default=None)
 
 
 def _start(problem: Problem, hp: Any) -> tuple[ClientVecs, tuple[Vec, ClientVecs]]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from fedjax_lc.bench import single, sweep
+from fedjax_lc.bench import mcm, single, sweep
 
-SUITES = {"single": single, "sweep": sweep}
+SUITES = {"single": single, "sweep": sweep, "mcm": mcm}
 
-__all__ = ["SUITES", "single", "sweep"]
+__all__ = ["SUITES", "mcm", "single", "sweep"]

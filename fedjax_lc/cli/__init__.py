@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
@@ -21,15 +22,21 @@ class _Parser(argparse.ArgumentParser):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command; 0 if it did its job, 2 with one line on stderr for bad input, 130 after Ctrl-C."""
+    """Run a command; 0 if it did its job, 2 with one line on stderr for bad input, 130 after Ctrl-C,
+    141 where the reader of its output has gone."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
         parser = _parser(arguments)
         options = parser.parse_args(arguments)
-        return int(options.command(options) or 0)
+        status = int(options.command(options) or 0)
+        sys.stdout.flush()
+        return status
     except InputError as error:
         print(f"fedjax-lc: {error}", file=sys.stderr)
         return 2
+    except BrokenPipeError:  # whoever reads our output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     except KeyboardInterrupt:
         print("fedjax-lc: interrupted", file=sys.stderr)
         return 130

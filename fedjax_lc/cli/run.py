@@ -69,7 +69,9 @@ def _hparam_help(method: str) -> dict[str, str]:
     docs = " ".join(base.__doc__ or "" for base in reversed(algorithm.Hparams.__mro__[:-1]))
     words = re.findall(r"(\w+(?:, \w+)*): ((?:[^.]|\.\S)+)\.", " ".join(docs.split()))
     told = {name: text for names, text in words for name in names.split(", ")}
-    fields = [field.name for field in sorted(dataclasses.fields(algorithm.Hparams), key=lambda field: field.kw_only)]
+    fields = [
+        field.name for field in sorted(dataclasses.fields(algorithm.Hparams), key=lambda field: field.kw_only is True)
+    ]
     choices = list(inspect.signature(algorithm.theory).parameters)[1:]
     plain = {name: told.get(name, "").replace("%", "%%") for name in dict.fromkeys([*fields, *choices])}
     return {name: f"{text} (default: theory's)".strip() for name, text in plain.items()}

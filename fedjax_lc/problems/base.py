@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fedjax_lc import pytree
+from fedjax_lc.compressors.draws import random_bits
 from fedjax_lc.errors import InputError
 from fedjax_lc.lanes import per_lane
 from fedjax_lc.optimum import Optimum, minimise
@@ -166,7 +167,7 @@ class RowsProblem(Problem):
         """(n, batch) row numbers, clients by index, and the weights that make their sum an unbiased gradient."""
         keys = jax.random.split(key, self.n)
         if replacement:
-            picks = jax.vmap(lambda k, m: jax.random.randint(k, (batch,), 0, m))(keys, self.sizes)
+            picks = jax.vmap(lambda k, m: below(k, jnp.full(batch, m)))(keys, self.sizes)
             taken = jnp.ones(picks.shape, self.dtype)
         else:
             picks, valid = jax.vmap(lambda k, m: distinct(k, m, batch))(keys, self.sizes)
@@ -204,6 +205,16 @@ def arrays(constants: dict[str, Any], dtype: Any) -> dict[str, Any]:
     return {name: jnp.asarray(value, dtype) for name, value in constants.items()}
 
 
+def below(key: Key, m: jax.Array) -> jax.Array:
+    """Uniform whole numbers of 0..m-1, as many as m has: floor(u m / 2^32) of one 32-bit draw u each, so off by at most
+    m / 2^32 of themselves; half the random bits of `jax.random.randint`."""
+    u, m = random_bits(key, len(m)), m.astype(jnp.uint32)
+    low = lambda number: number & 0xFFFF
+    middle = (u >> 16) * low(m) + ((low(u) * low(m)) >> 16)
+    carry = (low(u) * (m >> 16) + low(middle)) >> 16
+    return ((u >> 16) * (m >> 16) + (middle >> 16) + carry).astype(jnp.int32)
+
+
 def distinct(key: Key, m: jax.Array, batch: int) -> tuple[jax.Array, jax.Array]:
     """(batch,) different numbers of 0..m-1, uniform over subsets, and which of them are valid: all, or m if m < batch.
 
@@ -211,7 +222,7 @@ def distinct(key: Key, m: jax.Array, batch: int) -> tuple[jax.Array, jax.Array]:
     drawn at once; t was taken before if an earlier t equals it, or if it is an earlier j that had to be taken.
     """
     j = m - batch + jnp.arange(batch)
-    t = jax.random.randint(key, (batch,), 0, jnp.maximum(j + 1, 1))
+    t = below(key, jnp.maximum(j + 1, 1))
     if batch == 1:
         return t, j >= 0
     earlier = jnp.tri(batch, k=-1, dtype=bool) & (j >= 0)[None]

@@ -1,0 +1,1 @@
+"""Figures of MCM (arXiv 2102.12528)."""

@@ -1,0 +1,113 @@
+"""What the figures of MCM (arXiv 2102.12528) share: its problems, step sizes and published values.
+
+Beside the LIBSVM sets, the folder FEDJAX_LC_DATA holds mcm/: the authors' synthetic problems (NAME.npz) and clusters
+of their non-iid splits (NAME_clusters.npy), as github.com/philipco/mcm-bidirectional-compression has them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from fedjax_lc import algorithms, data, problems
+from fedjax_lc.data.download import local_folder
+from fedjax_lc.errors import InputError
+from fedjax_lc.passes import Ordering, Passes, Run
+from fedjax_lc.problems import Problem
+
+NUM_CLIENTS = 20
+OMEGA = math.sqrt(20)  #: of one level on the synthetic least squares, d = 20
+REBALANCE = 10
+#: F* that the published curves subtract: the loss after 40,000 gradient steps, not the minimum
+F_STAR = {"a9a": 0.3196268, "phishing": 0.1231585, "w8a": 0.0702559, "quantum": 0.5157690, "superconduct": 0.2654386}
+METHODS = ("sgd", "diana", "artemis", "dore", "mcm", "rand_mcm")
+ORDERINGS = (
+    Ordering("MCM and Rand-MCM are lower than Artemis and Dore", ("MCM", "Rand-MCM"), ("Artemis", "Dore")),
+    Ordering("SGD is lower than DIANA", ("SGD",), ("DIANA",)),
+    Ordering("MCM and Rand-MCM are about as low as DIANA (within 0.3)", ("MCM", "Rand-MCM"), ("DIANA",), -0.3),
+    Ordering("Artemis and Dore are about equal (within 0.3)", ("Artemis",), ("Dore",), -0.3),
+)
+
+
+def mcm_file(name: str) -> Path:
+    """A file of the folder mcm/ beside the data sets.
+
+    Raises:
+        InputError: it is not there.
+    """
+    folder = local_folder(None)
+    path = None if folder is None else folder / "mcm" / name
+    if path is None or not path.is_file():
+        raise InputError(f"mcm/{name} is not on this machine: set FEDJAX_LC_DATA to a folder that holds it")
+    return path
+
+
+def with_bias(features: np.ndarray) -> np.ndarray:
+    """A column of ones in front."""
+    return np.hstack([np.ones((len(features), 1)), features])
+
+
+def clustered(name: str, dataset: data.Dataset | None = None) -> Problem:
+    """A set standardised, with a bias, one client for each of the authors' clusters; L by Frobenius norms, their F*."""
+    jax.config.update("jax_enable_x64", True)
+    dataset = data.load(name) if dataset is None else dataset
+    table = with_bias(data.scaled(dataset.features, "standard"))
+    how = f"clusters:{mcm_file(f'{name}_clusters.npy')},rebalance={REBALANCE}"
+    rows = data.partition(dataset, NUM_CLIENTS, how)
+    clients = [(table[own], dataset.targets[own]) for own in rows]
+    options: Mapping[str, Any] = {"l2": 0.0, "norm": "frobenius", "f_star": F_STAR[name], "dtype": "float64"}
+    make = least_squares if dataset.task == "regression" else problems.logistic_regression
+    return make(clients, **options)
+
+
+def least_squares(clients: Sequence[tuple[Any, Any]], **options: Any) -> Problem:
+    """f_i(x) = mean_s (<a_s, x> - b_s)^2, without the 1/2 of `fl.problems.least_squares`."""
+    root = math.sqrt(2)
+    return problems.least_squares([(root * A, root * b) for A, b in clients], **options)
+
+
+def synthetic(name: str) -> Problem:
+    """One of the authors' synthetic problems: synth_linear_noised, synth_linear_nonoised or synth_logistic."""
+    jax.config.update("jax_enable_x64", True)
+    with np.load(mcm_file(f"{name}.npz"), allow_pickle=False) as arrays:
+        clients = list(zip(arrays["X"], arrays["Y"], strict=True))
+    make = least_squares if "linear" in name else problems.logistic_regression
+    return make(clients, l2=0.0, norm="frobenius", dtype="float64")
+
+
+def runs(
+    names: Sequence[str] = METHODS, paper: Mapping[str, float] | None = None, s: int = 1, **changes: Any
+) -> tuple[Run, ...]:
+    """Methods as the authors run them: gamma = 1/L, alpha = 1/(2 (1 + omega)), smart initialisation, s levels."""
+    return tuple(run(name, s, (paper or {}).get(name), **changes) for name in names)
+
+
+def run(name: str, s: int = 1, paper: float | None = None, note: str = "", steps: float = 1.0, **changes: Any) -> Run:
+    """One of them; `changes` replace its hyperparameters, and gamma = steps/L."""
+    names = {field.name for field in dataclasses.fields(algorithms.get(name).Hparams)}
+    choices: dict[str, Any] = {"convention": "mcm_repo"}
+    choices |= {direction: f"qsgd:{s},code=elias" for direction in ("compressor", "downlink") if direction in names}
+    if changes.get("participation") is not None and "smart" in names:
+        changes = changes | {"smart": False}
+    return Run(name, choices, changes, note, paper, steps, levels=s)
+
+
+def real(
+    name: str, *, batch: int, rounds: int, paper: Mapping[str, float] | None = None, participation: float | None = None
+) -> Passes:
+    """The methods on a clustered set for 599 passes; `rounds` is floor(min_i n_i / batch)."""
+    half = "" if participation is None else f", each client in a round with probability {participation:g}"
+    return Passes(
+        title=f"MCM on {name}, b = {batch}{half}",
+        problem=lambda: clustered(name),
+        runs=runs(paper=paper, batch_size=batch, participation=participation),
+        passes=599,
+        rounds=rounds,
+        orderings=ORDERINGS,
+    )
