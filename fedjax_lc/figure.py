@@ -17,7 +17,7 @@ import jax.numpy as jnp
 
 from fedjax_lc import algorithms, data, problems, report
 from fedjax_lc.errors import InputError, unknown
-from fedjax_lc.files import replacing
+from fedjax_lc.files import check_writable, replacing
 from fedjax_lc.problems import Problem
 from fedjax_lc.provenance import describe, environment
 from fedjax_lc.run import run
@@ -159,9 +159,7 @@ class Comparison:
         """Run, write NAME.md, NAME.json, NAME.png and NAME.svg into `folder`, and return the text for the terminal."""
         from fedjax_lc import plot
 
-        with replacing(folder / f"{name}.md"):  # a folder that cannot be written is reported before the work
-            pass
-        (folder / f"{name}.md").unlink()
+        check_writable(folder / f"{name}.md")
         started = time.perf_counter()
         problem, traces = self.problem(), self.run(progress)
         facts = self.facts(problem, traces) | {"seconds": round(time.perf_counter() - started, 1)} | environment()

@@ -22,14 +22,25 @@ def replacing(path: str | Path) -> Iterator[Path]:
         ...     temporary.write_text("{}")
     """
     path = Path(path)
+    temporary = _beside(path)
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def check_writable(path: str | Path) -> None:
+    """Raise InputError if `path` cannot be written, before the work that would end in it; what is there stays."""
+    _beside(Path(path)).unlink()
+
+
+def _beside(path: Path) -> Path:
+    """An empty temporary file in the folder of `path`, which is made if need be."""
     temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary.touch()
     except OSError as error:
         raise InputError(f"cannot write {path}: {error.strerror}; choose a folder you may write to") from None
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    return temporary

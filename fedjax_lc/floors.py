@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from fedjax_lc import axes, plot, report
-from fedjax_lc.files import replacing
+from fedjax_lc.files import check_writable, replacing
 from fedjax_lc.grid import grid
-from fedjax_lc.passes import Run
+from fedjax_lc.passes import Run, check_seeds
 from fedjax_lc.problems import Problem
 from fedjax_lc.provenance import environment
 from fedjax_lc.sweep import sweep
@@ -50,6 +50,9 @@ class Floors:
     A floor is the mean over seeds of F(w) - F* over the second half of the records; its standard error is that of the
     seeds. Small step sizes need as many more rounds: a run with factor c takes steps / c of them. The fit is floor = A
     c^a over factors up to `fit_upto`, by least squares of logarithms.
+
+    Raises:
+        InputError: fewer than two seeds.
     """
 
     title: str
@@ -62,11 +65,12 @@ class Floors:
     fit_upto: float = 1.0
     claims: Sequence[Alike] = ()
 
+    def __post_init__(self) -> None:
+        check_seeds(self.seeds)
+
     def make(self, folder: Path, name: str, progress: bool = True) -> str:
         """Run, write NAME.md, .json, .png and .svg into `folder`; the text for the terminal."""
-        with replacing(folder / f"{name}.md"):  # a folder that cannot be written is reported before the work
-            pass
-        (folder / f"{name}.md").unlink()
+        check_writable(folder / f"{name}.md")
         problem, started = self.problem(), time.perf_counter()
         floors = {run.label: self.measure(run, problem, progress) for run in self.runs}
         facts = {
@@ -82,7 +86,8 @@ class Floors:
         } | environment()
         for suffix in ("png", "svg"):
             plot.save(self.draw(facts), folder / f"{name}.{suffix}")
-        pages = {"json": json.dumps(facts, indent=1) + "\n", "md": self.tell(facts, "github")}
+        plain = facts | {"floors": {label: list(map(_finite, found)) for label, found in floors.items()}}
+        pages = {"json": json.dumps(plain, indent=1) + "\n", "md": self.tell(facts, "github")}
         for suffix, content in pages.items():
             with replacing(folder / f"{name}.{suffix}") as path:
                 path.write_text(content)
@@ -153,6 +158,11 @@ class Floors:
             f"Made in {facts['seconds']:.0f} s by `{facts['command']}` on {facts['device']}; {versions}.",
         ]
         return "\n\n".join(filter(None, parts)) + "\n"
+
+
+def _finite(own: Mapping[str, float]) -> dict[str, float | None]:
+    """As JSON has it: null where a seed diverged."""
+    return {name: value if np.isfinite(value) else None for name, value in own.items()}
 
 
 def _plus_minus(own: Mapping[str, float]) -> str:

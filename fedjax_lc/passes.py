@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from fedjax_lc import algorithms, plot, report
-from fedjax_lc.files import replacing
+from fedjax_lc.errors import InputError
+from fedjax_lc.files import check_writable, replacing
 from fedjax_lc.problems import Problem
 from fedjax_lc.provenance import environment
 from fedjax_lc.sweep import sweep
@@ -77,7 +78,7 @@ class Ordering:
 
     def verdict(self, ends: Mapping[str, float]) -> str:
         gaps = [ends[high] - ends[low] for low in self.lower for high in self.higher]
-        return "holds" if min(gaps) >= self.margin else "does not hold"
+        return "holds" if all(gap >= self.margin for gap in gaps) else "does not hold"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,6 +87,9 @@ class Passes:
 
     Recorded is the excess log10(F(w) - F*) at the central model, its mean and standard deviation over `seeds` runs. A
     run with a published value passes if the mean is within `tolerance` of it.
+
+    Raises:
+        InputError: fewer than two seeds.
     """
 
     title: str
@@ -98,11 +102,12 @@ class Passes:
     orderings: Sequence[Ordering] = ()
     said: str = ""  #: what else the caption should say
 
+    def __post_init__(self) -> None:
+        check_seeds(self.seeds)
+
     def make(self, folder: Path, name: str, progress: bool = True) -> str:
         """Run, write NAME.md, .json, .png, .svg and NAME-bits.png into `folder`; the text for the terminal."""
-        with replacing(folder / f"{name}.md"):  # a folder that cannot be written is reported before the work
-            pass
-        (folder / f"{name}.md").unlink()
+        check_writable(folder / f"{name}.md")
         problem, started = self.problem(), time.perf_counter()
         tables = {run.label: self.run(run, problem, progress) for run in self.runs}
         facts = self.facts(problem, tables) | {"seconds": round(time.perf_counter() - started, 1)} | environment()
@@ -193,6 +198,12 @@ class Passes:
             f"Made in {facts['seconds']:.0f} s by `{facts['command']}` on {facts['device']}; {versions}.",
         ]
         return "\n\n".join(filter(None, parts)) + "\n"
+
+
+def check_seeds(seeds: int) -> None:
+    """Raise InputError where a spread over seeds cannot be told."""
+    if seeds < 2:
+        raise InputError(f"a spread over seeds needs two of them at least, got seeds={seeds}")
 
 
 def _lasts(table: Table) -> np.ndarray:

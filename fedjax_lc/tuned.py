@@ -17,7 +17,7 @@ from fedjax_lc import algorithms, plot, report
 from fedjax_lc.algorithms import Algorithm
 from fedjax_lc.errors import InputError
 from fedjax_lc.figure import Claim, kappa_line, problem_facts
-from fedjax_lc.files import replacing
+from fedjax_lc.files import check_writable, replacing
 from fedjax_lc.grid import Grid, grid
 from fedjax_lc.problems import Problem
 from fedjax_lc.provenance import environment
@@ -92,9 +92,7 @@ class Tuned:
 
     def make(self, folder: Path, name: str, progress: bool = True) -> str:
         """Run, write NAME.md, .json, .png, .svg and NAME-steps.png into `folder`; the text for the terminal."""
-        with replacing(folder / f"{name}.md"):  # a folder that cannot be written is reported before the work
-            pass
-        (folder / f"{name}.md").unlink()
+        check_writable(folder / f"{name}.md")
         problem = self.problem()
         parts = folder / f"{name}.parts"  # what is done, should something end this before its time
         tuning, tried, tuning_budget = self.tune(problem, progress, parts)

@@ -141,7 +141,7 @@ def run_mcm(
         The results as written to `out`; times in milliseconds per seed and round, and seconds, as their names say.
 
     Raises:
-        InputError: a count below 1, or `out` cannot be written; before any work starts.
+        InputError: repeats below 1, or `out` cannot be written; before any work starts.
     """
     if repeats < 1:
         raise InputError(f"bench needs repeats >= 1, got {repeats}")

@@ -167,11 +167,9 @@ def _settings(options: argparse.Namespace, method: str, grid: dict[str, Any]) ->
 
 def _check_folder(options: argparse.Namespace, shares: dict[str, dict[str, Any]]) -> None:
     """Raise InputError if the folder cannot be written or holds sweeps that this one cannot stand beside."""
-    from fedjax_lc.files import replacing
+    from fedjax_lc.files import check_writable
 
-    with replacing(options.out / "writable"):
-        pass
-    (options.out / "writable").unlink()
+    check_writable(options.out / "sweep.toml")
     for path in sorted(options.out.glob("*/sweep.toml")):
         before = toml.load(str(path))
         method = path.parent.name
