@@ -11,7 +11,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from fedjax_lc import pytree
-from fedjax_lc.compressors.draws import random_bits
 from fedjax_lc.errors import InputError
 from fedjax_lc.lanes import per_lane
 from fedjax_lc.optimum import Optimum, minimise
@@ -207,8 +206,12 @@ def arrays(constants: dict[str, Any], dtype: Any) -> dict[str, Any]:
 
 def below(key: Key, m: jax.Array) -> jax.Array:
     """Uniform whole numbers of 0..m-1, as many as m has: floor(u m / 2^32) of one 32-bit draw u each, so off by at most
-    m / 2^32 of themselves; half the random bits of `jax.random.randint`."""
-    u, m = random_bits(key, len(m)), m.astype(jnp.uint32)
+    m / 2^32 of themselves; half the random bits of `jax.random.randint`.
+
+    Drawn by jax's loop over rounds, which XLA does not fuse: `compressors.draws.random_bits` would be computed again
+    for every entry that is gathered by these numbers.
+    """
+    u, m = jax.random.bits(key, m.shape, jnp.uint32), m.astype(jnp.uint32)
     low = lambda number: number & 0xFFFF
     middle = (u >> 16) * low(m) + ((low(u) * low(m)) >> 16)
     carry = (low(u) * (m >> 16) + low(middle)) >> 16
