@@ -166,10 +166,7 @@ class Comparison:
         for suffix in ("png", "svg"):
             figure = plot.curves(traces, x="bits_up", y="rel_gap", title=self.title, note=kappa_line(facts))
             plot.save(figure, folder / f"{name}.{suffix}")
-        pages = {"json": json.dumps(facts, indent=1) + "\n", "md": self.tell(facts, traces, "github")}
-        for suffix, content in pages.items():
-            with replacing(folder / f"{name}.{suffix}") as path:
-                path.write_text(content)
+        write_page(folder, name, facts, self.tell(facts, traces, "github"))
         return self.tell(facts, traces, "simple")
 
     def facts(self, problem: Problem, traces: Mapping[str, Trace]) -> dict[str, Any]:
@@ -201,7 +198,6 @@ class Comparison:
         """The figure's page: caption, table, orderings, and how it was made; `style` as in `report.table`."""
         rows = [report.summary(label, trace, self._targets()) for label, trace in traces.items()]
         claims = [{self.claims_are: text, "here": verdict} for text, verdict in facts["claims"].items()]
-        versions = ", ".join(f"{package} {number}" for package, number in facts["versions"].items())
         cap = f"{self.max_rounds:,.0f} rounds"
         if self.bits_ratio is not None:
             cap += f" or {self.bits_ratio:g} times the fewest bits of a leading curve"
@@ -211,12 +207,25 @@ class Comparison:
             f"Bits are uplink bits per client until F(x) - F* <= gap * (F(x_0) - F*). Capped at {cap}.",
             report.table(rows, style=style),
             report.table(claims, style=style) if claims else "",
-            f"Made in {facts['seconds']:.0f} s by `{facts['command']}` on {facts['device']}; {versions}.",
+            f"Made in {facts['seconds']:.0f} s {made_by(facts)}.",
         ]
         return "\n\n".join(filter(None, parts)) + "\n"
 
     def _targets(self) -> list[float]:
         return [target for target in report.TARGETS if target >= self.rel_gap]
+
+
+def write_page(folder: Path, name: str, facts: Mapping[str, Any], page: str) -> None:
+    """NAME.json and NAME.md."""
+    for suffix, content in {"json": json.dumps(facts, indent=1) + "\n", "md": page}.items():
+        with replacing(folder / f"{name}.{suffix}") as path:
+            path.write_text(content)
+
+
+def made_by(facts: Mapping[str, Any]) -> str:
+    """by `COMMAND` on DEVICE; versions."""
+    versions = ", ".join(f"{package} {number}" for package, number in facts["versions"].items())
+    return f"by `{facts['command']}` on {facts['device']}; {versions}"
 
 
 def bits_to(trace: Trace, rel_gap: float) -> float:

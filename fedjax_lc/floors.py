@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -12,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from fedjax_lc import axes, plot, report
-from fedjax_lc.files import check_writable, replacing
+from fedjax_lc.figure import made_by, write_page
+from fedjax_lc.files import check_writable
 from fedjax_lc.grid import grid
 from fedjax_lc.passes import Run, check_seeds
 from fedjax_lc.problems import Problem
@@ -87,10 +87,7 @@ class Floors:
         for suffix in ("png", "svg"):
             plot.save(self.draw(facts), folder / f"{name}.{suffix}")
         plain = facts | {"floors": {label: list(map(_finite, found)) for label, found in floors.items()}}
-        pages = {"json": json.dumps(plain, indent=1) + "\n", "md": self.tell(facts, "github")}
-        for suffix, content in pages.items():
-            with replacing(folder / f"{name}.{suffix}") as path:
-                path.write_text(content)
+        write_page(folder, name, plain, self.tell(facts, "github"))
         return self.tell(facts, "simple")
 
     def measure(self, run: Run, problem: Problem, progress: bool = True) -> list[dict[str, float]]:
@@ -147,7 +144,6 @@ class Floors:
             fit = facts["fits"][label]
             rows.append(row | {"fit": "-" if fit is None else f"{fit['A']:.3g} (gamma L)^{fit['a']:.2f}"})
         claims = [{"claim of the paper": text, "here": verdict} for text, verdict in facts["claims"].items()]
-        versions = ", ".join(f"{package} {number}" for package, number in facts["versions"].items())
         parts = [
             f"# {self.title}",
             f"n = {facts['clients']}, d = {facts['dim']}. F(w) - F* with constant gamma, mean over the second half of "
@@ -155,7 +151,7 @@ class Floors:
             f"standard error; the fit is over gamma L <= {self.fit_upto:g}.",
             report.table(rows, style=style),
             report.table(claims, style=style) if claims else "",
-            f"Made in {facts['seconds']:.0f} s by `{facts['command']}` on {facts['device']}; {versions}.",
+            f"Made in {facts['seconds']:.0f} s {made_by(facts)}.",
         ]
         return "\n\n".join(filter(None, parts)) + "\n"
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -14,7 +13,8 @@ import numpy as np
 
 from fedjax_lc import algorithms, plot, report
 from fedjax_lc.errors import InputError
-from fedjax_lc.files import check_writable, replacing
+from fedjax_lc.figure import made_by, write_page
+from fedjax_lc.files import check_writable
 from fedjax_lc.problems import Problem
 from fedjax_lc.provenance import environment
 from fedjax_lc.sweep import sweep
@@ -112,10 +112,7 @@ class Passes:
         tables = {run.label: self.run(run, problem, progress) for run in self.runs}
         facts = self.facts(problem, tables) | {"seconds": round(time.perf_counter() - started, 1)} | environment()
         self.draw(folder, name, facts, tables)
-        pages = {"json": json.dumps(facts, indent=1) + "\n", "md": self.tell(facts, "github")}
-        for suffix, content in pages.items():
-            with replacing(folder / f"{name}.{suffix}") as path:
-                path.write_text(content)
+        write_page(folder, name, facts, self.tell(facts, "github"))
         return self.tell(facts, "simple")
 
     def run(self, run: Run, problem: Problem, progress: bool = True) -> Table:
@@ -186,7 +183,6 @@ class Passes:
         """The page: caption, table, orderings, and how it was made; `style` as in `report.table`."""
         rows = [_row(label, found) for label, found in facts["runs"].items()]
         held = [{"ordering of the paper": text, "here": verdict} for text, verdict in facts["orderings"].items()]
-        versions = ", ".join(f"{package} {number}" for package, number in facts["versions"].items())
         parts = [
             f"# {self.title}",
             f"{_facts_line(facts)}. log10(F(w) - F*) after {self.passes} passes of {self.rounds} rounds, mean and "
@@ -195,7 +191,7 @@ class Passes:
             f"clients in both directions, once a pass, as the paper's axis has them. {self.said}".strip(),
             report.table(rows, style=style),
             report.table(held, style=style) if held else "",
-            f"Made in {facts['seconds']:.0f} s by `{facts['command']}` on {facts['device']}; {versions}.",
+            f"Made in {facts['seconds']:.0f} s {made_by(facts)}.",
         ]
         return "\n\n".join(filter(None, parts)) + "\n"
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-import json
 import math
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -16,8 +15,8 @@ import pandas as pd
 from fedjax_lc import algorithms, plot, report
 from fedjax_lc.algorithms import Algorithm
 from fedjax_lc.errors import InputError
-from fedjax_lc.figure import Claim, kappa_line, problem_facts
-from fedjax_lc.files import check_writable, replacing
+from fedjax_lc.figure import Claim, kappa_line, made_by, problem_facts, write_page
+from fedjax_lc.files import check_writable
 from fedjax_lc.grid import Grid, grid
 from fedjax_lc.problems import Problem
 from fedjax_lc.provenance import environment
@@ -103,10 +102,7 @@ class Tuned:
         facts["seconds"] = {part: round(float(table.lanes["seconds"].sum()), 1) for part, table in tables.items()}
         facts |= environment()
         self._draw(folder, name, facts, tuning, final)
-        pages = {"json": json.dumps(facts, indent=1) + "\n", "md": self.tell(facts, "github")}
-        for suffix, content in pages.items():
-            with replacing(folder / f"{name}.{suffix}") as path:
-                path.write_text(content)
+        write_page(folder, name, facts, self.tell(facts, "github"))
         shutil.rmtree(parts)
         return self.tell(facts, "simple")
 
@@ -243,7 +239,6 @@ class Tuned:
         """The page: caption, tables, orderings, and how it was made; `style` as in `report.table`."""
         rows = [self._row(label, curve) for label, curve in facts["curves"].items()]
         claims = [{self.claims_are: text, "here": verdict} for text, verdict in facts["claims"].items()]
-        versions = ", ".join(f"{package} {number}" for package, number in facts["versions"].items())
         tried = sum(curve["lanes"] for curve in facts["curves"].values())
         parts = [
             f"# {self.title}, tuned",
@@ -258,7 +253,7 @@ class Tuned:
             report.table(rows, style=style),
             report.table(claims, style=style) if claims else "",
             f"Made in {facts['seconds']['tuning']:.0f} s (tuning) and {facts['seconds']['final']:.0f} s (winners) of "
-            f"wall time, compilation aside, by `{facts['command']}` on {facts['device']}; {versions}.",
+            f"wall time, compilation aside, {made_by(facts)}.",
         ]
         return "\n\n".join(filter(None, parts)) + "\n"
 

@@ -28,6 +28,10 @@ QUANTUM_FEATURES = 65
 #: F* that the published curves subtract: the loss after 40,000 gradient steps, not the minimum
 F_STAR = {"a9a": 0.3196268, "phishing": 0.1231585, "w8a": 0.0702559, "quantum": 0.5157690, "superconduct": 0.2654386}
 METHODS = ("sgd", "diana", "artemis", "dore", "mcm", "rand_mcm")
+EVERYTHING = ("sgd", "qsgd", "diana", "biqsgd", "artemis", "dore", "double_squeeze", "mcm", "rand_mcm", "ghost")
+WITH_MEMORY = ("SGD", "DIANA", "Artemis", "Dore", "MCM", "Rand-MCM", "Ghost")  #: or in no need of one
+WITHOUT_MEMORY = ("QSGD", "BiQSGD", "DoubleSqueeze")
+
 ORDERINGS = (
     Ordering("MCM and Rand-MCM are lower than Artemis and Dore", ("MCM", "Rand-MCM"), ("Artemis", "Dore")),
     Ordering("SGD is lower than DIANA", ("SGD",), ("DIANA",)),
