@@ -68,27 +68,6 @@ def preserved(groups: Callable[[Any, int], int]) -> Downlink:
     return Downlink(start, send)
 
 
-def parameters(
-    problem: Problem, compressor: Any, downlink: Any, convention: str = "paper", rates: str = "authors"
-) -> dict[str, Any]:
-    """compressor, downlink, gamma, alpha_up, alpha_dwn and smart of MCM; see `theory`."""
-    if rates not in RATES:
-        raise unknown("rates", rates, RATES)
-    d, n = problem.dim, problem.n
-    up, down = choose(compressor, problem), choose(downlink, problem)
-    omega_up, omega_dwn = up.omega(d), down.omega(d)
-    alpha_dwn = memory_rate(omega_dwn) if rates == "authors" else min(1.0, 1 / max(8 * omega_dwn, 1))
-    bounds = [2 * (1 + omega_up / n), 8 * omega_dwn, 16 * omega_dwn * math.sqrt(1 / alpha_dwn + omega_up / n)]
-    return {
-        "compressor": up,
-        "downlink": down,
-        "gamma": 1 / (smoothness(problem, convention) * (max(bounds) if convention == "paper" else 1)),
-        "alpha_up": memory_rate(omega_up),
-        "alpha_dwn": alpha_dwn,
-        "smart": convention == "mcm_repo",
-    }
-
-
 def theory(
     problem: Problem,
     compressor: Compressor | str | None = None,
@@ -103,7 +82,15 @@ def theory(
     authors' code: gamma = 1/mean_i L_i and smart initialisation. alpha_up = 1/(2 (1 + omega_up)); alpha_dwn =
     1/(2 (1 + omega_dwn)) with rates="authors", 1/(8 omega_dwn) with rates="paper".
     """
-    return Hparams(**parameters(problem, compressor, downlink, convention, rates))
+    if rates not in RATES:
+        raise unknown("rates", rates, RATES)
+    d, n, L = problem.dim, problem.n, smoothness(problem, convention)
+    up, down = choose(compressor, problem), choose(downlink, problem)
+    omega_up, omega_dwn = up.omega(d), down.omega(d)
+    alpha_dwn = memory_rate(omega_dwn) if rates == "authors" else 1 / max(8 * omega_dwn, 1)
+    bounds = [2 * (1 + omega_up / n), 8 * omega_dwn, 16 * omega_dwn * math.sqrt(1 / alpha_dwn + omega_up / n)]
+    gamma = 1 / (L * (max(bounds) if convention == "paper" else 1))
+    return Hparams(up, down, gamma, memory_rate(omega_up), alpha_dwn, smart=convention == "mcm_repo")
 
 
 def without_downlink_memory(
@@ -113,9 +100,8 @@ def without_downlink_memory(
     convention: str = "paper",
 ) -> artemis.Hparams:
     """gamma, alpha_up and smart as MCM."""
-    found = parameters(problem, compressor, downlink, convention)
-    del found["alpha_dwn"]
-    return artemis.Hparams(**found)
+    hp = theory(problem, compressor, downlink, convention)
+    return artemis.Hparams(hp.compressor, hp.downlink, hp.gamma, hp.alpha_up, smart=hp.smart)
 
 
 def group_theory(
@@ -127,11 +113,26 @@ def group_theory(
     groups: int = 2,
 ) -> GroupHparams:
     """As MCM, for that many groups."""
-    return GroupHparams(**parameters(problem, compressor, downlink, convention, rates), groups=groups)
+    return GroupHparams(**vars(theory(problem, compressor, downlink, convention, rates)), groups=groups)
 
 
-for _name, _title, _groups in (("mcm", "MCM", lambda hp, n: 1), ("rand_mcm", "Rand-MCM", lambda hp, n: n)):
-    register(_name, title=_title, paper=PAPER, Hparams=Hparams, **compose(memory(), preserved(_groups)), theory=theory)
+register(
+    "mcm",
+    title="MCM",
+    paper=PAPER,
+    Hparams=Hparams,
+    **compose(memory(), preserved(lambda hp, n: 1)),
+    theory=theory,
+)
+
+register(
+    "rand_mcm",
+    title="Rand-MCM",
+    paper=PAPER,
+    Hparams=Hparams,
+    **compose(memory(), preserved(lambda hp, n: n)),
+    theory=theory,
+)
 
 register(
     "rand_mcm_g",

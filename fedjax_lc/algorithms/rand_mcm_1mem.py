@@ -56,7 +56,7 @@ def theory(
     reset_every: int | None = None,
 ) -> Hparams:
     """As MCM."""
-    return Hparams(**mcm.parameters(problem, compressor, downlink, convention, rates), reset_every=reset_every)
+    return Hparams(**vars(mcm.theory(problem, compressor, downlink, convention, rates)), reset_every=reset_every)
 
 
 register(

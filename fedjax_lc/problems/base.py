@@ -152,11 +152,24 @@ class Problem:
         return float(self.smooth_mean) / float(np.linalg.eigvalsh(self.hessian(self.x_star))[0])
 
 
+@pytree.dataclass
 class RowsProblem(Problem):
-    """Base of problems whose f_i is a weighted sum over rows of data; leaves `rows` (n, m) and `sizes` (n,)."""
+    """Base of problems whose f_i is a weighted sum over rows of data.
 
+    features (n, m, d'), targets (n, m), rows (n, m) the row weights r_is, sizes (n,) the real rows of each client.
+    """
+
+    features: jax.Array
+    targets: jax.Array
     rows: jax.Array
     sizes: jax.Array
+    strong: jax.Array
+    smooth: jax.Array
+    smooth_mean: jax.Array
+    x0: Vec
+    attached: Vec | None = None
+    given_f_star: float | None = pytree.static(default=None)
+    per_client: ClassVar[tuple[str, ...]] = ("features", "targets", "rows", "sizes", "smooth")
 
     def passes(self, batch: int, *, replacement: bool = True) -> jax.Array:
         share = batch / self.sizes.astype(self.dtype)

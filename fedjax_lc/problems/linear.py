@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, ClassVar
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -23,23 +23,11 @@ FEW_LANES = {4: 2, 8: 4}  #: by bytes of a number: fewer lanes gain nothing from
 class LinearModel(RowsProblem):
     """Losses of one linear prediction per row: logistic regression and least squares.
 
-    features (n, m, d') with d' >= d and zeros beyond column d (`whole_vectors`), targets (n, m), rows (n, m) the row
-    weights r_is, sizes (n,) the real rows of each client.
+    The features' width d' >= d, with zeros beyond column d (`whole_vectors`).
     """
 
-    features: jax.Array
-    targets: jax.Array
-    rows: jax.Array
-    sizes: jax.Array
-    strong: jax.Array
-    smooth: jax.Array
-    smooth_mean: jax.Array
-    x0: Vec
-    attached: Vec | None = None
     turned: jax.Array | None = None  #: (n, d', m) features, their last axes exchanged; see `for_lanes`
     loss: Any = pytree.static(default=Logistic)
-    given_f_star: float | None = pytree.static(default=None)
-    per_client: ClassVar[tuple[str, ...]] = ("features", "targets", "rows", "sizes", "smooth")
 
     def values(self, x: Vec | ClientVecs) -> jax.Array:
         losses = jnp.sum(self.rows * self.loss.value(_predict(self.features, x), self.targets), axis=-1)

@@ -20,22 +20,11 @@ from fedjax_lc.typing import ClientVecs, Key, Vec
 class SoftmaxModel(RowsProblem):
     """Multinomial regression: x is the matrix W (p, C) raveled row by row, z = a W.
 
-    features (n, m, p), targets (n, m) whole numbers 0..C-1, rows (n, m), sizes (n,).
+    features (n, m, p), targets (n, m) whole numbers 0..C-1.
     """
 
-    features: jax.Array
-    targets: jax.Array
-    rows: jax.Array
-    sizes: jax.Array
-    strong: jax.Array
-    smooth: jax.Array
-    smooth_mean: jax.Array
-    x0: Vec
-    attached: Vec | None = None
     classes: int = pytree.static(default=2)
-    given_f_star: float | None = pytree.static(default=None)
     loss: ClassVar[Any] = Softmax
-    per_client: ClassVar[tuple[str, ...]] = ("features", "targets", "rows", "sizes", "smooth")
 
     def _matrix(self, x: Vec | ClientVecs) -> jax.Array:
         return x.reshape(*x.shape[:-1], self.features.shape[-1], self.classes)
