@@ -12,7 +12,7 @@ from fedjax_lc.errors import unknown
 
 def add(commands: Any, arguments: Sequence[str]) -> None:
     """Add the command."""
-    parser = commands.add_parser("list", help="list methods, compressors, data sets, partitions and figures")
+    parser = commands.add_parser("list", help="list what is known by name: methods, compressors, data, ...")
     parser.add_argument("what", nargs="?", default="methods", help=f"one of: {', '.join(_LISTS)} (default: methods)")
     parser.set_defaults(command=_list)
 
@@ -46,13 +46,26 @@ def _named(kind: str, names: Sequence[str]) -> list[dict[str, str]]:
 def _data() -> list[dict[str, str]]:
     from fedjax_lc import data
 
-    return _named("data set", data.names())
+    found = data.loading.described().items()
+    return [{"data set": name, "kind": kind, "what it holds": what} for name, (kind, what) in found]
 
 
 def _partitions() -> list[dict[str, str]]:
     from fedjax_lc import data
 
     return _named("partition", data.partitions.names())
+
+
+def _models() -> list[dict[str, str]]:
+    from fedjax_lc import models
+
+    return [{"name": name, "what it is": first_line(models.get(name))} for name in models.names()]
+
+
+def _schedules() -> list[dict[str, str]]:
+    from fedjax_lc.algorithms import schedules
+
+    return _named("schedule", schedules.names())
 
 
 def _figures() -> list[dict[str, str]]:
@@ -66,5 +79,7 @@ _LISTS = {
     "compressors": _compressors,
     "data": _data,
     "partitions": _partitions,
+    "models": _models,
+    "schedules": _schedules,
     "figures": _figures,
 }

@@ -11,24 +11,41 @@ of independent sources agree, or where the other files of a source do; every set
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
+from typing import ClassVar
 
+from fedjax_lc.data import libsvm
 from fedjax_lc.data.dataset import Task
+from fedjax_lc.data.files import differ, read_bytes
+
+SITE = "https://www.csie.ntu.edu.tw/~cjlin/libsvmtools/datasets"
 
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """One LIBSVM data set: the file `filename` under `folder` (binary, multiclass or regression) of the site."""
+    """One LIBSVM data set: the file NAME + `packed` under its `task` (binary, multiclass, regression) of the site."""
 
     name: str
-    folder: Task
+    task: Task
     features: int
     rows: int
     packed: str = ""
     sha256: str = ""
+    folder: ClassVar[str] = "libsvm"
+    advice: ClassVar[str] = "or give its path to load it as your own data"
 
     @property
-    def filename(self) -> str:
-        return self.name + self.packed
+    def url(self) -> str:
+        return f"{SITE}/{self.task}/{self.name}{self.packed}"
+
+    def find(self, folder: Path) -> Path | None:
+        """The file in a folder or its `libsvm/`, or None."""
+        return libsvm.find(self.name, folder)
+
+    def mismatch(self, path: Path) -> str:
+        """How the content differs from the known one; empty if it does not, or if no checksum is known."""
+        content = read_bytes(path)
+        return differ("sha256", self.sha256, libsvm.content_sha256(content)) if self.sha256 else ""
 
 
 _ADULT_ROWS = (1605, 2265, 3185, 4781, 6414, 11220, 16100, 22696, 32561)
@@ -101,8 +118,6 @@ _MULTICLASS = [
     ("glass.scale", 9, 214, ""),
     ("iris.scale", 4, 150, ""),
     ("letter.scale", 16, 15000, ""),
-    ("mnist", 780, 60000, ".bz2"),
-    ("mnist.t", 780, 10000, ".bz2"),
     ("news20", 62061, 15935, ".bz2"),
     ("pendigits", 16, 7494, ""),
     ("satimage.scale", 36, 4435, ""),
@@ -136,8 +151,8 @@ def _entries() -> dict[str, Entry]:
         ("regression", _REGRESSION),
     ]
     return {
-        name: Entry(name, folder, features, rows, packed, _SHA256.get(name, ""))
-        for folder, table in tables
+        name: Entry(name, task, features, rows, packed, _SHA256.get(name, ""))
+        for task, table in tables
         for name, features, rows, packed in table
     }
 

@@ -1,21 +1,22 @@
 """`Dataset`: a checked table of features and targets, and the one place where data is checked.
 
-Everything that enters the package (arrays, files, embedded and synthetic sets) passes through `from_arrays`.
+Everything that enters the package passes through `from_arrays` (tables), `from_images` or `from_sequences`.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from fedjax_lc.data.scaling import Floats, scaled
 from fedjax_lc.errors import InputError, unknown
 
-Task = Literal["binary", "multiclass", "regression"]
-Floats = NDArray[np.float64]
+Task = Literal["binary", "multiclass", "regression", "sequence"]
 
 # Whole numbers with more distinct values than this are read as a regression target.
 _MAX_CLASSES = 100
@@ -23,41 +24,100 @@ _MAX_CLASSES = 100
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Dataset:
-    """A table of N rows and d features with one target per row.
+    """A table of N rows and d features with one target per row (task "sequence": one target per feature).
 
-    features: (N, d) float64.
-    targets: (N,): float64 in {-1, +1} (binary), int64 in 0..C-1 (multiclass), or float64 (regression).
-    classes: the original labels; binary: (label of -1, label of +1); multiclass: label of class c at place c.
+    features: (N, d): float64; uint8 0..255 of images as they are stored; int32 character ids of a "sequence".
+    targets: (N,): float64 in {-1, +1} (binary), int64 in 0..C-1 (multiclass), or float64 (regression);
+        (N, d) int32 in 0..C-1 (sequence): the same text one character later.
+    classes: the original labels; binary: (label of -1, label of +1); multiclass: label of class c at place c;
+        sequence: the character of id c at place c.
     notes: one-line remarks, such as a constant column.
     groups: (N,) int64 client ids 0..G-1 of data that comes already split, else None (partition "natural").
+    shape: the shape of one row whose d features are an image, row-major (height, width, channels); else ().
+    test: the set's own test part, alike in all but its rows; its groups are the clients of the training part.
 
     >>> data = from_arrays([[0.0, 1.0], [2.0, 3.0], [4.0, 4.0]], [1, 2, 2])
     >>> data.task, data.classes, data.targets.tolist()
     ('binary', (1, 2), [-1.0, 1.0, 1.0])
     """
 
-    features: Floats
+    features: NDArray[Any]
     targets: NDArray[Any]
     name: str
     task: Task
     classes: tuple[Any, ...] = ()
     notes: tuple[str, ...] = ()
     groups: NDArray[np.int64] | None = None
+    shape: tuple[int, ...] = ()
+    test: Dataset | None = None
 
     def __repr__(self) -> str:
         rows, dim = self.features.shape
-        return f"Dataset({self.name!r}, {self.task}, {rows} x {dim}, classes={self.classes})"
+        test = f" + {len(self.test.targets)} test rows" if self.test else ""
+        return f"Dataset({self.name!r}, {self.task}, {rows} x {dim}{test}, classes={self.classes})"
 
     def binary(self, positive: Any) -> Dataset:
         """The same rows with target +1 for the class (or classes) `positive` and -1 for all others.
 
-        Raises InputError for regression data, for a label that does not occur, and if nothing is left for -1.
+        Raises InputError for data without classes, for a label that does not occur, and if nothing is left for -1.
         """
-        if self.task == "regression":
-            raise InputError(f"{self.name}: regression targets have no classes to make binary targets from")
+        if self.task in ("regression", "sequence"):
+            raise InputError(f"{self.name}: {self.task} targets have no classes to make binary targets from")
         place = (self.targets > 0).astype(int) if self.task == "binary" else self.targets
         targets, classes = _against_rest(place, self.classes, positive, self.name)
-        return dataclasses.replace(self, targets=targets, classes=classes, task="binary")
+        test = self.test and self.test.binary(positive)
+        return dataclasses.replace(self, targets=targets, classes=classes, task="binary", test=test)
+
+    def scaled(self, scale: str | None) -> Dataset:
+        """The same rows under one of `scalings()`, float64; the test part by the training rows' statistics.
+
+        None and "none" leave the features as they are. Raises InputError for an unknown name and for a sequence.
+        """
+        if scale not in (None, "none") and self.task == "sequence":
+            raise InputError(f"{self.name}: scale {scale!r} is for numbers, but features are characters; leave it out")
+        test = self.test and dataclasses.replace(self.test, features=scaled(self.test.features, scale, self.features))
+        return dataclasses.replace(self, features=scaled(self.features, scale), test=test)
+
+    def split(self, share: float, seed: int = 0) -> Dataset:
+        """The same data set with a random `test` part taken out of it.
+
+        share: in (0, 1), the test part's share of each client where the data comes already split, else of each
+            class, else of all rows; rounded, and none loses all its rows. Raises InputError for another share, for
+            a test part that is empty or already there, and for a negative seed.
+
+        >>> data = from_arrays([[0.0], [1.0], [2.0], [3.0]], [0, 0, 1, 1]).split(0.5)
+        >>> sorted(data.targets.tolist()), sorted(data.test.targets.tolist())
+        ([-1.0, 1.0], [-1.0, 1.0])
+        """
+        if self.test is not None:
+            raise InputError(f"{self.name}: has a test part of {len(self.test.targets)} rows already; use that one")
+        if not 0 < share < 1:
+            raise InputError(f"{self.name}: the share of the test part must be between 0 and 1, got {share}")
+        if seed < 0:
+            raise InputError(f"{self.name}: the split seed must be 0 or more, got {seed}")
+        out = _drawn(self._strata(), share, np.random.default_rng(seed))
+        if not out.any():
+            raise InputError(f"{self.name}: a share of {share} leaves the test part empty; use a larger one")
+        return dataclasses.replace(self._rows(~out), test=self._rows(out))
+
+    def _strata(self) -> NDArray[Any]:
+        if self.groups is not None:
+            return self.groups
+        return self.targets if self.task in ("binary", "multiclass") else np.zeros(len(self.targets))
+
+    def _rows(self, rows: NDArray[np.bool_]) -> Dataset:
+        groups = None if self.groups is None else self.groups[rows]
+        return dataclasses.replace(self, features=self.features[rows], targets=self.targets[rows], groups=groups)
+
+
+def _drawn(strata: NDArray[Any], share: float, rng: np.random.Generator) -> NDArray[np.bool_]:
+    """Which rows a random share of every stratum takes."""
+    chosen = np.zeros(len(strata), dtype=bool)
+    order = np.argsort(strata, kind="stable")
+    for rows in np.split(order, np.cumsum(np.unique(strata, return_counts=True)[1])[:-1]):
+        count = min(round(share * len(rows)), len(rows) - 1)
+        chosen[rng.permutation(rows)[:count]] = True
+    return chosen
 
 
 def from_arrays(
@@ -69,6 +129,7 @@ def from_arrays(
     scale: str | None = None,
     groups: ArrayLike | None = None,
     notes: Sequence[str] = (),
+    shape: tuple[int, ...] = (),
 ) -> Dataset:
     """A checked `Dataset` from arrays, nested lists, data frames or SciPy sparse matrices.
 
@@ -78,6 +139,7 @@ def from_arrays(
         label, or a sequence of labels, makes them +1 and all others -1. A guessed pair of labels maps the
         larger one to +1 (so -1/1, 0/1, 1/2 and 2/4 all work).
     scale: None, or a name of `scalings()`.
+    shape: (height, width, channels) if the d features of a row are an image.
 
     Raises InputError (one line) for wrong shapes, non-finite numbers, features that are all constant, and one
     class only.
@@ -89,56 +151,83 @@ def from_arrays(
     _check_finite(table, name)
     table, remarks = scaled(table, scale), _constant_columns(table, name)
     encoded, task, classes, guess = _encode(column, labels, name)
-    return Dataset(table, encoded, name, task, classes, (*notes, *remarks, *guess), ids)
+    if shape and math.prod(shape) != table.shape[1]:
+        raise InputError(f"{name}: rows of shape {shape} have {math.prod(shape)} features, got {table.shape[1]}")
+    return Dataset(table, encoded, name, task, classes, (*notes, *remarks, *guess), ids, shape)
 
 
-# --- scaling ---
+def from_images(
+    images: ArrayLike,
+    targets: ArrayLike,
+    *,
+    name: str = "images",
+    classes: Sequence[Any] = (),
+    notes: Sequence[str] = (),
+    groups: ArrayLike | None = None,
+    test: Dataset | None = None,
+) -> Dataset:
+    """A checked multiclass `Dataset` of images, whose pixels stay bytes.
 
+    images: (N, height, width) or (N, height, width, channels) uint8; targets: (N,) whole numbers 0..C-1.
+    classes: the C labels; default: 0..C-1 with the largest target as C-1.
+    groups, test: as in `Dataset`.
 
-def _standard(table: Floats) -> Floats:
-    return (table - table.mean(axis=0)) / _safe(np.where(np.ptp(table, axis=0) > 0, table.std(axis=0), 0.0))
+    Raises InputError (one line) for wrong shapes and types, and for a target that is no class.
 
-
-def _minmax(table: Floats) -> Floats:
-    low, width = table.min(axis=0), np.ptp(table, axis=0)
-    return np.where(width > 0, 2 * (table - low) / _safe(width) - 1, 0.0)
-
-
-def _maxabs(table: Floats) -> Floats:
-    return table / _safe(np.abs(table).max(axis=0))
-
-
-def _unit(table: Floats) -> Floats:
-    return table / _safe(np.linalg.norm(table, axis=1))[:, None]
-
-
-def _safe(divisor: Floats) -> Floats:
-    return np.where(divisor > 0, divisor, 1.0)
-
-
-_SCALINGS = {
-    "none": lambda table: table,
-    "standard": _standard,
-    "minmax": _minmax,
-    "maxabs": _maxabs,
-    "unit": _unit,
-}
-
-
-def scalings() -> list[str]:
-    """Names of the scalings: none, standard (zero mean, unit population deviation per column), minmax ([-1, 1]
-    per column), maxabs (largest absolute value 1 per column), unit (norm 1 per row).
-
-    Constant columns become 0 under standard and minmax; zero rows stay zero under unit.
+    >>> from_images(np.zeros((2, 4, 4), np.uint8), [0, 1]).shape
+    (4, 4, 1)
     """
-    return list(_SCALINGS)
+    pixels, column = np.asarray(images), np.asarray(targets)
+    if pixels.dtype != np.uint8 or pixels.ndim not in (3, 4) or 0 in pixels.shape:
+        raise InputError(
+            f"{name}: images must be uint8 of shape (N, height, width) or (N, height, width, channels), "
+            f"got {pixels.dtype} of shape {pixels.shape}"
+        )
+    if column.shape != pixels.shape[:1] or column.dtype.kind not in "iu":
+        raise InputError(f"{name}: {len(pixels)} images need as many whole numbers as targets, got {_told(column)}")
+    labels = tuple(classes) or tuple(range(int(column.max()) + 1))
+    _check_ids(column, len(labels), "target", name)
+    shape = pixels.shape[1:] if pixels.ndim == 4 else (*pixels.shape[1:], 1)
+    table, ids = pixels.reshape(len(pixels), -1), _group_ids(groups, len(pixels), name)
+    return Dataset(table, column.astype(np.int64), name, "multiclass", labels, tuple(notes), ids, shape, test)
 
 
-def scaled(table: Floats, scale: str | None) -> Floats:
-    """The (N, d) table under one of `scalings()`; None is none. Raises InputError for an unknown name."""
-    if scale is not None and scale not in _SCALINGS:
-        raise unknown("scale", scale, _SCALINGS)
-    return _SCALINGS[scale or "none"](table)
+def from_sequences(
+    features: ArrayLike,
+    targets: ArrayLike,
+    characters: str,
+    *,
+    name: str = "text",
+    notes: Sequence[str] = (),
+    groups: ArrayLike | None = None,
+    test: Dataset | None = None,
+) -> Dataset:
+    """A checked "sequence" `Dataset`: N windows of T characters as ids, and what follows each of them.
+
+    features: (N, T) ids 0..C-1; targets: (N, T) ids of the character after each feature; characters: the C of them.
+    groups, test: as in `Dataset`.
+
+    Raises InputError (one line) for wrong shapes and for ids that are no character's.
+
+    >>> from_sequences([[0, 1], [1, 0]], [[1, 0], [0, 1]], "ab").classes
+    ('a', 'b')
+    """
+    table, after = np.asarray(features), np.asarray(targets)
+    if (
+        table.ndim != 2
+        or 0 in table.shape
+        or table.shape != after.shape
+        or {table.dtype.kind, after.dtype.kind} - {*"iu"}
+    ):
+        raise InputError(
+            f"{name}: needs ids of one shape (windows, characters) as features and targets, "
+            f"got {_told(table)} and {_told(after)}"
+        )
+    for column, what in ((table, "feature"), (after, "target")):
+        _check_ids(column, len(characters), what, name)
+    ids = _group_ids(groups, len(table), name)
+    table, after = table.astype(np.int32), after.astype(np.int32)
+    return Dataset(table, after, name, "sequence", tuple(characters), tuple(notes), ids, test=test)
 
 
 # --- checks ---
@@ -161,12 +250,27 @@ def _shapes(
         raise InputError(
             f"{name}: {len(table)} rows of features need targets of shape ({len(table)},), got {column.shape}"
         )
+    return table, column, _group_ids(groups, len(table), name)
+
+
+def _group_ids(groups: ArrayLike | None, rows: int, name: str) -> NDArray[np.int64] | None:
+    """Client ids 0..G-1 in the order of the given ones."""
     if groups is None:
-        return table, column, None
+        return None
     ids = np.unique(np.asarray(groups), return_inverse=True)[1].astype(np.int64)
-    if ids.shape != column.shape:
-        raise InputError(f"{name}: {len(table)} rows need one group each, got groups of shape {ids.shape}")
-    return table, column, ids
+    if ids.shape != (rows,):
+        raise InputError(f"{name}: {rows} rows need one group each, got groups of shape {ids.shape}")
+    return ids
+
+
+def _check_ids(ids: NDArray[Any], count: int, what: str, name: str) -> None:
+    low, high = int(ids.min()), int(ids.max())
+    if low < 0 or high >= count:
+        raise InputError(f"{name}: {what}s must be in 0..{count - 1} for {count} classes, got {low}..{high}")
+
+
+def _told(array: NDArray[Any]) -> str:
+    return f"{array.dtype} of shape {array.shape}"
 
 
 def _numbers(features: ArrayLike, name: str) -> Floats:

@@ -1,30 +1,49 @@
-"""Finding a LIBSVM data set on this machine, or fetching it once into a cache, checked and resumable.
+"""Finding a known file on this machine, or fetching it once into a cache, checked and resumable.
 
-Where a set is looked for, in this order: the folder given by the caller, else by FEDJAX_LC_DATA; then the cache
-folder (FEDJAX_LC_CACHE, else XDG_CACHE_HOME/fedjax_lc, else ~/.cache/fedjax_lc). In each of them NAME is looked
-for directly and under `libsvm/`, plain or ending in .txt, .bz2, .gz or .xz.
+Where a file is looked for, in this order: the folder given by the caller, else by FEDJAX_LC_DATA; then the cache
+folder (FEDJAX_LC_CACHE, else XDG_CACHE_HOME/fedjax_lc, else ~/.cache/fedjax_lc).
 """
 
 from __future__ import annotations
 
-import hashlib
 import http.client
 import os
 import sys
 import urllib.error
 import urllib.request
 from pathlib import Path
+from typing import Protocol
 
-from fedjax_lc.data.catalogue import Entry
-from fedjax_lc.data.files import read_bytes
 from fedjax_lc.errors import InputError
 
-SITE = "https://www.csie.ntu.edu.tw/~cjlin/libsvmtools/datasets"
 DATA_VARIABLE = "FEDJAX_LC_DATA"
 CACHE_VARIABLE = "FEDJAX_LC_CACHE"
 TIMEOUT = 30.0  # seconds without an answer
+BAR_AFTER = 2.0  # seconds until a download shows its progress
 _CHUNK = 1 << 16
-_ENDINGS = ("", ".txt", ".bz2", ".gz", ".xz")
+
+
+class Source(Protocol):
+    """A file of the web that can be told from others.
+
+    name: the data set, in messages; url: its address; folder: where in the cache it is kept; advice: what may be
+    done with another file of that name.
+    """
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def url(self) -> str: ...
+    @property
+    def folder(self) -> str: ...
+    @property
+    def advice(self) -> str: ...
+
+    def find(self, folder: Path) -> Path | None:
+        """The file in a data folder, or None."""
+
+    def mismatch(self, path: Path) -> str:
+        """How the file differs from the known one; empty if it does not. Raises InputError if it is unreadable."""
 
 
 def cache_folder() -> Path:
@@ -47,58 +66,47 @@ def local_folder(data_dir: str | os.PathLike[str] | None) -> Path | None:
     return folder
 
 
-def find(name: str, folder: Path) -> Path | None:
-    """The file of a set in a folder or in its `libsvm/`, or None."""
-    places = (base / (name + ending) for base in (folder, folder / "libsvm") for ending in _ENDINGS)
-    return next((path for path in places if path.is_file()), None)
+def locate(source: Source, data_dir: str | os.PathLike[str] | None = None, download: bool = True) -> tuple[Path, bool]:
+    """The file of a source, not checked, and whether it is the user's own copy rather than one in the cache.
 
-
-def obtain(entry: Entry, data_dir: str | os.PathLike[str] | None = None, download: bool = True) -> Path:
-    """The checked file of a known set, downloaded if it is not on this machine.
-
-    Raises InputError for a wrong checksum, and when the file is neither here nor can be fetched; that message
-    says where to put it by hand.
+    Raises InputError when it is neither here nor can be fetched; that message says where to put it by hand.
     """
-    folders = [folder for folder in (local_folder(data_dir), cache_folder()) if folder is not None]
-    for folder in folders:
-        path = find(entry.name, folder)
+    own, cache = local_folder(data_dir), cache_folder()
+    for folder in filter(None, (own, cache)):
+        path = source.find(folder)
         if path is not None:
-            verify(path, entry)
-            return path
+            return path, folder is own
     if download:
-        return fetch(entry)
-    looked = " or ".join(map(str, folders))
-    raise InputError(f"{entry.name!r} is not in {looked}, and downloading is off; {_by_hand(entry)}")
+        return fetch(source), False
+    looked = " or ".join(str(folder) for folder in (own, cache) if folder)
+    raise InputError(f"{source.name!r} is not in {looked}, and downloading is off; {_by_hand(source)}")
 
 
-def content_sha256(content: bytes) -> str:
-    """sha256 of a text without white space at line ends and without empty lines at its end."""
-    lines = b"\n".join(line.rstrip() for line in content.split(b"\n"))
-    return hashlib.sha256(lines.rstrip(b"\n")).hexdigest()
+def obtain(source: Source, data_dir: str | os.PathLike[str] | None = None, download: bool = True) -> Path:
+    """The checked file of a source, downloaded if it is not on this machine.
+
+    Raises InputError as `locate` does, and for a wrong checksum.
+    """
+    path, _ = locate(source, data_dir, download)
+    verify(path, source)
+    return path
 
 
-def verify(path: Path, entry: Entry) -> None:
+def verify(path: Path, source: Source) -> None:
     """Raises InputError if the file cannot be unpacked or its content is not the known one."""
-    wrong = _mismatch(read_bytes(path), entry)
+    wrong = source.mismatch(path)
     if wrong:
         raise InputError(
-            f"{path}: wrong checksum for {entry.name!r} ({wrong}); "
-            "delete the file to fetch it again, or give its path to load it as your own data"
+            f"{path}: wrong checksum for {source.name!r} ({wrong}); delete the file to fetch it again, {source.advice}"
         )
 
 
-def _mismatch(content: bytes, entry: Entry) -> str:
-    found = content_sha256(content) if entry.sha256 else ""
-    return "" if found == entry.sha256 else f"expected sha256 {entry.sha256[:12]}..., got {found[:12]}..."
-
-
-def fetch(entry: Entry) -> Path:
+def fetch(source: Source) -> Path:
     """Downloads a set into the cache and returns its path; an interrupted download goes on where it stopped.
 
     Raises InputError if the server cannot be reached or refuses, and for a wrong checksum.
     """
-    url = _url(entry)
-    path = _destination(entry)
+    url, path = source.url, _destination(source)
     # The part keeps the packed ending, so that it can be unpacked for its checksum before it gets its final name.
     part = path.with_name("part." + path.name)
     print(f"downloading {url} to {path}", file=sys.stderr)
@@ -107,24 +115,24 @@ def fetch(entry: Entry) -> Path:
         _download(url, part)
     except urllib.error.HTTPError as error:
         with error:
-            raise _failed(entry, f"the server answered {error.code} {error.reason}") from None
+            raise _failed(source, f"the server answered {error.code} {error.reason}") from None
     except (OSError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", None) or error
-        raise _failed(entry, str(getattr(reason, "strerror", None) or reason)) from None
-    _keep(part, path, entry)
+        raise _failed(source, str(getattr(reason, "strerror", None) or reason)) from None
+    _keep(part, path, source)
     return path
 
 
-def _keep(part: Path, path: Path, entry: Entry) -> None:
+def _keep(part: Path, path: Path, source: Source) -> None:
     """Gives a whole download its name; removes one that is damaged, so that the next try starts anew."""
     try:
-        wrong = _mismatch(read_bytes(part), entry)
+        wrong = source.mismatch(part)
     except InputError:
         wrong = f"not a readable {part.suffix} file"
     if wrong:
         part.unlink()
         raise InputError(
-            f"the download of {_url(entry)} has a wrong checksum ({wrong}) and was removed; "
+            f"the download of {source.url} has a wrong checksum ({wrong}) and was removed; "
             f"try again, or put a good copy at {path}"
         )
     os.replace(part, path)
@@ -133,7 +141,8 @@ def _keep(part: Path, path: Path, entry: Entry) -> None:
 def _download(url: str, part: Path) -> None:
     """Appends the bytes that `part` lacks; starts again if the server does not answer with exactly those."""
     have = part.stat().st_size if part.exists() else 0
-    request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
+    headers = {"User-Agent": "fedjax_lc"} | ({"Range": f"bytes={have}-"} if have else {})
+    request = urllib.request.Request(url, headers=headers)
     try:
         with urllib.request.urlopen(request, timeout=TIMEOUT) as answer:
             resumed = answer.status == 206 and answer.headers.get("Content-Range", "").startswith(f"bytes {have}-")
@@ -148,30 +157,39 @@ def _download(url: str, part: Path) -> None:
 
 
 def _copy(answer: http.client.HTTPResponse, part: Path, mode: str) -> None:
+    from tqdm import tqdm
+
     expected = answer.length
+    have = part.stat().st_size if mode == "ab" else 0
+    total = None if expected is None else have + expected
     got = 0
-    with part.open(mode) as out:
+    with (
+        part.open(mode) as out,
+        # disable=None: shown on a terminal only.
+        tqdm(total=total, initial=have, unit="B", unit_scale=True, delay=BAR_AFTER, disable=None, leave=False) as bar,
+    ):
         while chunk := answer.read(_CHUNK):
             out.write(chunk)
             got += len(chunk)
+            bar.update(len(chunk))
     if expected is not None and got < expected:
         raise OSError(f"the connection broke {expected - got} bytes before the end; run it again to go on from there")
 
 
-def _url(entry: Entry) -> str:
-    return f"{SITE}/{entry.folder}/{entry.filename}"
+def _destination(source: Source) -> Path:
+    return cache_folder() / source.folder / _filename(source)
 
 
-def _destination(entry: Entry) -> Path:
-    return cache_folder() / "libsvm" / entry.filename
+def _filename(source: Source) -> str:
+    return source.url.rpartition("/")[2]
 
 
-def _by_hand(entry: Entry) -> str:
+def _by_hand(source: Source) -> str:
     return (
-        f"get {_url(entry)} and put it at {_destination(entry)}, "
-        f"or set {DATA_VARIABLE} to a folder that holds {entry.filename}"
+        f"get {source.url} and put it at {_destination(source)}, "
+        f"or set {DATA_VARIABLE} to a folder that holds {_filename(source)}"
     )
 
 
-def _failed(entry: Entry, reason: str) -> InputError:
-    return InputError(f"cannot download {entry.name!r} ({reason}); {_by_hand(entry)}")
+def _failed(source: Source, reason: str) -> InputError:
+    return InputError(f"cannot download {source.name!r} ({reason}); {_by_hand(source)}")

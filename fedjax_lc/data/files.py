@@ -1,4 +1,4 @@
-"""Reading tables from files: compressed text, `.npz` and `.csv`, with one-line errors."""
+"""Reading files: packed ones, members of archives, tables (`.npz` and `.csv`); with one-line errors."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ import csv
 import gzip
 import io
 import lzma
+import tarfile
 import zipfile
 import zlib
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Collection
+from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -45,6 +46,11 @@ def read_bytes(path: Path) -> bytes:
         content = path.read_bytes()
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+    return unpacked(content, path)
+
+
+def unpacked(content: bytes, path: Path) -> bytes:
+    """The content uncompressed if its path ends in .bz2, .gz or .xz. Raises InputError if it is corrupt."""
     unpack = _UNPACK.get(path.suffix)
     if unpack is None:
         return content
@@ -52,6 +58,44 @@ def read_bytes(path: Path) -> bytes:
         return unpack(content)
     except (OSError, EOFError, ValueError, zlib.error, lzma.LZMAError):
         raise InputError(f"{path}: the {path.suffix} file is truncated or corrupt; copy or download it again") from None
+
+
+def read_members(path: Path, names: Collection[str]) -> dict[str, bytes]:
+    """The content of files in a `.zip` or (packed) `.tar` archive, by their names without folders.
+
+    Raises InputError for an archive that cannot be read, and if it lacks one of the files.
+    """
+    read = _zip_members if path.suffix == ".zip" else _tar_members
+    try:
+        found = read(path, names)
+    except (OSError, EOFError, zlib.error, lzma.LZMAError, tarfile.TarError, zipfile.BadZipFile):
+        raise InputError(f"{path}: the archive is truncated or corrupt; copy or download it again") from None
+    for name in names:
+        if name not in found:
+            raise InputError(f"{path}: the archive has no file {name}; copy or download it again")
+    return found
+
+
+def _zip_members(path: Path, names: Collection[str]) -> dict[str, bytes]:
+    with zipfile.ZipFile(path) as archive:
+        inside = {PurePosixPath(name).name: name for name in archive.namelist()}
+        return {name: archive.read(inside[name]) for name in names if name in inside}
+
+
+def _tar_members(path: Path, names: Collection[str]) -> dict[str, bytes]:
+    found = {}
+    with tarfile.open(path) as archive:
+        for member in archive:
+            name = PurePosixPath(member.name).name
+            content = archive.extractfile(member) if name in names else None
+            if content is not None:
+                found[name] = content.read()
+    return found
+
+
+def differ(kind: str, expected: str, found: str) -> str:
+    """What to say of two checksums: nothing if they are equal."""
+    return "" if found == expected else f"expected {kind} {expected[:12]}..., got {found[:12]}..."
 
 
 def read_npz(path: Path) -> Table:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,20 @@ from numpy.typing import NDArray
 
 from fedjax_lc.data.files import Table, read_bytes
 from fedjax_lc.errors import InputError
+
+_ENDINGS = ("", ".txt", ".bz2", ".gz", ".xz")
+
+
+def find(name: str, folder: Path) -> Path | None:
+    """The file NAME in a folder or in its `libsvm/`, plain or ending in .txt, .bz2, .gz or .xz; or None."""
+    places = (base / (name + ending) for base in (folder, folder / "libsvm") for ending in _ENDINGS)
+    return next((path for path in places if path.is_file()), None)
+
+
+def content_sha256(content: bytes) -> str:
+    """sha256 of a text without white space at line ends and without empty lines at its end."""
+    lines = b"\n".join(line.rstrip() for line in content.split(b"\n"))
+    return hashlib.sha256(lines.rstrip(b"\n")).hexdigest()
 
 
 def read(path: Path, n_features: int | None = None) -> Table:

@@ -1,18 +1,22 @@
-"""`load`: one call for embedded, synthetic and LIBSVM sets by name, and for the user's own files."""
+"""`load`: one call for all sets by name, and for the user's own files."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from fedjax_lc.data import download as remote
 from fedjax_lc.data import libsvm, synthetic
 from fedjax_lc.data.catalogue import CATALOGUE, Entry
 from fedjax_lc.data.dataset import Dataset, from_arrays
+from fedjax_lc.data.download import local_folder, obtain
 from fedjax_lc.data.files import Table, read_csv, read_npz
+from fedjax_lc.data.images import IMAGES
+from fedjax_lc.data.spec import parse_call
+from fedjax_lc.data.text import TEXTS
 from fedjax_lc.errors import InputError, unknown
 
 # Our name -> (scikit-learn's loader, its options, how targets are read).
@@ -23,12 +27,28 @@ EMBEDDED: dict[str, tuple[str, dict[str, Any], str | None]] = {
     "iris": ("load_iris", {}, "multiclass"),
     "diabetes_regression": ("load_diabetes", {"scaled": False}, "regression"),
 }
+_SHAPES = {"digits": (8, 8, 1)}  # of embedded images
+_FINISHED = IMAGES | TEXTS  # sets whose loaders return a checked data set
 _FILE_ENDINGS = (".npz", ".csv", ".txt", ".libsvm", ".svm", ".bz2", ".gz", ".xz")
 
 
 def names() -> list[str]:
-    """Every name that `load` knows: embedded, synthetic, then the LIBSVM sets."""
-    return [*EMBEDDED, *synthetic.GENERATORS, *CATALOGUE]
+    """Every name that `load` knows: embedded, synthetic, images, texts, then the LIBSVM sets."""
+    return list(described())
+
+
+def described() -> dict[str, tuple[str, str]]:
+    """Of each name, what kind of set it is, and what it holds in one line."""
+    functions = {"synthetic": synthetic.GENERATORS, "images": IMAGES, "text": TEXTS}
+    return {
+        **{name: ("embedded", f"scikit-learn's {loader}") for name, (loader, _, _) in EMBEDDED.items()},
+        **{name: (kind, _first_line(function)) for kind, made in functions.items() for name, function in made.items()},
+        **{name: ("LIBSVM", f"{e.task}, {e.rows} x {e.features}") for name, e in CATALOGUE.items()},
+    }
+
+
+def _first_line(function: Callable[..., Dataset]) -> str:
+    return (function.__doc__ or "").partition("\n")[0].rstrip(".")
 
 
 def load(
@@ -43,9 +63,11 @@ def load(
 ) -> Dataset:
     """A data set by name, or from a file of one's own.
 
-    name_or_path: a name of `names()`; a synthetic set with options ("synthetic_logistic:num_clients=20,seed=1");
-        or a path: `.npz`, `.csv`, anything else is read as LIBSVM text (.bz2, .gz and .xz are unpacked).
-    data_dir: a folder to look for LIBSVM sets in (itself and its `libsvm/`); default: FEDJAX_LC_DATA.
+    name_or_path: a name of `names()`, with options if it has any ("synthetic_logistic:num_clients=20,seed=1",
+        "emnist:balanced", "shakespeare:seq_len=40"); or a path: `.npz`, `.csv`, anything else is read as LIBSVM
+        text (.bz2, .gz and .xz are unpacked).
+    data_dir: a folder to look for known sets in (itself, `libsvm/`, `mnist/`, `cifar10/`, ...); default:
+        FEDJAX_LC_DATA.
     n_features: columns of a LIBSVM file; default: the declared number of a known set, else the largest index;
         "file": the largest index in any case.
     scale: None, or one of "none", "standard", "minmax", "maxabs", "unit" (see `scalings`).
@@ -54,7 +76,8 @@ def load(
     download: whether a known set that is not on this machine may be fetched into the cache.
 
     Raises InputError (one line) for an unknown name, a missing, truncated or corrupt file, a wrong checksum, and
-    for data that cannot be used (see `from_arrays`).
+    for data that cannot be used (see `from_arrays`). A wrong checksum of an image or text file in the user's own
+    folder is a note instead: such a file has no path form by which it could be loaded as own data.
 
     >>> load("iris", labels="versicolor", scale="standard")  # doctest: +SKIP
     Dataset('iris', binary, 150 x 4, classes=('setosa|virginica', 'versicolor'))
@@ -67,6 +90,8 @@ def load(
         raise InputError(f"{shown}: n_features is for LIBSVM files only; leave it out")
     if target is not None and suffix != ".csv":
         raise InputError(f"{shown}: target is for .csv files only; leave it out")
+    if own is None and text.partition(":")[0] in _FINISHED:
+        return _finished(text, data_dir, download, labels, scale)
     if own is not None:
         table, guess = _read(own, n_features, target), None
     elif text in CATALOGUE:
@@ -83,13 +108,14 @@ def load(
         scale=scale,
         groups=table.groups,
         notes=table.notes,
+        shape=_SHAPES.get(text, ()),
     )
 
 
 def _own_file(text: str, data_dir: str | os.PathLike[str] | None) -> Path | None:
     """The path of a file that is not known by name; None for a known name. Raises InputError if there is neither."""
     name = text.partition(":")[0]
-    if text in CATALOGUE or text in EMBEDDED or name in synthetic.GENERATORS:
+    if text in CATALOGUE or text in EMBEDDED or name in synthetic.GENERATORS | _FINISHED:
         return None
     path = Path(text).expanduser()
     if path.is_file():
@@ -98,8 +124,8 @@ def _own_file(text: str, data_dir: str | os.PathLike[str] | None) -> Path | None
         raise InputError(f"{text}: is a folder; give a file in it")
     if path.suffix in _FILE_ENDINGS or os.sep in text:
         raise InputError(f"{text}: no such file")
-    folder = remote.local_folder(data_dir)
-    found = remote.find(text, folder) if folder else None
+    folder = local_folder(data_dir)
+    found = libsvm.find(text, folder) if folder else None
     if found is None:
         raise unknown("data set", text, names())
     return found
@@ -130,7 +156,7 @@ Read = tuple[Table, str | None]  # a table, and how its targets are to be read (
 
 def _known(entry: Entry, data_dir: str | os.PathLike[str] | None, n_features: int | str | None, download: bool) -> Read:
     columns = _columns(n_features, entry.features)
-    path = remote.obtain(entry, data_dir, download)
+    path = obtain(entry, data_dir, download)
     table = libsvm.read(path, columns)
     if len(table.targets) != entry.rows:
         raise InputError(
@@ -138,7 +164,15 @@ def _known(entry: Entry, data_dir: str | os.PathLike[str] | None, n_features: in
             "set: delete it to fetch it again, or give its path to load it as your own data"
         )
     # With the right number of rows, a missing line break at the end is no sign of a file cut off.
-    return table._replace(notes=()), None if entry.folder == "binary" else entry.folder
+    return table._replace(notes=()), None if entry.task == "binary" else entry.task
+
+
+def _finished(text: str, data_dir: Any, download: bool, labels: Any, scale: str | None) -> Dataset:
+    name, options = parse_call(text, _FINISHED, "data set", hidden=("data_dir", "download"))
+    data = _FINISHED[name](**options, data_dir=data_dir, download=download)
+    if labels is not None and not (isinstance(labels, str) and labels == "multiclass"):
+        data = data.binary(labels)
+    return data.scaled(scale)
 
 
 def _embedded(name: str) -> Read:

@@ -365,8 +365,10 @@ def partition(dataset: Dataset, num_clients: int | None = None, how: str | None 
     return partitioner(dataset.groups, dataset.groups.max() + 1 if num_clients is None else num_clients, seed)
 
 
-def clients(dataset: Dataset, indices: Indices) -> list[tuple[NDArray[np.float64], NDArray[Any]]]:
+def clients(dataset: Dataset, indices: Indices) -> list[tuple[NDArray[Any], NDArray[Any]]]:
     """One (features (m_i, d), targets (m_i,)) pair per client, from the row indices of a partition.
+
+    Types stay as they are in the data set; targets of sequences are (m_i, d).
 
     Raises InputError for an empty client, rows out of range and rows that two clients share.
 
@@ -389,7 +391,12 @@ def _count(targets: Targets) -> int:
 def _labels(name: str, targets: Targets) -> NDArray[Any]:
     if np.ndim(targets) == 0:
         raise InputError(f"{name} needs the targets of the rows, not only their number")
-    return np.asarray(targets)
+    labels = np.asarray(targets)
+    if labels.ndim != 1:
+        raise InputError(
+            f"{name} needs one target per row, but these rows are sequences; use natural, iid or power_law"
+        )
+    return labels
 
 
 def _sorted_rows(name: str, targets: Targets, rng: np.random.Generator) -> NDArray[np.intp]:

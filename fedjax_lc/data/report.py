@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -50,14 +51,19 @@ class PartitionReport:
     @classmethod
     def of(cls, dataset: Dataset, indices: Sequence[NDArray[Any]], title: str = "") -> PartitionReport:
         """The report of a partition of a data set, with its class names."""
-        return cls(indices, dataset.targets, dataset.classes, title)
+        classes = dataset.classes
+        if dataset.task in ("multiclass", "sequence"):
+            classes = tuple(classes[label] for label in np.unique(dataset.targets))
+        if dataset.task == "sequence":
+            classes = tuple(repr(character) for character in classes)
+        return cls(indices, dataset.targets, classes, title)
 
     @property
     def sizes(self) -> NDArray[np.int64]:
         """Rows of each client, (n,)."""
         return np.array([len(part) for part in self.indices])
 
-    @property
+    @functools.cached_property
     def labels(self) -> NDArray[Any]:
         """The distinct targets in order, (C,); empty for regression targets."""
         distinct = np.unique(self.targets)

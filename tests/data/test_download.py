@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import bz2
 import http.server
+import io
+import sys
 import threading
 
 import pytest
 
-from fedjax_lc.data import download, load
+from fedjax_lc.data import catalogue, download, load
 from fedjax_lc.data.catalogue import CATALOGUE, Entry
-from fedjax_lc.data.download import content_sha256
+from fedjax_lc.data.libsvm import content_sha256
 
 TEXT = b"".join(b"%d 1:%d 2:0.25\n" % (2 * (k % 2) - 1, k) for k in range(200))
 PACKED = bz2.compress(TEXT)
@@ -49,7 +51,7 @@ def server(monkeypatch):
     thread = threading.Thread(target=made.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     monkeypatch.setenv("no_proxy", "*")
-    monkeypatch.setattr(download, "SITE", f"http://127.0.0.1:{made.server_port}")
+    monkeypatch.setattr(catalogue, "SITE", f"http://127.0.0.1:{made.server_port}")
     monkeypatch.setitem(CATALOGUE, "toy", ENTRY)
     yield made
     made.shutdown()
@@ -69,9 +71,24 @@ def test_whole_download_then_none(server, place, capsys):
     assert load("toy").features.shape == (200, 2)
     assert place.read_bytes() == PACKED
     assert [p.name for p in place.parent.iterdir()] == ["toy.bz2"]
-    assert capsys.readouterr().err == f"downloading {download.SITE}/binary/toy.bz2 to {place}\n"
+    assert capsys.readouterr().err == f"downloading {catalogue.SITE}/binary/toy.bz2 to {place}\n"
     assert load("toy").features.shape == (200, 2)
     assert server.asked == [None]
+
+
+class _Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+@pytest.mark.parametrize(("after", "shown"), [(0.0, True), (download.BAR_AFTER, False)])
+def test_progress_is_shown_on_a_terminal_after_a_while(server, place, monkeypatch, after, shown):
+    terminal = _Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setattr(download, "BAR_AFTER", after)
+    (place.parent / "part.toy.bz2").write_bytes(PACKED[:50])
+    download.fetch(ENTRY)
+    assert (f"50.0/{len(PACKED)}" in terminal.getvalue()) == shown
 
 
 def test_a_partial_file_is_completed(server, place):
@@ -112,7 +129,7 @@ def test_a_wrong_checksum_is_removed(server, place, complaint):
     server.content = bz2.compress(TEXT + b"1 1:1\n")
     found = content_sha256(TEXT + b"1 1:1\n")
     assert complaint(download.fetch, ENTRY) == (
-        f"the download of {download.SITE}/binary/toy.bz2 has a wrong checksum (expected sha256 "
+        f"the download of {catalogue.SITE}/binary/toy.bz2 has a wrong checksum (expected sha256 "
         f"{ENTRY.sha256[:12]}..., got {found[:12]}...) and was removed; try again, or put a good copy at {place}"
     )
     assert list(place.parent.iterdir()) == []
@@ -121,7 +138,7 @@ def test_a_wrong_checksum_is_removed(server, place, complaint):
 def test_a_damaged_packed_file_is_removed(server, place, complaint):
     server.content = PACKED[:-20]
     assert complaint(download.fetch, ENTRY) == (
-        f"the download of {download.SITE}/binary/toy.bz2 has a wrong checksum (not a readable .bz2 file) "
+        f"the download of {catalogue.SITE}/binary/toy.bz2 has a wrong checksum (not a readable .bz2 file) "
         f"and was removed; try again, or put a good copy at {place}"
     )
     assert list(place.parent.iterdir()) == []
@@ -131,21 +148,21 @@ def test_a_server_that_refuses(server, place, complaint):
     entry = Entry("gone", "binary", features=2, rows=200)
     assert complaint(download.fetch, entry) == (
         "cannot download 'gone' (the server answered 404 Not Found); "
-        f"get {download.SITE}/binary/gone and put it at {place.parent / 'gone'}, "
+        f"get {catalogue.SITE}/binary/gone and put it at {place.parent / 'gone'}, "
         "or set FEDJAX_LC_DATA to a folder that holds gone"
     )
 
 
 def by_hand(place):
     return (
-        f"get {download.SITE}/binary/toy.bz2 and put it at {place}, "
+        f"get {catalogue.SITE}/binary/toy.bz2 and put it at {place}, "
         "or set FEDJAX_LC_DATA to a folder that holds toy.bz2"
     )
 
 
 def test_offline(place, complaint, monkeypatch):
     monkeypatch.setenv("no_proxy", "*")
-    monkeypatch.setattr(download, "SITE", "http://127.0.0.1:9")
+    monkeypatch.setattr(catalogue, "SITE", "http://127.0.0.1:9")
     assert complaint(download.fetch, ENTRY) == f"cannot download 'toy' (Connection refused); {by_hand(place)}"
 
 
@@ -154,7 +171,7 @@ def test_a_silent_server_times_out(place, complaint, monkeypatch):
 
     with socket.create_server(("127.0.0.1", 0)) as silent:
         monkeypatch.setenv("no_proxy", "*")
-        monkeypatch.setattr(download, "SITE", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        monkeypatch.setattr(catalogue, "SITE", f"http://127.0.0.1:{silent.getsockname()[1]}")
         monkeypatch.setattr(download, "TIMEOUT", 0.1)
         assert complaint(download.fetch, ENTRY) == f"cannot download 'toy' (timed out); {by_hand(place)}"
 
@@ -186,7 +203,7 @@ def test_the_cache_folder(monkeypatch, tmp_path):
 
 def test_addresses_are_canonical():
     site = "https://www.csie.ntu.edu.tw/~cjlin/libsvmtools/datasets"
-    addresses = {name: download._url(CATALOGUE[name]) for name in ("a5a", "ijcnn1", "news20", "cadata")}
+    addresses = {name: CATALOGUE[name].url for name in ("a5a", "ijcnn1", "news20", "cadata")}
     assert addresses == {
         "a5a": f"{site}/binary/a5a",
         "ijcnn1": f"{site}/binary/ijcnn1.bz2",

@@ -10,7 +10,7 @@ import sklearn.datasets
 
 from fedjax_lc.data import load, names
 from fedjax_lc.data.catalogue import CATALOGUE, Entry
-from fedjax_lc.data.download import content_sha256
+from fedjax_lc.data.libsvm import content_sha256
 
 TOY = b"2 1:0.5\n1 2:3\n2 1:1 2:2\n"
 

@@ -1,0 +1,63 @@
+"""Scalings of a table's columns or rows, by name."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedjax_lc.errors import unknown
+
+Floats = NDArray[np.float64]
+
+
+def _standard(table: Floats, like: Floats) -> Floats:
+    return (table - like.mean(axis=0)) / _safe(np.where(np.ptp(like, axis=0) > 0, like.std(axis=0), 0.0))
+
+
+def _minmax(table: Floats, like: Floats) -> Floats:
+    low, width = like.min(axis=0), np.ptp(like, axis=0)
+    return np.where(width > 0, 2 * (table - low) / _safe(width) - 1, 0.0)
+
+
+def _maxabs(table: Floats, like: Floats) -> Floats:
+    return table / _safe(np.abs(like).max(axis=0))
+
+
+def _unit(table: Floats, like: Floats) -> Floats:
+    return table / _safe(np.linalg.norm(table, axis=1))[:, None]
+
+
+def _safe(divisor: Floats) -> Floats:
+    return np.where(divisor > 0, divisor, 1.0)
+
+
+_SCALINGS = {"none": None, "standard": _standard, "minmax": _minmax, "maxabs": _maxabs, "unit": _unit}
+
+
+def scalings() -> list[str]:
+    """Names of the scalings: none, standard (zero mean, unit population deviation per column), minmax ([-1, 1]
+    per column), maxabs (largest absolute value 1 per column), unit (norm 1 per row).
+
+    Constant columns become 0 under standard and minmax; zero rows stay zero under unit.
+    """
+    return list(_SCALINGS)
+
+
+def scaled(table: NDArray[Any], scale: str | None, like: NDArray[Any] | None = None) -> NDArray[Any]:
+    """The (N, d) table under one of `scalings()`, float64; None is none, which leaves the table as it is.
+
+    like: (M, d), the table whose means, deviations and ranges count (training rows, say); default: the table itself.
+    Raises InputError for an unknown name.
+
+    >>> scaled(np.array([[1.0], [3.0]]), "standard").tolist()
+    [[-1.0], [1.0]]
+    """
+    if scale is not None and scale not in _SCALINGS:
+        raise unknown("scale", scale, _SCALINGS)
+    rule = _SCALINGS[scale or "none"]
+    if rule is None:
+        return table
+    table = np.asarray(table, np.float64)
+    return rule(table, table if like is None else np.asarray(like, np.float64))
