@@ -15,6 +15,7 @@ from jax.sharding import Mesh, NamedSharding
 
 from fedjax_lc import ledger, loop
 from fedjax_lc.algorithms import Algorithm
+from fedjax_lc.errors import InputError
 from fedjax_lc.loop import DIVERGED, GO_ON, STATUS, At, Limits, Metrics, Ran
 from fedjax_lc.mesh import EVERYWHERE, SPREAD, SPREAD_SECOND, over_devices, put
 from fedjax_lc.problems import Problem
@@ -145,10 +146,20 @@ def buffered(every: int, size: int) -> int:
 
 
 def start_shapes(program: Program, problem: Problem, lanes: Lanes) -> Any:
-    """Shapes of one lane's start, as `loop.start` returns it; nothing is computed."""
+    """Shapes of one lane's start, as `loop.start` returns it; nothing is computed.
+
+    Raises:
+        InputError: a metric of several numbers.
+    """
     one = functools.partial(loop.start, program.algorithm, metrics=program.metrics)
     hp, key = lanes.one()
-    return jax.eval_shape(lambda problem, hp, key: one(problem, hp, key), problem, hp, key)
+    found = jax.eval_shape(lambda problem, hp, key: one(problem, hp, key), problem, hp, key)
+    for name, value in found[1].items():
+        if value.shape:
+            raise InputError(
+                f"metric {name} has shape {value.shape}: a sweep records single numbers; measure it in a run"
+            )
+    return found
 
 
 class Block:
@@ -345,7 +356,7 @@ class Block:
             "step": (self.made[slot] + record + 1) * self.program.every,
         }
         columns |= {name: spent[record, slot, place] for place, name in enumerate(ledger.COSTS)}
-        columns |= {_column(n): np.asarray(ran.values[n], np.float64)[record, slot] for n, _ in self.program.metrics}
+        columns |= {_column(n): np.asarray(ran.values[n], np.float64)[record, slot] for n in self.program.metrics.names}
         columns["seconds"] = np.full(len(slot), seconds)
         self.log.append(pd.DataFrame(columns))
 

@@ -21,10 +21,28 @@ from fedjax_lc.stacking import X64_LINE
 from fedjax_lc.typing import Key, PyTree, Scalar
 
 Metric = Callable[[Problem, Any, PyTree], Scalar]
-Metrics = tuple[tuple[str, Metric], ...]  #: (name, function) pairs, F itself ("value") first
+
+
+class Metrics(NamedTuple):
+    """What is measured at every record: by the problem at the method's point, so that no method can report
+    differently, and by functions of the state (lyapunov, a user's own)."""
+
+    known: tuple[str, ...]  #: names that `problem.measure` knows, F itself ("value") first
+    own: tuple[tuple[str, Metric], ...] = ()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return (*self.known, *(name for name, _ in self.own))
+
+    def at(self, algorithm: Algorithm, problem: Problem, hp: Any, state: PyTree) -> dict[str, Any]:
+        """All of them by name."""
+        found = problem.measure(algorithm.point(problem, hp, state), self.known)
+        return found | {name: f(problem, hp, state) for name, f in self.own}
+
 
 INIT_FOLD = 2**32 - 1
-BLOW_UP = 1e6  #: a run whose F rises by this multiple of its first gap (or by 1 + |F|, if more) has diverged
+BLOW_UP = 1e6  #: a run whose F rises by this multiple of its first gap (or by 1 + |F|, if more) has diverged;
+#: of 1 + |F| where no optimum is known
 CHUNK_RECORDS = 4096
 CHUNK_SECONDS = 0.25  #: what a chunk should take, for the progress bar and Ctrl-C
 
@@ -62,7 +80,7 @@ class Ran(NamedTuple):
 def start(algorithm: Algorithm, problem: Problem, hp: Any, key: Key, metrics: Metrics) -> tuple[At, dict[str, Scalar]]:
     """A run before its first step, and what is measured there."""
     state = algorithm.init(problem, hp, jax.random.fold_in(key, INIT_FOLD))
-    values = {name: f(problem, hp, state) for name, f in metrics}
+    values = metrics.at(algorithm, problem, hp, state)
     return At(state, jnp.zeros((2, len(ledger.COSTS)), jnp.float32)), values
 
 
@@ -136,7 +154,7 @@ def _record(
 
     state, costs = jax.lax.scan(one_step, at.state, first + jnp.arange(every, dtype=jnp.uint32))
     spent = _add(at.spent, jnp.sum(costs, axis=0))
-    values = {name: f(problem, hp, state) for name, f in metrics}
+    values = metrics.at(algorithm, problem, hp, state)
     return At(state, spent), costs, values, _stop_code(values["value"], spent, limits)
 
 
@@ -166,7 +184,7 @@ def make_limits(
         InputError: a target that has no meaning here.
     """
     kind, f_star = jnp.dtype(problem.dtype).type, problem.f_star
-    span = np.fmax(abs(initial - f_star), (1 + abs(initial)) / BLOW_UP)  # fmax: f_star may be NaN
+    span = max(abs(initial - f_star), (1 + abs(initial)) / BLOW_UP) if np.isfinite(f_star) else 1 + abs(initial)
     target = kind(-np.inf)
     if rel_gap is not None:
         _check_target(problem, initial, rel_gap)
@@ -235,38 +253,31 @@ def whole_records(steps: int, every: int) -> tuple[int, int, list[str]]:
     return records, every, [] if done == steps else [cut]
 
 
-def choose_metrics(algorithm: Algorithm, measure: Sequence[str] | Mapping[str, Metric] | str) -> Metrics:
-    """The metrics that `measure` names or gives, after F itself."""
-    known = _known_metrics(algorithm)
+def choose_metrics(
+    algorithm: Algorithm, problem: Problem, measure: Sequence[str] | Mapping[str, Metric] | str
+) -> Metrics:
+    """F, what the problem usually measures, and what `measure` names or gives.
+
+    Raises:
+        InputError: a name that neither the problem nor the method knows.
+    """
     if isinstance(measure, Mapping):
-        chosen = dict(measure)
-    else:
-        names = [measure] if isinstance(measure, str) else list(measure)
-        for name in names:
-            if name not in known:
-                raise unknown("metric", name, known)
-        chosen = {name: known[name] for name in names}
-    return (("value", known["value"]), *((name, f) for name, f in chosen.items() if name != "value"))
+        own = tuple((name, f) for name, f in measure.items() if name != "value")
+        return Metrics(("value", *(name for name in problem.usual_metrics if name not in measure)), own)
+    names = [measure] if isinstance(measure, str) else list(measure)
+    bounds = (("lyapunov", algorithm.lyapunov),) if algorithm.lyapunov and problem.solvable else ()
+    for name in names:
+        if name not in (known := ("value", *problem.metrics, *dict(bounds))):
+            raise unknown("metric", name, known)
+    known = tuple(
+        dict.fromkeys(["value", *problem.usual_metrics, *(name for name in names if name not in dict(bounds))])
+    )
+    return Metrics(known, tuple(bound for bound in bounds if bound[0] in names))
 
 
 def needs_solution(metrics: Metrics) -> bool:
     """Whether a metric looks at x_star inside the loop."""
-    return any(name in ("distance", "lyapunov") for name, _ in metrics)
-
-
-@functools.cache
-def _known_metrics(algorithm: Algorithm) -> dict[str, Metric]:
-    """Metrics by name; all but lyapunov see only the method's point, so no method can report differently."""
-
-    def at_point(f: Callable[[Problem, jax.Array], Scalar]) -> Metric:
-        return lambda problem, hp, state: f(problem, algorithm.point(problem, hp, state))
-
-    known = {
-        "value": at_point(lambda problem, x: problem.value(x)),
-        "grad_norm": at_point(lambda problem, x: jnp.linalg.norm(jnp.mean(problem.grads(x), axis=0))),
-        "distance": at_point(lambda problem, x: jnp.linalg.norm(x - problem.x_star)),
-    }
-    return known if algorithm.lyapunov is None else known | {"lyapunov": algorithm.lyapunov}
+    return bool({"distance", "lyapunov"} & {*metrics.names})
 
 
 def start_at(x0: Any, problem: Problem) -> Problem:

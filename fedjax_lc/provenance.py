@@ -20,14 +20,21 @@ import numpy as np
 from fedjax_lc.compressors import Compressor
 from fedjax_lc.problems import Problem
 
+LONG = 100  #: entries of an array that are told one by one
+
 
 def describe(hp: Any) -> dict[str, Any]:
-    """Hyperparameters as plain values: numbers, words, and compressors in their string form."""
+    """Hyperparameters as plain values: numbers, words, compressors in their string form, functions by their names; a
+    long array by its shape and a digest."""
 
     def plain(value: Any) -> Any:
         if isinstance(value, Compressor):
             return str(value)
-        return value.item() if hasattr(value, "item") else value
+        if callable(value):
+            return getattr(value, "__qualname__", repr(value))
+        if np.size(value) > LONG:
+            return f"array {np.shape(value)} {digest(value)}"
+        return np.asarray(value).tolist() if hasattr(value, "dtype") or isinstance(value, list | tuple) else value
 
     return {field.name: plain(getattr(hp, field.name)) for field in dataclasses.fields(hp)}
 
@@ -42,6 +49,7 @@ def describe_problem(problem: Problem) -> dict[str, Any]:
         "strong": float(problem.strong),
         "smooth": float(jnp.max(problem.smooth)),
         "smooth_mean": float(problem.smooth_mean),
+        **problem.facts,
     }
 
 

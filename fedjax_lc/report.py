@@ -25,13 +25,13 @@ def table(rows: Sequence[dict[str, Any]], *, style: str = "simple") -> str:
 
 
 def _numeric(rows: Sequence[dict[str, Any]], name: str) -> bool:
-    """Whether a column holds numbers (with thousands separators) and dashes only."""
+    """Whether a column holds numbers (with thousands separators, or in per cent) and dashes only."""
     return all(_is_number(str(row[name])) for row in rows)
 
 
 def _is_number(text: str) -> bool:
     try:
-        float(text.replace(",", ""))
+        float(text.replace(",", "").removesuffix("%"))
     except ValueError:
         return text == "-"
     return True
@@ -46,6 +46,28 @@ def summary(label: str, trace: Trace, targets: Sequence[float] = TARGETS) -> dic
         row[f"bits to {target:.0e}"] = f"{hit['bits_up']:.3e}" if hit else "-"
     last = trace.rel_gap[-1] if len(trace) else float("nan")
     return row | {"last rel. gap": f"{last:.1e}", "ended": ending(trace)}
+
+
+def training(label: str, trace: Trace, targets: Sequence[float] = ()) -> dict[str, str]:
+    """One row of a network's training: rounds and bits per client both ways, losses and accuracy at the end, the best
+    accuracy and its round, and uplink bits to each target of accuracy."""
+    row = {"method": label, "rounds": _last(trace.rounds, ",.0f")}
+    row |= {"bits up": _last(trace.bits_up, ".3e"), "bits down": _last(trace.bits_down, ".3e")}
+    for target in targets:
+        hit = trace.reach(accuracy=target)
+        row[f"bits to {target:.0%}"] = f"{hit['bits_up']:.3e}" if hit else "-"
+    row["train loss"] = _last(trace.value, ".4f")
+    if "test_loss" in trace.metrics:
+        row["test loss"] = _last(trace.metrics["test_loss"], ".4f")
+    if "accuracy" in trace.metrics:
+        accuracy = trace.metrics["accuracy"]
+        row |= {"accuracy": _last(accuracy, ".2%"), "best": f"{np.max(accuracy, initial=0):.2%}"}
+        row["at round"] = f"{trace.rounds[np.argmax(accuracy)]:,.0f}" if len(trace) else "-"
+    return row | {"ended": ending(trace)}
+
+
+def _last(series: np.ndarray, form: str) -> str:
+    return f"{series[-1]:{form}}" if len(series) else "-"
 
 
 def is_capped(trace: Trace) -> bool:

@@ -50,8 +50,9 @@ def run(
         rel_gap: stop at the first record with F(x) - f_star <= rel_gap * (F(x_0) - f_star).
         budget: stop at the first record where a cumulative cost (bits_up, bits_down, grads, rounds) reaches its limit.
         x0: (d,) warm start; the problem's own start if None.
-        measure: further metrics: names out of grad_norm, distance (|x - x*|) and lyapunov, or a mapping from a name to
-            `f(problem, hp, state) -> ()`, compiled into the loop.
+        measure: further metrics: names out of `problem.metrics` (grad_norm; distance, |x - x*|; a network's
+            train_accuracy, accuracy_min, ...) and lyapunov, or a mapping from a name to `f(problem, hp, state)` -> ()
+            or (k,), compiled into the loop.
         on_chunk: called with the trace so far after every chunk; a true result stops the run (status interrupted).
         progress: show a bar on anything over two seconds.
 
@@ -72,7 +73,7 @@ def run(
     hp = algorithm.theory(problem) if hp is None else hp
     algorithm.check(problem, hp)
     records, every, notes = loop.whole_records(steps, every)
-    metrics = loop.choose_metrics(algorithm, measure)
+    metrics = loop.choose_metrics(algorithm, problem, measure)
     rel_gap, budget = loop.plain_limits(rel_gap, budget)
     key = jax.random.key(key) if isinstance(key, int) else key
     return _Run(algorithm, problem, hp, key, records, every, rel_gap, budget, metrics, progress, notes).go(on_chunk)
@@ -105,7 +106,7 @@ class _Run:
 
     def go(self, on_chunk: Callable[[Trace], Any] | None) -> Trace:
         at, values = _start(self.algorithm, self.metrics)(self.problem, self.cast_hp, self.key)
-        self.initial = {name: float(v) for name, v in values.items()}
+        self.initial = {name: np.asarray(v, np.float64).tolist() for name, v in values.items()}
         limits = jax.device_put(loop.make_limits(self.problem, self.initial["value"], self.rel_gap, self.budget))
         chunk, self.compile_seconds = self._compiled(at, limits)
         started, count, done = time.perf_counter(), max(1, self.capacity // 64), 0
@@ -150,7 +151,7 @@ class _Run:
 
     def _trace(self, at: At) -> Trace:
         series = {name: np.concatenate([b[name] for b in self.blocks]) for name in self.blocks[0]}
-        metrics = {name: series.pop(name) for name, _ in self.metrics if name != "value"}
+        metrics = {name: series.pop(name) for name in self.metrics.names if name != "value"}
         return Trace(
             method=self.algorithm.name,
             status=self.stop or "finished",
@@ -209,6 +210,9 @@ class _Bar:
     def show(self, block: dict[str, np.ndarray]) -> None:
         if len(block["value"]) and np.isfinite(self.f_star):
             self.bar.set_postfix_str(f"gap {block['value'][-1] - self.f_star:.1e}", refresh=False)
+        elif len(block["value"]):
+            hits = f", accuracy {block['accuracy'][-1]:.1%}" if "accuracy" in block else ""
+            self.bar.set_postfix_str(f"loss {block['value'][-1]:.3f}{hits}", refresh=False)
         self.bar.update(len(block["value"]) * self.every)
 
 

@@ -25,7 +25,7 @@ def stack(clients: Clients, weights: Any) -> tuple[np.ndarray, np.ndarray, np.nd
     sizes = np.array([len(b) for _, b in parts], np.int32)
     n, m, d = len(parts), int(sizes.max()), parts[0][0].shape[1]
     features, targets, rows = np.zeros((n, m, d)), np.zeros((n, m)), np.zeros((n, m))
-    for i, ((A, b), share) in enumerate(zip(parts, _shares(weights, sizes), strict=True)):
+    for i, ((A, b), share) in enumerate(zip(parts, shares(weights, sizes), strict=True)):
         features[i, : len(b)], targets[i, : len(b)] = A, b
         rows[i, : len(b)] = n * share / len(b)
     return features, targets, rows, sizes
@@ -40,7 +40,7 @@ def _check_client(i: int, A: np.ndarray, b: np.ndarray, d: int) -> None:
         raise InputError(f"client {i} has features or targets that are not finite: drop or impute those rows first")
 
 
-def _shares(weights: Any, sizes: np.ndarray) -> np.ndarray:
+def shares(weights: Any, sizes: np.ndarray) -> np.ndarray:
     """(n,) client weights that sum to one."""
     if weights is None:
         return np.full(len(sizes), 1 / len(sizes))

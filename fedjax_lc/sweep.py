@@ -91,7 +91,7 @@ def sweep(
         if name not in TRIP_COUNTS:
             raise unknown("field to mask", name, TRIP_COUNTS)
     records, every, notes = loop.whole_records(steps, every)
-    metrics = loop.choose_metrics(algorithm, measure)
+    metrics = loop.choose_metrics(algorithm, problem, measure)
     rel_gap, budget = loop.plain_limits(rel_gap, budget)
     loop.make_limits(problem, float(jax.jit(_first_value)(problem)), rel_gap, budget)  # refuses what has no meaning
     work = _Sweep(
@@ -259,7 +259,7 @@ class _Sweep:
             "every": self.every,
             "rel_gap": self.rel_gap,
             "budget": self.budget,
-            "metrics": [name for name, _ in self.metrics],
+            "metrics": list(self.metrics.names),
             "masked": list(self.masked),
             "block_size": self.block_size,
             "devices": self.mesh.size,
@@ -275,7 +275,7 @@ class _Sweep:
         lanes = pd.DataFrame({"method": self.algorithm.name, "config": config, "seed": np.array(self.seeds)[seed]})
         for name in dict.fromkeys([*settings, *names]):
             lanes[name] = [rows[c].get(name) for c in config]
-        names_of = [*SERIES, *(column(name) for name, _ in self.metrics[1:]), "seconds"]
+        names_of = [*SERIES, *(column(name) for name in self.metrics.names[1:]), "seconds"]
         nothing = Ended(pd.DataFrame(columns=names_of), pd.DataFrame(columns=["status", "initial", "seconds"]))
         ended = ended or [nothing]
         found = pd.concat([e.lanes for e in ended]).reindex(number)
@@ -287,7 +287,7 @@ class _Sweep:
 
     def _columns(self) -> tuple[list[str], list[str], list[dict[str, Any]]]:
         """Columns of settings, columns of hyperparameters, and the values of both by configuration."""
-        metrics = [name for name, _ in self.metrics]
+        metrics = self.metrics.names
         columns = lambda row: {column(name, metrics): value for name, value in row.items()}
         chosen = [columns(row) for row in self.grid.settings]
         described = [columns(describe(hp)) for hp in self.grid.hparams]
@@ -295,7 +295,7 @@ class _Sweep:
         return names[0], names[1], [one | other for one, other in zip(chosen, described, strict=True)]
 
     def _config(self, settings: list[str], hyperparameters: list[str]) -> dict[str, Any]:
-        metrics = [name for name, _ in self.metrics]
+        metrics = self.metrics.names
         axes = {column(name, metrics): list(values) for name, values in self.grid.axes.items()}
         own = {"axes": axes, "settings": settings, "hyperparameters": hyperparameters}
         return {

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fedjax_lc.errors import InputError
+from fedjax_lc.errors import InputError, unknown
 from fedjax_lc.files import replacing
 from fedjax_lc.ledger import COSTS
 
@@ -30,7 +30,7 @@ class Trace:
         step: (r,) steps done at each record.
         value: (r,) F(x).
         bits_up, bits_down, grads, rounds: (r,) means over clients.
-        metrics: further measured series by name.
+        metrics: further measured series by name, (r,) or, of k numbers at every record, (r, k).
         initial: value and metrics at x_0.
         f_star: the optimal value, NaN where none is known.
         config: versions, device, command, hyperparameters and problem, as written to config.json.
@@ -69,18 +69,37 @@ class Trace:
         with np.errstate(divide="ignore", invalid="ignore"):  # a start at the optimum has no relative gap
             return self.gap / (self.initial["value"] - self.f_star)
 
-    def reach(self, rel_gap: float) -> dict[str, float] | None:
-        """The first record whose relative gap is at most `rel_gap`: step, costs and gap; None if there is none."""
-        hits = np.flatnonzero(self.gap <= rel_gap * (self.initial["value"] - self.f_star))
+    def reach(self, rel_gap: float | None = None, **at_least: float) -> dict[str, float] | None:
+        """The first record whose relative gap is at most `rel_gap` and whose metrics are at least those given: step,
+        costs, and the gap or these metrics; None if there is none.
+
+        Raises:
+            InputError: a metric that was not measured.
+
+        Example:
+            >>> trace.reach(1e-6)["rounds"], trace.reach(accuracy=0.9)["bits_up"]
+        """
+        there, shown = np.ones(len(self), bool), {}
+        if rel_gap is not None:
+            there &= self.gap <= rel_gap * (self.initial["value"] - self.f_star)
+            shown["rel_gap"] = self.rel_gap
+        for name, least in at_least.items():
+            if name not in self.metrics:
+                raise unknown("metric", name, self.metrics)
+            there &= self.metrics[name] >= least
+            shown[name] = self.metrics[name]
+        hits = np.flatnonzero(there)
         if not len(hits):
             return None
         row = {name: float(getattr(self, name)[hits[0]]) for name in ("step", *COSTS)}
-        return row | {"rel_gap": float(self.rel_gap[hits[0]])}
+        return row | {name: float(series[hits[0]]) for name, series in shown.items()}
 
     def columns(self) -> dict[str, np.ndarray]:
-        """All series by name, gaps included."""
-        names = ("step", *COSTS, "value", "gap", "rel_gap")
-        return {name: getattr(self, name) for name in names} | self.metrics
+        """All series by name, gaps included; (r, k) ones as k series name[0], name[1], ..."""
+        found = {name: getattr(self, name) for name in ("step", *COSTS, "value", "gap", "rel_gap")}
+        for name, series in self.metrics.items():
+            found |= {name: series} if series.ndim == 1 else {f"{name}[{i}]": part for i, part in enumerate(series.T)}
+        return found
 
     def to_pandas(self) -> pd.DataFrame:
         """A tidy frame: one row per record; columns method, step, costs, value, gap, rel_gap and every metric."""
@@ -118,11 +137,19 @@ class Trace:
             raise InputError(f"{folder} holds no readable trace ({type(error).__name__}): expected config.json and "
                              "trace.parquet as Trace.save writes them") from None  # fmt: skip
         known = ("step", "value", *COSTS)
-        metrics = set(frame.columns) - {*known, "method", "gap", "rel_gap"}
+        columns = [name for name in frame.columns if name not in {*known, "method", "gap", "rel_gap"}]
         return cls(
             method=config["method"],
             config=config,
-            metrics={name: frame[name].to_numpy() for name in frame.columns if name in metrics},
+            metrics=_gathered({name: frame[name].to_numpy() for name in columns}),
             **{name: frame[name].to_numpy() for name in known},
             **facts,
         )
+
+
+def _gathered(columns: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Series by name, those called name[0], name[1], ... as one of shape (r, k)."""
+    parts: dict[str, list[np.ndarray]] = {}
+    for name, series in columns.items():
+        parts.setdefault(name.partition("[")[0], []).append(series)
+    return {name: series[0] if name in columns else np.stack(series, axis=1) for name, series in parts.items()}

@@ -277,6 +277,9 @@ def test_no_optimum():
     trace = geometric()
     trace.f_star = np.nan
     with pytest.raises(fl.InputError) as error:
-        plot.curves(trace)
+        plot.curves(trace, y="rel_gap")
     assert str(error.value) == "y='rel_gap' needs a known optimum, and a trace has none: use y='value'"
     assert len(lines(plot.curves(trace, y="value"))["toy"].get_xdata()) == 30
+    assert plot.curves(trace).axes[0].get_ylabel() == r"$F(x)$"
+    trace.metrics = {"accuracy": np.linspace(0.1, 0.9, len(trace))}
+    assert plot.curves(trace).axes[0].get_ylabel() == "accuracy on the test set"

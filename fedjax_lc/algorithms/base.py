@@ -14,13 +14,14 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from fedjax_lc import pytree
-from fedjax_lc.compressors import Compressor, Scaled, parse
+from fedjax_lc.compressors import Compressor, Scaled, for_layers, parse
 from fedjax_lc.compressors import default as default_compressor
 from fedjax_lc.errors import InputError, unknown
 from fedjax_lc.problems import Problem
-from fedjax_lc.typing import Key, PyTree, Scalar, Vec
+from fedjax_lc.typing import ClientVecs, Key, PyTree, Scalar, Vec
 
 
 class Cost(NamedTuple):
@@ -74,14 +75,20 @@ class Algorithm:
     rate: Callable[[Problem, Any], Scalar] | None = None
 
     def check(self, problem: Problem, hp: Any) -> None:
-        """Raise InputError where a hyperparameter does not fit the problem or leaves its range."""
+        """Raise InputError where a hyperparameter does not fit the problem or leaves its range.
+
+        Ranges are those known by name, and a method's own, `Hparams.ranges`; `Hparams.validate(problem)` says the rest.
+        """
+        ranges = _RANGES | getattr(hp, "ranges", {})
         for field in dataclasses.fields(hp):
             value = getattr(hp, field.name)
             if isinstance(value, Compressor):
                 value.validate(problem.dim)
-            elif field.name in _RANGES and value is not None and not pytree.is_traced(value):
+            elif field.name in ranges and value is not None and not pytree.is_traced(value):
                 members = getattr(hp, "cohort_size", None) if field.name == "s" else None
-                _check_range(self.name, field.name, value, members or problem.n)
+                _check_range(self.name, field.name, value, ranges[field.name], members or problem.n)
+        if hasattr(hp, "validate"):
+            hp.validate(problem)
 
 
 _RANGES: dict[str, tuple[str, Callable[[float, int], bool]]] = {
@@ -101,15 +108,24 @@ _RANGES: dict[str, tuple[str, Callable[[float, int], bool]]] = {
     "client_lr": ("> 0", lambda v, n: v > 0),
     "server_lr": ("> 0", lambda v, n: v > 0),
     "local_steps": ("whole and >= 1", lambda v, n: v >= 1 and v.is_integer()),
+    "local_epochs": ("whole and >= 1", lambda v, n: v >= 1 and v.is_integer()),
+    "beta": ("in [0, 1)", lambda v, n: 0 <= v < 1),
+    "b1": ("in [0, 1)", lambda v, n: 0 <= v < 1),
+    "b2": ("in [0, 1)", lambda v, n: 0 <= v < 1),
+    "tau": ("> 0", lambda v, n: v > 0),
+    "mu": (">= 0", lambda v, n: v >= 0),
+    "eps": ("> 0", lambda v, n: v > 0),
+    "v0": (">= 0", lambda v, n: v >= 0),
     "cohort_size": ("whole and in 1..n", lambda v, n: 1 <= v <= n and v.is_integer()),
     "s": ("whole and in 2..n", lambda v, n: 2 <= v <= n and v.is_integer()),
 }
 
 
-def _check_range(method: str, name: str, value: Any, n: int) -> None:
-    text, inside = _RANGES[name]
-    if not inside(float(value), n):
-        raise InputError(f"{method} needs {name} {text.replace('..n', f'..{n}')}, got {float(value):g}")
+def _check_range(method: str, name: str, value: Any, allowed: tuple[str, Callable[[float, int], bool]], n: int) -> None:
+    text, inside = allowed
+    for number in np.ravel(np.asarray(value, np.float64)).tolist():
+        if not inside(number, n):
+            raise InputError(f"{method} needs {name} {text.replace('..n', f'..{n}')}, got {number:g}")
 
 
 _REGISTRY: dict[str, Algorithm] = {}
@@ -208,6 +224,7 @@ def choose(compressor: Compressor | str | None, problem: Problem, *, contractive
     """
     d = problem.dim
     chosen = default_compressor(d, problem.n, contractive=contractive) if compressor is None else parse(compressor)
+    chosen = for_layers(chosen, problem.layers)
     chosen.validate(d)
     omega = float(chosen.omega(d))
     if contractive and 0 < omega < math.inf:
@@ -240,6 +257,24 @@ def sample(problem: Problem, key: Key, size: int) -> tuple[jax.Array, Problem]:
         return jnp.arange(size), problem
     clients = jax.random.permutation(key, problem.n)[:size]
     return clients, problem.cohort(clients)
+
+
+@pytree.dataclass
+class Batches:
+    """batch_size: rows per client of a stochastic gradient, None for the full one. replacement: whether a row may come
+    twice in a batch."""
+
+    _: dataclasses.KW_ONLY
+    batch_size: int | None = pytree.static(default=None)
+    replacement: bool = pytree.static(default=False)
+
+
+def gradients(problem: Problem, hp: Batches, x: Vec | ClientVecs, key: Key) -> tuple[ClientVecs, Scalar]:
+    """(n, d) gradients, full or of a batch, at x (d,) or (n, d), and the share of a full gradient that each cost."""
+    if hp.batch_size is None:
+        return problem.grads(x), 1
+    g = problem.stochastic_grads(key, x, hp.batch_size, replacement=hp.replacement)
+    return g, problem.passes(hp.batch_size, replacement=hp.replacement)
 
 
 def tile(x: Vec, n: int) -> jax.Array:

@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 
 from fedjax_lc import pytree
-from fedjax_lc.algorithms.base import Cost
+from fedjax_lc.algorithms.base import Batches, Cost, gradients
 from fedjax_lc.compressors import Compressor
 from fedjax_lc.compressors.base import FLOAT_BITS
 from fedjax_lc.errors import InputError, unknown
@@ -29,11 +29,10 @@ CONVENTIONS = ("paper", "mcm_repo")  #: whose parameters `theory` gives
 
 
 @pytree.dataclass
-class Rounds:
+class Rounds(Batches):
     """What all these methods know.
 
-    decay: the step size of round k, from 1 on, is gamma / k^decay. batch_size: rows per client and round, None for the
-    full gradient. replacement: whether a row may come twice in a batch. participation: every client takes part with
+    decay: the step size of round k, from 1 on, is gamma / k^decay. participation: every client takes part with
     this probability (drawn again while nobody does), None for all. average_every: evaluate the average of the iterates
     after every so many rounds, w_bar += (w - w_bar)/(k + 1), instead of the last one.
     """
@@ -41,8 +40,6 @@ class Rounds:
     _: dataclasses.KW_ONLY
     decay: Scalar = 0.0
     participation: Scalar | None = None
-    batch_size: int | None = pytree.static(default=None)
-    replacement: bool = pytree.static(default=False)
     average_every: int | None = pytree.static(default=None)
 
 
@@ -162,14 +159,6 @@ def compose(uplink: Uplink, downlink: Downlink) -> dict[str, Callable[..., Any]]
         return state.w if state.average is None else state.average
 
     return {"init": init, "step": step, "point": point}
-
-
-def gradients(problem: Problem, hp: Rounds, x: Vec | ClientVecs, key: Key) -> tuple[ClientVecs, Scalar]:
-    """(n, d) gradients at what the clients see, and the share of a full gradient that each cost."""
-    if hp.batch_size is None:
-        return problem.grads(x), 1
-    g = problem.stochastic_grads(key, x, hp.batch_size, replacement=hp.replacement)
-    return g, problem.passes(hp.batch_size, replacement=hp.replacement)
 
 
 def participants(problem: Problem, hp: Rounds, key: Key) -> jax.Array | None:

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from fedjax_lc import pytree
-from fedjax_lc.algorithms.base import Cost, constants, register, tile
+from fedjax_lc.algorithms.base import Batches, Cost, constants, gradients, register, tile
 from fedjax_lc.compressors.base import FLOAT_BITS
 from fedjax_lc.errors import InputError, unknown
 from fedjax_lc.lanes import rarely
@@ -25,7 +25,7 @@ from fedjax_lc.typing import ClientVecs, Key, Scalar, Vec
 
 
 @pytree.dataclass
-class Hparams:
+class Hparams(Batches):
     """gamma: step size, in (0, 2/L). s: clients that send each coordinate, 2..n. chi: relaxation of the control
     variates. p: probability of communication. bits: how uplink bits are counted, "mean" over the clients (32 s d / n)
     or "max", the largest message (32 ceil(s d / n), the paper's figures)."""
@@ -49,9 +49,10 @@ def init(problem: Problem, hp: Hparams, key: Key) -> State:
 
 
 def step(problem: Problem, hp: Hparams, state: State, key: Key) -> tuple[State, Cost]:
-    coin_key, mask_key = jax.random.split(key)
+    coin_key, mask_key, batch_key = jax.random.split(key, 3)
     x, h, xbar = state
-    xhat = x - hp.gamma * (problem.grads(x) - h)
+    g, passes = gradients(problem, hp, x, batch_key)
+    xhat = x - hp.gamma * (g - h)
     theta = jax.random.bernoulli(coin_key, hp.p)
 
     def communicate(local: tuple[State, Cost]) -> tuple[State, Cost]:
@@ -62,7 +63,7 @@ def step(problem: Problem, hp: Hparams, state: State, key: Key) -> tuple[State, 
         up = uplink_bits(q, hp.bits)
         return State(tile(xbar, problem.n), h, xbar), Cost.of(up, FLOAT_BITS * problem.dim, cost.grads, 1)
 
-    return rarely(theta, communicate, (State(xhat, h, xbar), Cost.of(grads=1)))
+    return rarely(theta, communicate, (State(xhat, h, xbar), Cost.of(grads=passes)))
 
 
 def mask(permutation: jax.Array, d: int, s: Scalar) -> jax.Array:

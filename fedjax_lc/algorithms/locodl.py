@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 
 from fedjax_lc import pytree
-from fedjax_lc.algorithms.base import Cost, choose, constants, register, tile
+from fedjax_lc.algorithms.base import Batches, Cost, choose, constants, gradients, register, tile
 from fedjax_lc.compressors import Compressor
 from fedjax_lc.compressors.base import FLOAT_BITS
 from fedjax_lc.lanes import rarely
@@ -28,9 +28,10 @@ from fedjax_lc.typing import ClientVecs, Key, Scalar, Vec
 
 
 @pytree.dataclass
-class Hparams:
+class Hparams(Batches):
     """gamma: step size, in (0, 2/L). rho, chi: relaxation of the models and of the control variates, with
-    2 rho - rho^2 (1 + omega_av) >= chi. p: probability of communication. compressor: of the uplink."""
+    2 rho - rho^2 (1 + omega_av) >= chi. p: probability of communication. compressor: of the uplink. Batches: see
+    `base.Batches`; the paper takes full gradients."""
 
     gamma: Scalar
     rho: Scalar
@@ -52,10 +53,11 @@ def init(problem: Problem, hp: Hparams, key: Key) -> State:
 
 
 def step(problem: Problem, hp: Hparams, state: State, key: Key) -> tuple[State, Cost]:
-    coin_key, uplink_key = jax.random.split(key)
+    coin_key, uplink_key, batch_key = jax.random.split(key, 3)
     x, u, y, v = state
     mu = problem.strong / 2  # grad g(y) = mu y
-    xhat = x - hp.gamma * (problem.grads(x) - mu * x) + hp.gamma * u  # line 1
+    g, passes = gradients(problem, hp, x, batch_key)
+    xhat = x - hp.gamma * (g - mu * x) + hp.gamma * u  # line 1
     yhat = y - hp.gamma * mu * y + hp.gamma * v  # line 2
     theta = jax.random.bernoulli(coin_key, hp.p)  # line 3
 
@@ -71,7 +73,7 @@ def step(problem: Problem, hp: Hparams, state: State, key: Key) -> tuple[State, 
         v = v + c * dbar  # line 9
         return State(x, u, y, v), Cost.of(message.bits, FLOAT_BITS * problem.dim, cost.grads, 1)
 
-    return rarely(theta, communicate, (State(xhat, u, yhat, v), Cost.of(grads=1)))  # line 10
+    return rarely(theta, communicate, (State(xhat, u, yhat, v), Cost.of(grads=passes)))  # line 10
 
 
 def point(problem: Problem, hp: Hparams, state: State) -> Vec:

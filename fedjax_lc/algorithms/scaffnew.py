@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from fedjax_lc import pytree
-from fedjax_lc.algorithms.base import Cost, constants, register, tile
+from fedjax_lc.algorithms.base import Batches, Cost, constants, gradients, register, tile
 from fedjax_lc.compressors.base import FLOAT_BITS
 from fedjax_lc.lanes import rarely
 from fedjax_lc.problems import Problem
@@ -23,7 +23,7 @@ from fedjax_lc.typing import ClientVecs, Key, Scalar, Vec
 
 
 @pytree.dataclass
-class Hparams:
+class Hparams(Batches):
     """gamma: step size, in (0, 2/L). p: probability of communication."""
 
     gamma: Scalar
@@ -42,9 +42,10 @@ def init(problem: Problem, hp: Hparams, key: Key) -> State:
 
 
 def step(problem: Problem, hp: Hparams, state: State, key: Key) -> tuple[State, Cost]:
-    (coin_key,) = jax.random.split(key, 1)
+    coin_key, batch_key = jax.random.split(key)
     x, h, xbar = state
-    xhat = x - hp.gamma * (problem.grads(x) - h)
+    g, passes = gradients(problem, hp, x, batch_key)
+    xhat = x - hp.gamma * (g - h)
     theta = jax.random.bernoulli(coin_key, hp.p)
 
     def communicate(local: tuple[State, Cost]) -> tuple[State, Cost]:
@@ -54,7 +55,7 @@ def step(problem: Problem, hp: Hparams, state: State, key: Key) -> tuple[State, 
         bits = FLOAT_BITS * problem.dim
         return State(tile(xbar, problem.n), h, xbar), Cost.of(bits, bits, cost.grads, 1)
 
-    return rarely(theta, communicate, (State(xhat, h, xbar), Cost.of(grads=1)))
+    return rarely(theta, communicate, (State(xhat, h, xbar), Cost.of(grads=passes)))
 
 
 def point(problem: Problem, hp: Hparams, state: State) -> Vec:

@@ -7,6 +7,8 @@ import dataclasses
 import sys
 from typing import Any
 
+from fedjax_lc.errors import InputError
+
 EMBEDDED_SCALE = "standard"
 
 
@@ -32,8 +34,22 @@ def add_data(parser: argparse.ArgumentParser) -> None:
     data.add_argument("--weights", default="equal", choices=("equal", "size"), help="what each client counts in F")
     data.add_argument("--split-seed", type=int, default=0, help="seed of the partition")
     data.add_argument("--kappa", type=float, help="condition number of the regularised problem (default: 1e4)")
-    data.add_argument("--l2", type=float, help="the regulariser's weight, instead of --kappa")
-    data.add_argument("--dtype", default="float64", choices=("float32", "float64"), help="numbers of the run")
+    data.add_argument("--l2", type=float, help="the regulariser's weight, instead of --kappa (of a network: 0)")
+    kinds = ("float32", "float64")
+    data.add_argument("--dtype", choices=kinds, help="numbers of the run (default: float64; of a network float32)")
+    network = parser.add_argument_group("network")
+    network.add_argument("--model", help="train this network (fedjax-lc list models), as in cnn or mlp:hidden=64x64")
+    network.add_argument(
+        "--test-share", type=float, default=0.2, help="tested on this share of data without a test set"
+    )
+    network.add_argument("--measured-rows", type=int, help="measure the training loss on so many rows (default: all)")
+
+
+def fill_in(options: argparse.Namespace, **defaults: tuple[Any, Any]) -> None:
+    """Set what was not given: the first of a pair without a network, the second with one."""
+    for name, pair in (defaults | {"dtype": ("float64", "float32")}).items():
+        if getattr(options, name) is None:
+            setattr(options, name, pair[options.model is not None])
 
 
 def add_index_bits(parser: Any) -> None:
@@ -45,6 +61,7 @@ def make_problem(options: argparse.Namespace) -> Any:
     """The problem that the data options ask for; notes on the data go to stderr."""
     from fedjax_lc import data, figure
 
+    weights = None if options.weights == "equal" else "size"
     embedded = options.data in data.loading.EMBEDDED
     scale = options.scale or (EMBEDDED_SCALE if embedded else None)
     labels = options.labels[0] if options.labels and len(options.labels) == 1 else options.labels
@@ -53,9 +70,17 @@ def make_problem(options: argparse.Namespace) -> Any:
         print(f"note: {note}", file=sys.stderr)
     if options.report:
         _report_partition(dataset, options)
+    if options.model is not None:
+        if options.kappa is not None:
+            raise InputError("--kappa is for convex problems: give a network's weight decay by --l2")
+        return figure.make_network(
+            dataset, options.model, options.clients, options.partition, l2=options.l2 or 0.0, weights=weights,
+            split_seed=options.split_seed, test_share=options.test_share, measured_rows=options.measured_rows,
+            dtype=options.dtype,
+        )  # fmt: skip
     return figure.make_problem(
         dataset, options.clients, options.partition, kappa=options.kappa, l2=options.l2,
-        split_seed=options.split_seed, dtype=options.dtype, weights=None if options.weights == "equal" else "size",
+        split_seed=options.split_seed, dtype=options.dtype, weights=weights,
     )  # fmt: skip
 
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from fedjax_lc.cli.options import Help, add_data, add_index_bits, make_problem, priced
+from fedjax_lc.cli.options import Help, add_data, add_index_bits, fill_in, make_problem, priced
 from fedjax_lc.errors import InputError
 
 
@@ -28,11 +28,16 @@ def add(commands: Any, arguments: Sequence[str]) -> None:
     run.add_argument("method", help="a method's name (fedjax-lc list methods)")
     add_data(run)
     loop = run.add_argument_group("run")
-    loop.add_argument("--steps", type=int, default=10_000, help="steps at most")
-    loop.add_argument("--every", type=int, default=10, help="steps from one record to the next")
+    loop.add_argument("--steps", type=int, help="steps at most (default: 10,000; of a network 100)")
+    loop.add_argument("--every", type=int, help="steps from one record to the next (default: 10; of a network 1)")
     loop.add_argument("--rel-gap", type=float, help="stop at this relative gap")
     loop.add_argument("--seed", type=int, default=0, help="seed of the run")
-    loop.add_argument("--measure", action="append", default=[], help="also record grad_norm, distance or lyapunov")
+    loop.add_argument(
+        "--measure",
+        action="append",
+        default=[],
+        help="also record grad_norm, distance or lyapunov; of a network train_accuracy, accuracy_worst, ...",
+    )
     loop.add_argument("--out", type=Path, help="folder for config.json, trace.parquet and plot.png")
     loop.add_argument("--x", default="bits_up", help="the picture's x-axis: bits_up, rounds, step, grads, total_bits")
     loop.add_argument("--quiet", action="store_true", help="no progress bar")
@@ -82,6 +87,7 @@ def _run(options: argparse.Namespace) -> int:
     from fedjax_lc.run import run
 
     algorithm = algorithms.get(options.method)
+    fill_in(options, steps=(10_000, 100), every=(10, 1))
     settings = _settings(options)
     if options.out is not None:
         _check_folder(options.out, settings)
@@ -92,9 +98,9 @@ def _run(options: argparse.Namespace) -> int:
         measure=options.measure, progress=not options.quiet,
     )  # fmt: skip
     trace.config["settings"] = settings
-    _tell(problem, trace)
+    _tell(options, problem, hp, trace)
     label = ", ".join(filter(None, (algorithm.title, str(getattr(hp, "compressor", "")))))
-    print(report.table([report.summary(label, trace)]))
+    print(report.table([report.training(label, trace) if options.model else report.summary(label, trace)]))
     if options.out is not None:
         _save(options, trace, label)
     return 0
@@ -152,16 +158,24 @@ def _value(text: str) -> Any:
     return {"true": True, "false": False}.get(text.lower(), text)
 
 
-def _tell(problem: Any, trace: Any) -> None:
-    words = ", ".join(f"{name}={_short(value)}" for name, value in trace.config["hyperparameters"].items())
-    print(f"{trace.method}: {words}")
-    print(f"n = {problem.n}, d = {problem.dim}, kappa = {problem.kappa:.4g}, effective kappa = {problem.kappa_eff:.4g}"
-          f", F* = {problem.f_star:.9g}, memory {trace.config['memory_bytes'] / 1e6:.1f} MB")  # fmt: skip
+def _tell(options: argparse.Namespace, problem: Any, hp: Any, trace: Any) -> None:
+    """The hyperparameters that differ from their defaults, what was minimised, and remarks."""
+    usual = {field.name: field.default for field in dataclasses.fields(hp)}
+    told = {name: value for name, value in trace.config["hyperparameters"].items() if value != usual[name]}
+    print(f"{trace.method}: " + ", ".join(f"{name}={_short(value)}" for name, value in told.items()))
+    shape = f"n = {problem.n}, d = {problem.dim:,}"
+    if options.model:
+        tested = f", tested on {len(problem.test.targets):,}" if problem.test is not None else ""
+        shape += f" ({options.model}), {len(problem.table.targets):,} rows{tested}"
+    else:
+        shape += f", kappa = {problem.kappa:.4g}, effective kappa = {problem.kappa_eff:.4g}, F* = {problem.f_star:.9g}"
+    print(f"{shape}, memory {trace.config['memory_bytes'] / 1e6:.1f} MB")
     for note in trace.notes:
         print(f"note: {note}")
     if trace.status == "diverged":
-        last = f"{trace.gap[-1]:.3e} at step {trace.step[-1]}" if len(trace) else "that of the start"
-        print(f"diverged: the last finite gap is {last}; try a smaller step size")
+        series, what = (trace.gap, "gap") if problem.solvable else (trace.value, "loss")
+        last = f"{series[-1]:.3e} at step {trace.step[-1]}" if len(trace) else "that of the start"
+        print(f"diverged: the last finite {what} is {last}; try a smaller step size")
 
 
 def _short(value: Any) -> str:

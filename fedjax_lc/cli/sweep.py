@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from fedjax_lc.cli import axes, compare, toml
-from fedjax_lc.cli.options import Help, add_data, add_index_bits, make_problem
+from fedjax_lc.cli.options import Help, add_data, add_index_bits, fill_in, make_problem
 from fedjax_lc.errors import InputError, unknown
 
 EPILOG = """\
@@ -65,8 +65,8 @@ def add(commands: Any, arguments: Sequence[str]) -> None:
     grid.add_argument("--seeds", type=int, default=1, metavar="NUM", help="seeds 0 to NUM - 1 of every configuration")
     add_index_bits(grid)
     loop = parser.add_argument_group("run")
-    loop.add_argument("--steps", type=int, default=10_000, help="steps at most")
-    loop.add_argument("--every", type=int, default=10, help="steps from one record to the next")
+    loop.add_argument("--steps", type=int, help="steps at most (default: 10,000; of a network 100)")
+    loop.add_argument("--every", type=int, help="steps from one record to the next (default: 10; of a network 1)")
     loop.add_argument("--rel-gap", type=float, help="stop at this relative gap; methods are compared there")
     costs = "stop a lane at this cost: bits_up, bits_down, rounds or grads; may be repeated"
     loop.add_argument("--budget", action="append", default=[], metavar="COST=LIMIT", help=costs)
@@ -84,14 +84,15 @@ def _sweep(options: argparse.Namespace) -> int:
     from fedjax_lc.table import Table
 
     options = _merged(options)
+    fill_in(options, steps=(10_000, 100), every=(10, 1))
     methods = [algorithms.get(name) for name in dict.fromkeys(options.methods)]
-    for algorithm in methods:
-        loop.choose_metrics(algorithm, options.measure)
     options.memory = _bytes(options.memory)
     shares, notes = axes.shares(options.grid, methods)
     if options.out is not None:
         _check_folder(options, shares)
     problem = make_problem(options)
+    for algorithm in methods:
+        loop.choose_metrics(algorithm, problem, options.measure)
     grids = {
         a.name: axes.build(a, problem, shares[a.name], num=options.sample, kind=options.sample_method,
                            index_bits=options.index_bits)

@@ -13,7 +13,7 @@ from fedjax_lc.compressors.combine import FCC, Induced, PerBlock, Scaled
 from fedjax_lc.compressors.joint import PermK, SharedRandK
 from fedjax_lc.compressors.levels import QSGD, Dithering, NaturalDithering, Ternary
 from fedjax_lc.compressors.low_rank import LowRank
-from fedjax_lc.compressors.parse import names, parse, register, with_index
+from fedjax_lc.compressors.parse import for_layers, names, parse, register, with_index
 from fedjax_lc.compressors.sign import BlockSign, Sign
 from fedjax_lc.compressors.sparse import L1Select, RandK, RandKUnscaled, TopK
 from fedjax_lc.compressors.threshold import Threshold
@@ -62,6 +62,7 @@ __all__ = [
     "TopK",
     "Zero",
     "default",
+    "for_layers",
     "names",
     "parse",
     "register",

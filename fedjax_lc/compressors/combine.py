@@ -168,11 +168,13 @@ class PerBlock(Compressor):
     """C on each block of consecutive entries, with randomness of its own: the layers of a network, or equal pieces.
 
     `sizes` are the blocks' sizes (per_block(natural):3x4x5), or one size for all, the last block shorter
-    (per_block(natural):4). The constants are the worst block's; bits add.
+    (per_block(natural):4), or the word layers (per_block(natural):layers), for those of the network that a method's
+    theory is asked for; `for_layers` puts them in. The constants are the worst block's; bits add.
     """
 
     inner: Compressor
-    sizes: tuple[int, ...] | int = pytree.static()
+    sizes: tuple[int, ...] | int | str = pytree.static()
+    layers: tuple[int, ...] | None = pytree.static(default=None)  # what the word layers stands for
     name: ClassVar[str] = "per_block"
 
     @property
@@ -205,9 +207,12 @@ class PerBlock(Compressor):
         return together(value, jnp.concatenate(masks) if len(masks) == len(messages) else None, messages)
 
     def _sizes(self, d: int) -> tuple[int, ...]:
-        if not isinstance(self.sizes, int):
-            return self.sizes
-        return (self.sizes,) * (d // self.sizes) + ((d % self.sizes,) if d % self.sizes else ())
+        sizes = self.layers if self.sizes == "layers" else self.sizes
+        if sizes is None:
+            raise InputError(f"{self} does not know the layers' sizes: name it to a method's theory, or see for_layers")
+        if not isinstance(sizes, int):
+            return sizes  # type: ignore[return-value]
+        return (sizes,) * (d // sizes) + ((d % sizes,) if d % sizes else ())
 
     def _runs(self, d: int) -> Iterator[tuple[int, int, int]]:
         """(first block, size, number of blocks) of each run of equal sizes."""
@@ -237,7 +242,10 @@ class PerBlock(Compressor):
         return sum(self.inner.entries(size) for size in self._sizes(d))
 
     def validate(self, d: int) -> None:
-        sizes = (self.sizes,) if isinstance(self.sizes, int) else self.sizes
+        if isinstance(self.sizes, str) and self.sizes != "layers":
+            raise InputError(f"per_block needs block sizes or the word layers, got {self.sizes!r}: write "
+                             "per_block(natural):3x4")  # fmt: skip
+        sizes = (self.sizes,) if isinstance(self.sizes, int) else self._sizes(d)
         if not isinstance(sizes, tuple) or not all(isinstance(size, int) and size >= 1 for size in sizes):
             raise InputError(f"per_block needs block sizes >= 1, got {self.sizes}: write per_block(natural):3x4")
         if sum(self._sizes(d)) != d:

@@ -84,6 +84,21 @@ def with_index(c: Compressor, convention: str) -> Compressor:
     return dataclasses.replace(c, **changes)  # type: ignore[type-var]
 
 
+def for_layers(c: Compressor, sizes: tuple[int, ...]) -> Compressor:
+    """`c` with these block sizes for the word layers, in every part that is spelled per_block(...):layers.
+
+    Example:
+        >>> for_layers(parse("per_block(natural):layers"), (3, 4)).omega(7)
+        0.125
+    """
+    changes: dict[str, Any] = {
+        f.name: for_layers(getattr(c, f.name), sizes) for f in _fields(c) if _holds_compressor(f)
+    }
+    if getattr(c, "sizes", None) == "layers":
+        changes["layers"] = sizes
+    return dataclasses.replace(c, **changes) if changes else c  # type: ignore[type-var]
+
+
 def split(text: str, separator: str) -> list[str]:
     """The parts of `text` between separators outside brackets, stripped.
 
@@ -168,8 +183,8 @@ def _holds_compressor(field: dataclasses.Field[Any]) -> bool:
 
 
 def _open_fields(cls: type[Compressor]) -> list[dataclasses.Field[Any]]:
-    """The fields that arguments fill: no compressors, and no unit (a % sign sets it)."""
-    return [f for f in _fields(cls) if not _holds_compressor(f) and f.name != "unit"]
+    """The fields that arguments fill: no compressors, no unit (a % sign sets it), no layers (a network has them)."""
+    return [f for f in _fields(cls) if not _holds_compressor(f) and f.name not in ("unit", "layers")]
 
 
 def _inner(cls: type[Compressor], text: str | None, term: str) -> dict[str, Any]:
@@ -208,6 +223,8 @@ def _value(cls: type[Compressor], field: dataclasses.Field[Any], text: str, term
         return {name: _number(text[:-1], term), "unit": "percent"}
     if "tuple" in kind and re.fullmatch(r"\d+x|\d+(x\d+)+", text):
         return {name: tuple(int(size) for size in text.rstrip("x").split("x"))}
+    if "str" in kind and isinstance(number(text), str):
+        return {name: text}
     return {name: _number(text, term)}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import jax
@@ -32,7 +33,10 @@ class Problem:
     x0: Vec
     given_f_star: float | None
     attached: Vec | None
+    ids: jax.Array | None
     per_client: ClassVar[tuple[str, ...]] = ("smooth",)  #: leaves whose first axis is the clients
+    solvable: ClassVar[bool] = True  #: whether a minimiser can be computed
+    usual_batch: int | None = None  #: rows of a local step where a method is not told; None for all
 
     @property
     def n(self) -> int:
@@ -56,6 +60,35 @@ class Problem:
         """(n,) f_i(x), or f_i(x_i) for x (n, d)."""
         raise NotImplementedError
 
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """What `measure` knows besides F."""
+        return ("grad_norm", "distance")
+
+    @property
+    def usual_metrics(self) -> tuple[str, ...]:
+        """Those that a run records without being asked for them."""
+        return ()
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What else identifies the problem in a result file, as plain values."""
+        return {}
+
+    def measure(self, x: Vec, names: tuple[str, ...]) -> dict[str, Scalar]:
+        """What these names ("value" for F, or of `metrics`) stand for at the model x (d,)."""
+        known: dict[str, Callable[[], Scalar]] = {
+            "value": lambda: self.value(x),
+            "grad_norm": lambda: jnp.linalg.norm(jnp.mean(self.grads(x), axis=0)),
+            "distance": lambda: jnp.linalg.norm(x - self.x_star),
+        }
+        return {name: known[name]() for name in names}
+
+    @property
+    def layers(self) -> tuple[int, ...]:
+        """Sizes of the consecutive blocks that x is made of: a network's layers; here one."""
+        return (self.dim,)
+
     def grads(self, x: Vec | ClientVecs) -> ClientVecs:
         """(n, d) row i the gradient of f_i, at x (d,) or at its own row of x (n, d); over lanes, `lane_grads`."""
         return _grads(self, x)
@@ -75,13 +108,20 @@ class Problem:
     def stochastic_grads(self, key: Key, x: Vec | ClientVecs, batch: int, *, replacement: bool = True) -> ClientVecs:
         """(n, d) unbiased gradients from `batch` rows per client, uniform over its real rows.
 
-        Without replacement no row comes twice, and a client with fewer rows than that takes all of them.
+        Without replacement no row comes twice, and a client with fewer rows than that takes all of them. A client's
+        rows depend on the key and on its own number alone.
         """
         raise NotImplementedError
 
     def passes(self, batch: int, *, replacement: bool = True) -> jax.Array:
         """(n,) the share of a client's full gradient that such a batch costs."""
         raise NotImplementedError
+
+    def client_keys(self, key: Key) -> Key:
+        """(n,) a key for each client, by its number in the whole problem."""
+        if self.ids is None:
+            return jax.random.split(key, self.n)
+        return jax.vmap(lambda i: jax.random.fold_in(key, i))(self.ids)  # the same keys
 
     def hvps(self, x: Vec | ClientVecs, v: Vec | ClientVecs) -> ClientVecs:
         """(n, d) Hessian of f_i times v."""
@@ -93,7 +133,8 @@ class Problem:
         Only their data are gathered, so `problem.cohort(clients).grads(x)` costs c clients, not n.
         """
         gathered = {name: getattr(self, name)[clients] for name in self.per_client}
-        return dataclasses.replace(self, **gathered, attached=None, given_f_star=None)  # type: ignore[type-var]
+        ids = clients if self.ids is None else self.ids[clients]
+        return dataclasses.replace(self, **gathered, ids=ids, attached=None, given_f_star=None)  # type: ignore[type-var]
 
     def hessian(self, x: Any) -> np.ndarray:
         """(d, d) Hessian of F at x (d,), NumPy float64, on the host."""
@@ -127,6 +168,8 @@ class Problem:
 
     @functools.cached_property
     def _optimum(self) -> Optimum:
+        if not self.solvable:
+            return Optimum(np.full(self.dim, np.nan), np.nan, np.nan, False)
         with jax.enable_x64(True), jax.ensure_compile_time_eval():
             exact = pytree.cast(self, jnp.float64)
             found = minimise(
@@ -152,8 +195,74 @@ class Problem:
         return float(self.smooth_mean) / float(np.linalg.eigvalsh(self.hessian(self.x_star))[0])
 
 
+class Sampled(Problem):
+    """Base of problems whose f_i is a mean over a client's rows, of which a batch gives an unbiased gradient.
+
+    Subclasses give `batch_grads`, `sizes` (n,) the rows of each client, `longest`, their largest number or more, and
+    `scale` (n,) n w_i.
+    """
+
+    sizes: jax.Array
+    longest: int
+
+    @property
+    def scale(self) -> jax.Array:
+        """(n,) n w_i, by which the mean over a client's rows is multiplied."""
+        raise NotImplementedError
+
+    def batch_grads(self, picks: jax.Array, weights: jax.Array, x: Vec | ClientVecs, key: Key) -> ClientVecs:
+        """(n, d) sums over rows `picks` (n, b), a client's own numbers, of their gradients times `weights` (n, b).
+
+        key: for what is random in the model itself, such as dropout.
+        """
+        raise NotImplementedError
+
+    def stochastic_grads(self, key: Key, x: Vec | ClientVecs, batch: int, *, replacement: bool = True) -> ClientVecs:
+        return self.batch_grads(*self.draw(key, batch, replacement), x, key)
+
+    def passes(self, batch: int, *, replacement: bool = True) -> jax.Array:
+        share = batch / self.sizes.astype(self.dtype)
+        return share if replacement else jnp.minimum(share, 1)
+
+    def draw(self, key: Key, batch: int, replacement: bool) -> tuple[jax.Array, jax.Array]:
+        """(n, batch) row numbers, clients by index, and the weights that make their sum an unbiased gradient."""
+        keys = self.client_keys(key)
+        if replacement:
+            picks = jax.vmap(lambda k, m: below(k, jnp.full(batch, m)))(keys, self.sizes)
+            return picks, self._weights(jnp.ones(picks.shape, bool))
+        picks, valid = jax.vmap(lambda k, m: distinct(k, m, batch))(keys, self.sizes)
+        return picks, self._weights(valid)
+
+    def orders(self, key: Key, epochs: int) -> jax.Array:
+        """(n, epochs, longest) each client's rows in a random order for each epoch."""
+        longest = self.longest
+
+        def order(key: Key, m: jax.Array) -> jax.Array:
+            own = jnp.arange(longest) < m
+            draws = jax.random.bits(key, (epochs, longest), jnp.uint32) >> 1
+            return jnp.argsort(jnp.where(own, draws, jnp.uint32(2**32 - 1)), axis=-1)
+
+        return jax.vmap(order)(self.client_keys(key), self.sizes)
+
+    def turn(self, orders: jax.Array, h: jax.Array, batch: int) -> tuple[jax.Array, jax.Array]:
+        """What `draw` gives, of local step h (): the next `batch` rows of the epoch, fewer at its end."""
+        each = self.turns(batch)
+        place = (h % each)[:, None] * batch + jnp.arange(batch)[None]
+        epoch = jnp.minimum(h // each, orders.shape[1] - 1)
+        picks = jax.vmap(lambda order, e, p: order.at[e, p].get(mode="clip"))(orders, epoch, place)
+        return picks, self._weights(place < self.sizes[:, None])
+
+    def turns(self, batch: int) -> jax.Array:
+        """(n,) local steps of one epoch."""
+        return -(-self.sizes // batch)
+
+    def _weights(self, taken: jax.Array) -> jax.Array:
+        share = taken.astype(self.dtype)
+        return share * (self.scale[:, None] / jnp.sum(share, axis=1, keepdims=True))
+
+
 @pytree.dataclass
-class RowsProblem(Problem):
+class RowsProblem(Sampled):
     """Base of problems whose f_i is a weighted sum over rows of data.
 
     features (n, m, d'), targets (n, m), rows (n, m) the row weights r_is, sizes (n,) the real rows of each client.
@@ -168,24 +277,17 @@ class RowsProblem(Problem):
     smooth_mean: jax.Array
     x0: Vec
     attached: Vec | None = None
+    ids: jax.Array | None = None
     given_f_star: float | None = pytree.static(default=None)
     per_client: ClassVar[tuple[str, ...]] = ("features", "targets", "rows", "sizes", "smooth")
 
-    def passes(self, batch: int, *, replacement: bool = True) -> jax.Array:
-        share = batch / self.sizes.astype(self.dtype)
-        return share if replacement else jnp.minimum(share, 1)
+    @property
+    def scale(self) -> jax.Array:
+        return self.rows[:, 0] * self.sizes.astype(self.dtype)
 
-    def draw(self, key: Key, batch: int, replacement: bool) -> tuple[jax.Array, jax.Array]:
-        """(n, batch) row numbers, clients by index, and the weights that make their sum an unbiased gradient."""
-        keys = jax.random.split(key, self.n)
-        if replacement:
-            picks = jax.vmap(lambda k, m: below(k, jnp.full(batch, m)))(keys, self.sizes)
-            taken = jnp.ones(picks.shape, self.dtype)
-        else:
-            picks, valid = jax.vmap(lambda k, m: distinct(k, m, batch))(keys, self.sizes)
-            taken = valid.astype(self.dtype)
-        weight = self.rows[:, :1] * self.sizes[:, None].astype(self.dtype)  # n w_i
-        return picks, taken * (weight / jnp.sum(taken, axis=1, keepdims=True))
+    @property
+    def longest(self) -> int:  # type: ignore[override]
+        return self.rows.shape[1]
 
 
 #: (problem, x) -> gradients, with the rule for lanes.

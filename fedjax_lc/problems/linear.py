@@ -59,8 +59,7 @@ class LinearModel(RowsProblem):
     def cohort(self, clients: jax.Array) -> LinearModel:
         return dataclasses.replace(super().cohort(clients), turned=None)
 
-    def stochastic_grads(self, key: Key, x: Vec | ClientVecs, batch: int, *, replacement: bool = True) -> ClientVecs:
-        picks, weights = self.draw(key, batch, replacement)
+    def batch_grads(self, picks: jax.Array, weights: jax.Array, x: Vec | ClientVecs, key: Key) -> ClientVecs:
         A = jnp.take_along_axis(self.features, picks[..., None], axis=1)
         slopes = self.loss.slope(_predict(A, x), jnp.take_along_axis(self.targets, picks, axis=1))
         return _pull_back(A, weights * slopes, self.dim) + self.strong * jnp.atleast_2d(x)

@@ -17,7 +17,10 @@ from fedjax_lc.typing import ClientVecs, Key, Vec
 
 @pytree.dataclass
 class Quadratic(Problem):
-    """f_i(x) = x^T Q_i x / 2 - <b_i, x>, with Q (n, d, d) symmetric and b (n, d)."""
+    """f_i(x) = x^T Q_i x / 2 - <b_i, x>, with Q (n, d, d) symmetric and b (n, d).
+
+    noise (): the standard deviation of every entry of a stochastic gradient of one row.
+    """
 
     Q: jax.Array
     b: jax.Array
@@ -25,7 +28,9 @@ class Quadratic(Problem):
     smooth: jax.Array
     smooth_mean: jax.Array
     x0: Vec
+    noise: Any = 0.0
     attached: Vec | None = None
+    ids: jax.Array | None = None
     given_f_star: float | None = pytree.static(default=None)
     per_client: ClassVar[tuple[str, ...]] = ("Q", "b", "smooth")
 
@@ -43,8 +48,9 @@ class Quadratic(Problem):
         return jnp.swapaxes(jnp.einsum("lne,ned->nld", X, self.Q), 0, 1) - self.b[None]  # Q_i is symmetric
 
     def stochastic_grads(self, key: Key, x: Vec | ClientVecs, batch: int, *, replacement: bool = True) -> ClientVecs:
-        """The full gradients: a quadratic has no rows to draw."""
-        return self.grads(x)
+        """The full gradients, as a quadratic has no rows, and normal noise of deviation noise / sqrt(batch)."""
+        draws = jax.vmap(lambda k: jax.random.normal(k, (self.dim,), self.dtype))(self.client_keys(key))
+        return self.grads(x) + self.noise / batch**0.5 * draws
 
     def passes(self, batch: int, *, replacement: bool = True) -> jax.Array:
         return jnp.ones(self.n, self.dtype)
@@ -53,11 +59,12 @@ class Quadratic(Problem):
         return self._times(v)
 
 
-def quadratic(Q: Any, b: Any, *, f_star: float | None = None, dtype: Any = None) -> Quadratic:
+def quadratic(Q: Any, b: Any, *, noise: float = 0.0, f_star: float | None = None, dtype: Any = None) -> Quadratic:
     """f_i(x) = x^T Q_i x / 2 - <b_i, x>.
 
     Args:
         Q: (n, d, d) symmetric; or (n, d), the diagonals. b: (n, d).
+        noise: standard deviation of the entries of a stochastic gradient of batch size 1.
         strong is the smallest eigenvalue over all Q_i, smooth the largest of each.
 
     Example:
@@ -82,5 +89,6 @@ def quadratic(Q: Any, b: Any, *, f_star: float | None = None, dtype: Any = None)
         jnp.asarray(b, kind),
         **arrays(found, kind),
         x0=jnp.zeros(Q.shape[1], kind),
+        noise=jnp.asarray(noise, kind),
         given_f_star=f_star,
     )

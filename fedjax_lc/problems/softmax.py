@@ -43,8 +43,7 @@ class SoftmaxModel(RowsProblem):
         blocks = jnp.einsum("nmp,nmc->npc", self.features, slopes)
         return blocks.reshape(self.n, self.dim) + self.strong * jnp.atleast_2d(x)
 
-    def stochastic_grads(self, key: Key, x: Vec | ClientVecs, batch: int, *, replacement: bool = True) -> ClientVecs:
-        picks, weights = self.draw(key, batch, replacement)
+    def batch_grads(self, picks: jax.Array, weights: jax.Array, x: Vec | ClientVecs, key: Key) -> ClientVecs:
         A = jnp.take_along_axis(self.features, picks[..., None], axis=1)
         W = self._matrix(x)
         z = A @ W if x.ndim == 1 else jnp.einsum("nbp,npc->nbc", A, W)

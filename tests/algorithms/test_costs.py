@@ -12,6 +12,7 @@ import pytest
 from fedjax_lc import algorithms, problems
 from fedjax_lc.algorithms import choose
 from fedjax_lc.algorithms.bidirectional import Rounds
+from fedjax_lc.algorithms.local import Local
 from fedjax_lc.errors import InputError
 from tests.algorithms.shared import walk
 
@@ -122,10 +123,11 @@ def test_theory_says_what_does_not_fit(name, choices, message, problem):
 
 @pytest.mark.parametrize("name", algorithms.names())
 def test_theory_needs_strong_convexity(name, clients):
-    """The family of MCM aside, whose step sizes know L alone."""
+    """The families of MCM and of FedAvg aside, whose step sizes know L alone."""
     flat = problems.logistic_regression(clients, l2=0.0)
-    if issubclass(algorithms.get(name).Hparams, Rounds):
-        assert 0 < algorithms.get(name).theory(flat).gamma < np.inf
+    if issubclass(algorithms.get(name).Hparams, Rounds | Local):
+        hp = algorithms.get(name).theory(flat)
+        assert 0 < getattr(hp, "gamma", getattr(hp, "client_lr", 0)) < np.inf
         return
     with pytest.raises(InputError, match="strongly convex"):
         algorithms.get(name).theory(flat)

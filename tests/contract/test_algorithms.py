@@ -225,7 +225,7 @@ def test_padding_is_invisible(name, tiny):
 
 def ignores_order(name):
     """Whether clients play equal parts once nothing random is drawn for each of them."""
-    return not FIELDS[name] & {"s", "batch", "batch_size"}
+    return not FIELDS[name] & {"s", "batch"}
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if ignores_order(name)])

@@ -1,0 +1,203 @@
+"""FedOpt: local steps at the clients, an adaptive optimiser at the server that takes the mean change for a gradient.
+
+Reddi, Charles, Zaheer, Garrett, Rush, Konecny, Kumar, McMahan, "Adaptive Federated Optimization", arXiv 2003.00295,
+Algorithm 2 (FedAdagrad, FedAdam, FedYogi; recalled only but for FedYogi's v), without bias correction. FedAvgM: Hsu,
+Qi, Brown, "Measuring the Effects of Non-Identical Data Distribution for Federated Visual Classification", arXiv
+1909.06335 (recalled only). `fedopt` is any server optimiser of optax.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from fedjax_lc import pytree
+from fedjax_lc.algorithms import fedavg
+from fedjax_lc.algorithms.base import Cost, register
+from fedjax_lc.algorithms.local import clock
+from fedjax_lc.compressors import Compressor
+from fedjax_lc.errors import InputError
+from fedjax_lc.problems import Problem
+from fedjax_lc.typing import Key, PyTree, Scalar, Vec
+
+PAPER = "2003.00295 Adaptive Federated Optimization"
+
+
+@pytree.dataclass
+class MomentumHparams(fedavg.Hparams):
+    """As FedAvg, and b1: weight of the server's old momentum."""
+
+    b1: Scalar
+
+
+@pytree.dataclass
+class AdaptiveHparams(fedavg.Hparams):
+    """As FedAvg, and b1, b2: weights of the server's old moments. tau: added to the root of the second one. v0: where
+    that starts; tau^2 in theory (0 in Flower)."""
+
+    b1: Scalar
+    b2: Scalar
+    tau: Scalar
+    v0: Scalar
+
+
+@pytree.dataclass
+class OptaxHparams(fedavg.Hparams):
+    """As FedAvg, and server: the name of an optimiser of optax, or a function server_lr -> optax transformation."""
+
+    server: str | Callable[[Any], optax.GradientTransformation] = pytree.static()
+
+
+class MomentumState(NamedTuple):
+    x: Vec  # (d,) the server's model
+    m: Vec  # (d,) its momentum
+    t: jax.Array  # () rounds so far
+
+
+class AdaptiveState(NamedTuple):
+    x: Vec  # (d,) the server's model
+    m: Vec  # (d,) first moment of the changes
+    v: Vec  # (d,) second moment
+    t: jax.Array  # () rounds so far
+
+
+class OptaxState(NamedTuple):
+    x: Vec  # (d,) the server's model
+    server: PyTree  # the optimiser's own
+    t: jax.Array  # () rounds so far
+
+
+def momentum_init(problem: Problem, hp: MomentumHparams, key: Key) -> MomentumState:
+    return MomentumState(problem.x0, jnp.zeros_like(problem.x0), clock())
+
+
+def momentum_step(problem: Problem, hp: MomentumHparams, state: MomentumState, key: Key) -> tuple[MomentumState, Cost]:
+    Delta, hp, cost = fedavg.change(problem, hp, state.x, state.t, key)
+    m = hp.b1 * state.m + Delta
+    return MomentumState(state.x + hp.server_lr * m, m, state.t + 1), cost
+
+
+def adaptive_init(problem: Problem, hp: AdaptiveHparams, key: Key) -> AdaptiveState:
+    return AdaptiveState(problem.x0, jnp.zeros_like(problem.x0), jnp.full_like(problem.x0, hp.v0), clock())
+
+
+def adaptive(second_moment: Callable[[Vec, Vec, Scalar], Vec]) -> Callable[..., tuple[AdaptiveState, Cost]]:
+    """The step whose v follows `second_moment(v, Delta^2, b2)`."""
+
+    def step(problem: Problem, hp: AdaptiveHparams, state: AdaptiveState, key: Key) -> tuple[AdaptiveState, Cost]:
+        Delta, hp, cost = fedavg.change(problem, hp, state.x, state.t, key)
+        m = hp.b1 * state.m + (1 - hp.b1) * Delta
+        v = second_moment(state.v, Delta**2, hp.b2)
+        return AdaptiveState(state.x + hp.server_lr * m / (jnp.sqrt(v) + hp.tau), m, v, state.t + 1), cost
+
+    return step
+
+
+def adagrad(v: Vec, square: Vec, b2: Scalar) -> Vec:
+    return v + square
+
+
+def adam(v: Vec, square: Vec, b2: Scalar) -> Vec:
+    return b2 * v + (1 - b2) * square
+
+
+def yogi(v: Vec, square: Vec, b2: Scalar) -> Vec:
+    return v - (1 - b2) * square * jnp.sign(v - square)
+
+
+def _optimiser(hp: OptaxHparams, server_lr: Scalar) -> optax.GradientTransformation:
+    make = getattr(optax, hp.server, None) if isinstance(hp.server, str) else hp.server
+    if not callable(make):
+        raise InputError(f"server {hp.server!r} is no optimiser of optax: adam, lion, sgd, adabelief, ...")
+    try:
+        return make(server_lr)
+    except TypeError as error:
+        raise InputError(f"server {hp.server!r} takes more than a learning rate ({error}): pass a function "
+                         "server_lr -> optax transformation") from None  # fmt: skip
+
+
+def optax_init(problem: Problem, hp: OptaxHparams, key: Key) -> OptaxState:
+    return OptaxState(problem.x0, _optimiser(hp, hp.server_lr).init(problem.x0), clock())
+
+
+def optax_step(problem: Problem, hp: OptaxHparams, state: OptaxState, key: Key) -> tuple[OptaxState, Cost]:
+    Delta, hp, cost = fedavg.change(problem, hp, state.x, state.t, key)
+    updates, server = _optimiser(hp, hp.server_lr).update(-Delta, state.server, state.x)
+    return OptaxState(state.x + jnp.asarray(updates), server, state.t + 1), cost
+
+
+def point(problem: Problem, hp: Any, state: Any) -> Vec:
+    return state.x
+
+
+def momentum_theory(
+    problem: Problem, local_steps: int = 10, compressor: Compressor | str = "identity", b1: float = 0.9
+) -> MomentumHparams:
+    """As FedAvg with server_lr = 1 - b1, so that a steady change moves x as FedAvg does (our choice)."""
+    hp = fedavg.theory(problem, local_steps, compressor)
+    return MomentumHparams(**(vars(hp) | {"server_lr": 1 - b1}), b1=b1)
+
+
+def adaptive_theory(
+    problem: Problem,
+    local_steps: int = 10,
+    compressor: Compressor | str = "identity",
+    b1: float = 0.9,
+    b2: float = 0.99,
+    tau: float = 1e-3,
+) -> AdaptiveHparams:
+    """client_lr as FedAvg; server_lr = 0.01, b1, b2, tau as Flower's defaults (from its code), v0 = tau^2. The paper
+    tunes all of them."""
+    hp = fedavg.theory(problem, local_steps, compressor)
+    return AdaptiveHparams(**(vars(hp) | {"server_lr": 1e-2}), b1=b1, b2=b2, tau=tau, v0=tau**2)
+
+
+def optax_theory(
+    problem: Problem, local_steps: int = 10, compressor: Compressor | str = "identity", server: str = "adam"
+) -> OptaxHparams:
+    """client_lr as FedAvg; server_lr = 0.01."""
+    hp = fedavg.theory(problem, local_steps, compressor)
+    return OptaxHparams(**(vars(hp) | {"server_lr": 1e-2}), server=server)
+
+
+register(
+    "fedavgm",
+    title="FedAvgM",
+    paper="1909.06335 Measuring the Effects of Non-Identical Data Distribution for Federated Visual Classification",
+    Hparams=MomentumHparams,
+    init=momentum_init,
+    step=momentum_step,
+    point=point,
+    theory=momentum_theory,
+)
+
+for _name, _title, _rule in (
+    ("fedadagrad", "FedAdagrad", adagrad),
+    ("fedadam", "FedAdam", adam),
+    ("fedyogi", "FedYogi", yogi),
+):
+    register(
+        _name,
+        title=_title,
+        paper=PAPER,
+        Hparams=AdaptiveHparams,
+        init=adaptive_init,
+        step=adaptive(_rule),
+        point=point,
+        theory=adaptive_theory,
+    )
+
+register(
+    "fedopt",
+    title="FedOpt",
+    paper=PAPER,
+    Hparams=OptaxHparams,
+    init=optax_init,
+    step=optax_step,
+    point=point,
+    theory=optax_theory,
+)

@@ -1,0 +1,283 @@
+"""Rounds of local training: who takes part, the steps of each between two communications, and what they cost.
+
+A method's step opens a round, lets its cohort train and puts together what comes back:
+
+    round = begin(problem, hp, state.t, key)
+    y = round.train(lambda y, g: y - round.hp.client_lr * g, state.x)
+    x = state.x + round.mean(y - state.x)
+
+Only the cohort computes: its problem and its rows of a state (n, d) are gathered, and put back after the round.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fedjax_lc import pytree
+from fedjax_lc.algorithms.base import Cost, tile
+from fedjax_lc.algorithms.schedules import Schedule, parse
+from fedjax_lc.compressors import Compressor
+from fedjax_lc.compressors.base import FLOAT_BITS
+from fedjax_lc.errors import InputError, unknown
+from fedjax_lc.problems import Problem
+from fedjax_lc.problems.base import Sampled, distinct
+from fedjax_lc.typing import ClientVecs, Key, PyTree, Scalar, Vec
+
+SELECTIONS = ("uniform", "size", "bernoulli", "schedule")
+WEIGHTS = ("equal", "size")
+CLIENT_STEPS, SERVER_STEPS = ("client_lr", "gamma"), ("server_lr",)  #: fields that the schedules multiply
+
+
+@pytree.dataclass
+class Local:
+    """What all methods with local training know.
+
+    local_steps: steps of a client in a round, K, one number or one for each client (n,). local_epochs: instead of
+    these, so many passes over a client's rows in random orders. batch_size: rows of a local step, all if None.
+    replacement: whether a row may come twice in a batch. cohort_size: clients in a round, all if None. selection: how
+    they are chosen: uniform, size (with chances like their rows), both without replacement, bernoulli (each with
+    probability cohort_size/n) or schedule. schedule: (rounds, c) whole numbers, the clients of each round, -1 for none,
+    taken in turn. client_weights: what clients of a round count, equal or size. client_schedule, server_schedule:
+    factors of the step sizes over rounds, as in `schedules`.
+    """
+
+    _: dataclasses.KW_ONLY
+    local_steps: Scalar = 10
+    schedule: Any = None
+    local_epochs: int | None = pytree.static(default=None)
+    batch_size: int | None = pytree.static(default=None)
+    replacement: bool = pytree.static(default=True)
+    cohort_size: int | None = pytree.static(default=None)
+    selection: str = pytree.static(default="uniform")
+    client_weights: str = pytree.static(default="equal")
+    client_schedule: Schedule = pytree.static(default="constant")
+    server_schedule: Schedule = pytree.static(default="constant")
+    ranges: ClassVar[dict[str, Any]] = {}
+
+    def validate(self, problem: Problem) -> None:
+        """Raise InputError for choices that do not fit each other or the problem."""
+        for name, known in (("selection", SELECTIONS), ("client_weights", WEIGHTS)):
+            if getattr(self, name) not in known:
+                raise unknown(name, getattr(self, name), known)
+        parse(self.client_schedule), parse(self.server_schedule)
+        if (self.selection == "schedule") != (self.schedule is not None):
+            raise InputError("selection='schedule' and schedule=(rounds, c) client numbers go together: give both")
+        if self.schedule is not None and not pytree.is_traced(self.schedule):
+            rows = np.asarray(self.schedule)
+            if rows.ndim != 2 or rows.max(initial=0) >= problem.n:
+                raise InputError(f"schedule must be (rounds, c) client numbers below n = {problem.n}, got shape "
+                                 f"{rows.shape} with largest {rows.max(initial=-1)}")  # fmt: skip
+        if np.ndim(self.local_steps) and np.shape(self.local_steps) != (problem.n,):
+            raise InputError(f"local_steps must be one number or {problem.n}, one for each client, got shape "
+                             f"{np.shape(self.local_steps)}")  # fmt: skip
+        if "size" in (self.selection, self.client_weights) and not isinstance(problem, Sampled):
+            raise InputError("selection and client_weights by size need a problem whose clients have rows")
+        if self.local_epochs is not None and (self.batch_size is None or not isinstance(problem, Sampled)):
+            raise InputError("local_epochs are passes over rows in batches: give batch_size, and a problem with rows")
+
+
+@dataclasses.dataclass
+class Round:
+    """One round: the cohort of c clients, their work and what it costs.
+
+    problem: the functions f_i of the cohort. hp: hyperparameters, step sizes already scheduled. ids: (c,) the clients'
+    numbers, None for all n in order. present: (c,) which of them are real, None for all. shares: (c,) weights of sum 1
+    (0 where nobody came). steps: local steps, () or (c,). orders: the rows' orders of local epochs.
+    """
+
+    problem: Any
+    hp: Any
+    n: int
+    ids: jax.Array | None
+    present: jax.Array | None
+    shares: jax.Array
+    steps: Any
+    orders: Any
+    batch_key: Key
+    uplink_key: Key
+
+    @property
+    def c(self) -> int:
+        """Places in the cohort."""
+        return self.problem.n
+
+    # --- the rows of a state (n, d), or any (n, ...) ---
+
+    def own(self, rows: Any) -> Any:
+        """(c, ...) the cohort's rows of (n, ...)."""
+        return rows if self.ids is None else rows[self.ids]
+
+    def put(self, rows: Any, new: Any) -> Any:
+        """(n, ...) with the cohort's rows replaced by `new` (c, ...); who is absent keeps its own."""
+        if self.ids is None:
+            return new if self.present is None else _where(self.present, new, rows)
+        places = self.ids if self.present is None else jnp.where(self.present, self.ids, self.n)
+        return rows.at[places].set(new, mode="drop", unique_indices=True)
+
+    def mean(self, rows: ClientVecs) -> Vec:
+        """sum_i w_i rows_i over the cohort."""
+        return self.shares @ rows
+
+    def sum(self, rows: ClientVecs) -> Vec:
+        """Plain sum over the clients that are present."""
+        return jnp.sum(rows if self.present is None else _where(self.present, rows, jnp.zeros_like(rows)), axis=0)
+
+    # --- local training ---
+
+    def gradients(self, h: Any, y: Vec | ClientVecs) -> ClientVecs:
+        """(c, d) gradients on the batches of local step h; the same h, the same batches."""
+        hp, key = self.hp, jax.random.fold_in(self.batch_key, h)
+        if hp.batch_size is None:
+            return self.problem.grads(y)
+        if self.orders is None:
+            return self.problem.stochastic_grads(key, y, hp.batch_size, replacement=hp.replacement)
+        return self.problem.batch_grads(*self.problem.turn(self.orders, jnp.asarray(h), hp.batch_size), y, key)
+
+    def train(self, move: Callable[..., Any], x: Vec | ClientVecs, *memory: PyTree, first: int = 0) -> Any:
+        """K local steps of every client from x: `move(y, g, *memory)` returns the next y, and memory if there is any.
+
+        x (d,) or (c, d); memory: pytrees with a leading axis of clients. Steps are those from `first` on.
+        """
+
+        def one(h: Any, now: tuple[Any, ...]) -> tuple[Any, ...]:
+            found = move(now[0], self.gradients(h, now[0]), *now[1:])
+            return found if memory else (found,)
+
+        start = tile(x, self.c) if x.ndim == 1 else x
+        end = self.loop(one, (start, *memory), first)
+        return end if memory else end[0]
+
+    def loop(self, one: Callable[[Any, PyTree], PyTree], carry: PyTree, first: int = 0) -> PyTree:
+        """`carry = one(h, carry)` for h = first, ..., K - 1, where a client whose K is reached keeps its rows."""
+
+        def step(h: jax.Array, carry: PyTree) -> PyTree:
+            new = one(h, carry)
+            if jnp.ndim(self.steps) == 0:
+                return new
+            return jax.tree.map(lambda a, b: _where(h < self.steps, a, b), new, carry)
+
+        return jax.lax.fori_loop(first, jnp.max(self.steps), step, carry)
+
+    # --- communication ---
+
+    def upload(self, compressor: Compressor, rows: ClientVecs) -> tuple[ClientVecs, jax.Array]:
+        """What the server decodes of rows (c, d), and the bits of each message (c,)."""
+        if self.ids is None:
+            message = compressor.joint(self.uplink_key, rows)
+        else:
+            message = jax.vmap(compressor)(self.problem.client_keys(self.uplink_key), rows)
+        return message.value, jnp.broadcast_to(jnp.asarray(message.bits, jnp.float32), (self.c,))
+
+    def cost(self, up: Scalar, down: Scalar, *, times: Scalar = 1, extra: Scalar = 0) -> Cost:
+        """Cost of the round: bits up and down of each present client, () or (c,), and its gradients: `times` of its
+        batches' in every local step, and `extra` full ones besides."""
+        steps = self.hp.local_epochs if self.orders is not None else self.steps * self.passes
+        return Cost.of(self._over_all(up), self._over_all(down), self._over_all(times * steps + extra), 1)
+
+    @property
+    def passes(self) -> Any:
+        """The share of a full gradient that the batch of one local step costs, 1 or (c,)."""
+        if self.hp.batch_size is None:
+            return 1
+        return self.problem.passes(self.hp.batch_size, replacement=self.hp.replacement and self.orders is None)
+
+    def floats(self, vectors: float) -> float:
+        """Bits of so many vectors (d,) of floats."""
+        return FLOAT_BITS * vectors * self.problem.dim
+
+    def _over_all(self, each: Any) -> jax.Array:
+        """() mean over all n clients of what those present pay."""
+        each = jnp.broadcast_to(jnp.asarray(each, jnp.float32), (self.c,))
+        return jnp.sum(each if self.present is None else jnp.where(self.present, each, 0)) / self.n
+
+
+def begin(problem: Any, hp: Any, t: jax.Array, key: Key) -> Round:
+    """Round t = 0, 1, ...: its cohort, drawn by `key`, and their work."""
+    cohort_key, batch_key, order_key, uplink_key = jax.random.split(key, 4)
+    ids, present = select(problem, hp, t, cohort_key)
+    cohort = problem if ids is None else problem.cohort(ids)
+    raw = cohort.sizes.astype(problem.dtype) if hp.client_weights == "size" else jnp.ones(cohort.n, problem.dtype)
+    raw = raw if present is None else jnp.where(present, raw, 0)
+    shares = raw / jnp.maximum(jnp.sum(raw), jnp.finfo(problem.dtype).tiny)
+    steps, orders = hp.local_steps, None
+    if hp.local_epochs is not None:
+        steps = hp.local_epochs * cohort.turns(hp.batch_size)
+        orders = cohort.orders(order_key, hp.local_epochs)
+    elif jnp.ndim(steps):
+        steps = steps if ids is None else steps[ids]
+    return Round(cohort, scheduled(hp, t), problem.n, ids, present, shares, steps, orders, batch_key, uplink_key)
+
+
+def scheduled(hp: Any, t: jax.Array) -> Any:
+    """hp with its step sizes as they are in round t."""
+    changes = {}
+    for names, schedule in ((CLIENT_STEPS, hp.client_schedule), (SERVER_STEPS, hp.server_schedule)):
+        for name in names:
+            if schedule != "constant" and hasattr(hp, name):
+                size = getattr(hp, name)
+                changes[name] = size * jnp.asarray(parse(schedule)(t), jnp.result_type(size))
+    return dataclasses.replace(hp, **changes)
+
+
+def select(problem: Any, hp: Any, t: jax.Array, key: Key) -> tuple[jax.Array | None, jax.Array | None]:
+    """(ids (c,), present (c,)) of round t; ids None: all in order; present None: all of the cohort.
+
+    Bernoulli's cohort has places for its mean and six deviations; more than these come once in 10^9 rounds at most, and
+    are left out.
+    """
+    n, size = problem.n, hp.cohort_size
+    if hp.selection == "schedule":
+        ids = hp.schedule[t % hp.schedule.shape[0]]
+        return jnp.maximum(ids, 0), ids >= 0
+    if size is None or (size == n):
+        return None, None
+    if hp.selection == "size":
+        chances = jnp.log(problem.sizes.astype(jnp.float32)) + jax.random.gumbel(key, (n,), jnp.float32)
+        return jax.lax.top_k(chances, size)[1].astype(jnp.int32), None
+    if hp.selection == "uniform":
+        return distinct(key, jnp.int32(n), size)[0], None
+    places = min(n, math.ceil(size + 6 * math.sqrt(size) + 8))
+    count_key, key = jax.random.split(key)
+    count = jax.random.binomial(count_key, n, size / n)
+    # A subset drawn one after the other in random order: its first ones are a uniform subset of any smaller size.
+    ids = jax.random.permutation(key, n)[:places] if places == n else _in_random_order(key, n, places)
+    return ids, jnp.arange(places) < count
+
+
+def _in_random_order(key: Key, n: int, places: int) -> jax.Array:
+    subset_key, order_key = jax.random.split(key)
+    return jax.random.permutation(order_key, distinct(subset_key, jnp.int32(n), places)[0])
+
+
+def _where(chosen: jax.Array, new: jax.Array, old: jax.Array) -> jax.Array:
+    """Rows (c, ...) of `new` where chosen (c,), of `old` elsewhere."""
+    return jnp.where(chosen.reshape(chosen.shape + (1,) * (new.ndim - 1)), new, old)
+
+
+def clock() -> jax.Array:
+    """The number of the first round, ()."""
+    return jnp.zeros((), jnp.int32)
+
+
+def client_zeros(problem: Problem) -> ClientVecs:
+    """(n, d) of zeros."""
+    return jnp.zeros((problem.n, problem.dim), problem.dtype)
+
+
+def step_size(problem: Problem, local_steps: int) -> float:
+    """1/(4 L max(1, 2 (K - 1))), L = max_i L_i: the bound of Local SGD with heterogeneous clients (Khaled, Mishchenko
+    and Richtarik, arXiv 1909.04746, recalled only). Of a network no theory holds: 1/L, L estimated at the start."""
+    L = float(jnp.max(problem.smooth))
+    return 1 / (4 * L * max(1, 2 * (local_steps - 1))) if problem.solvable else 1 / L
+
+
+def usual(problem: Problem, local_steps: int) -> dict[str, Any]:
+    """The fields of `Local` that theory sets: K, and minibatches where the problem's gradients are costly."""
+    return {"local_steps": local_steps, "batch_size": problem.usual_batch}

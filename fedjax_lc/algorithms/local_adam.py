@@ -1,0 +1,109 @@
+"""Local Adam: every client runs Adam, and the models are averaged.
+
+Chen, Li, Li, "Toward Communication Efficient Adaptive Gradient Method", arXiv 2106.02305 (recalled only).
+
+The moments are reset at every round, averaged, or kept by their clients.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from fedjax_lc import pytree
+from fedjax_lc.algorithms.base import Cost, register
+from fedjax_lc.algorithms.local import Local, begin, clock, usual
+from fedjax_lc.errors import InputError, unknown
+from fedjax_lc.problems import Problem
+from fedjax_lc.typing import ClientVecs, Key, Scalar, Vec
+
+MOMENTS = ("reset", "average", "keep")
+
+
+@pytree.dataclass
+class Hparams(Local):
+    """client_lr: eta_l, of local steps. server_lr: of the mean change. b1, b2, eps: Adam's. moments: what becomes of a
+    client's after a round: reset, average or keep. The rest: see `local.Local`."""
+
+    client_lr: Scalar
+    server_lr: Scalar = 1.0
+    b1: Scalar = 0.9
+    b2: Scalar = 0.99
+    eps: Scalar = 1e-8
+    moments: str = pytree.static(default="reset")
+
+
+class Moments(NamedTuple):
+    m: Any  # first moment: (c, d) of a cohort, (n, d) kept, (d,) averaged
+    v: Any  # second moment
+    steps: jax.Array  # those of Adam behind them
+
+
+class State(NamedTuple):
+    x: Vec  # (d,) the server's model
+    s: Moments | None  # (n, d) if kept, (d,) if averaged, None if reset
+    t: jax.Array  # () rounds so far
+
+
+def init(problem: Problem, hp: Hparams, key: Key) -> State:
+    if hp.moments not in MOMENTS:
+        raise unknown("moments", hp.moments, MOMENTS)
+    if hp.moments == "average" and (hp.local_epochs is not None or jnp.ndim(hp.local_steps)):
+        raise InputError("averaged moments need equal local steps: give one number as local_steps, no local_epochs")
+    shapes = {"reset": None, "average": (), "keep": (problem.n,)}
+    leading = shapes[hp.moments]
+    if leading is None:
+        return State(problem.x0, None, clock())
+    zero = jnp.zeros((*leading, problem.dim), problem.dtype)
+    return State(problem.x0, Moments(zero, zero, jnp.zeros(leading, jnp.int32)), clock())
+
+
+def adam(hp: Hparams, y: ClientVecs, g: ClientVecs, s: Moments) -> tuple[ClientVecs, Moments]:
+    """One step of every client, with bias correction."""
+    m, v, count = hp.b1 * s.m + (1 - hp.b1) * g, hp.b2 * s.v + (1 - hp.b2) * g**2, s.steps + 1
+    power = count.astype(g.dtype)[:, None]
+    direction = m / (1 - hp.b1**power) / (jnp.sqrt(v / (1 - hp.b2**power)) + hp.eps)
+    return y - hp.client_lr * direction, Moments(m, v, count)
+
+
+def step(problem: Problem, hp: Hparams, state: State, key: Key) -> tuple[State, Cost]:
+    round = begin(problem, hp, state.t, key)
+    hp, x, s = round.hp, state.x, state.s
+    if s is None:
+        zero = jnp.zeros((round.c, problem.dim), x.dtype)
+        own = Moments(zero, zero, jnp.zeros(round.c, jnp.int32))
+    elif hp.moments == "average":
+        own = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (round.c, *leaf.shape)), s)
+    else:
+        own = jax.tree.map(round.own, s)
+    y, own = round.train(lambda y, g, s: adam(hp, y, g, s), x, own)
+    if hp.moments == "average":
+        s = Moments(round.mean(own.m), round.mean(own.v), jnp.max(own.steps))
+    elif hp.moments == "keep":
+        s = jax.tree.map(round.put, s, own)
+    vectors = 3 if hp.moments == "average" else 1
+    x = x + hp.server_lr * round.mean(y - x[None])
+    return State(x, s, state.t + 1), round.cost(round.floats(vectors), round.floats(vectors))
+
+
+def point(problem: Problem, hp: Hparams, state: State) -> Vec:
+    return state.x
+
+
+def theory(problem: Problem, local_steps: int = 10, moments: str = "reset") -> Hparams:
+    """client_lr = 0.001, as Adam's own default (no theory here)."""
+    return Hparams(1e-3, moments=moments, **usual(problem, local_steps))
+
+
+register(
+    "local_adam",
+    title="Local Adam",
+    paper="2106.02305 Toward Communication Efficient Adaptive Gradient Method",
+    Hparams=Hparams,
+    init=init,
+    step=step,
+    point=point,
+    theory=theory,
+)

@@ -1,0 +1,123 @@
+"""MIME and MimeLite: clients use the server's optimiser, its state frozen during local training.
+
+Karimireddy, Jaggi, Kale, Mohri, Reddi, Stich, Suresh, "Mime: Mimicking Centralized Stochastic Algorithms in Federated
+Learning", arXiv 2008.03606, in the form of google/fedjax's code.
+
+G is the cohort's mean full gradient at x. A local step of MIME goes along g_i(y) - g_i(x) + G, both on the same batch;
+MimeLite's along g_i(y). After the round the optimiser's state moves once, by G.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from fedjax_lc import pytree
+from fedjax_lc.algorithms.base import Cost, register, tile
+from fedjax_lc.algorithms.local import Local, begin, clock, step_size, usual
+from fedjax_lc.errors import unknown
+from fedjax_lc.problems import Problem
+from fedjax_lc.typing import Key, Scalar, Vec
+
+OPTIMISERS, FROZEN = ("sgd", "adam"), ("fedjax", "strict")
+
+
+@pytree.dataclass
+class Hparams(Local):
+    """client_lr: eta_l, of local steps. server_lr: eta_g, of the mean change. b1: momentum of sgd (buffer = g + b1
+    buffer), or Adam's first weight. b2, eps: Adam's. opt: sgd or adam. frozen: whether Adam's denominator mixes in the
+    local gradient for the one step (fedjax) or not (strict). The rest: see `local.Local`."""
+
+    client_lr: Scalar
+    server_lr: Scalar
+    b1: Scalar = 0.9
+    b2: Scalar = 0.99
+    eps: Scalar = 1e-8
+    opt: str = pytree.static(default="sgd")
+    frozen: str = pytree.static(default="fedjax")
+
+
+class Moments(NamedTuple):
+    m: Vec  # (d,) momentum, or Adam's first moment
+    v: Vec | None  # (d,) Adam's second one
+    updates: jax.Array  # () so far
+
+
+class State(NamedTuple):
+    x: Vec  # (d,) the server's model
+    s: Moments  # its optimiser's
+    t: jax.Array  # () rounds so far
+
+
+def init(problem: Problem, hp: Hparams, key: Key) -> State:
+    for name, known in (("opt", OPTIMISERS), ("frozen", FROZEN)):
+        if getattr(hp, name) not in known:
+            raise unknown(name, getattr(hp, name), known)
+    zero = jnp.zeros_like(problem.x0)
+    return State(problem.x0, Moments(zero, zero if hp.opt == "adam" else None, clock()), clock())
+
+
+def update(hp: Hparams, s: Moments, g: Any) -> tuple[Any, Moments]:
+    """(direction, moments) after gradients g, (d,) or (c, d)."""
+    if hp.opt == "sgd":
+        m = g + hp.b1 * s.m
+        return m, Moments(m, None, s.updates + 1)
+    m, v = hp.b1 * s.m + (1 - hp.b1) * g, hp.b2 * s.v + (1 - hp.b2) * g**2
+    count = (s.updates + 1).astype(g.dtype)
+    direction = m / (1 - hp.b1**count) / (jnp.sqrt(v / (1 - hp.b2**count)) + hp.eps)
+    return direction, Moments(m, v, s.updates + 1)
+
+
+def frozen_direction(hp: Hparams, s: Moments, g: Any) -> Any:
+    """Where a local step goes from gradients g (c, d), the server's moments held."""
+    s = Moments(s.m[None], None if s.v is None else s.v[None], s.updates)
+    if hp.opt == "sgd" or hp.frozen == "fedjax":
+        return update(hp, s, g)[0]
+    count = s.updates.astype(g.dtype)
+    m = (hp.b1 * s.m + (1 - hp.b1) * g) / (1 - hp.b1 ** (count + 1))
+    v: Any = s.v
+    before = 1 - hp.b2 ** jnp.maximum(count, 1)
+    return m / (jnp.sqrt(jnp.where(count > 0, v / before, v)) + hp.eps)
+
+
+def mime(lite: bool) -> Callable[..., tuple[State, Cost]]:
+    """The step of MIME, or of MimeLite."""
+
+    def step(problem: Problem, hp: Hparams, state: State, key: Key) -> tuple[State, Cost]:
+        round = begin(problem, hp, state.t, key)
+        hp, x, s = round.hp, state.x, state.s
+        G = round.mean(round.problem.grads(x))
+
+        def local(h: Any, y: Any) -> Any:
+            g = round.gradients(h, y)
+            if not lite:
+                g = g - round.gradients(h, x) + G[None]
+            return y - hp.client_lr * frozen_direction(hp, s, g)
+
+        y = round.loop(local, tile(x, round.c))
+        x = x + hp.server_lr * round.mean(y - x[None])
+        moments = 1 if hp.opt == "sgd" else 2
+        down = round.floats(1 + moments + (not lite))
+        cost = round.cost(round.floats(2), down, times=1 if lite else 2, extra=1)
+        return State(x, update(hp, s, G)[1], state.t + 1), cost
+
+    return step
+
+
+def point(problem: Problem, hp: Hparams, state: State) -> Vec:
+    return state.x
+
+
+def theory(problem: Problem, local_steps: int = 10, opt: str = "sgd", frozen: str = "fedjax") -> Hparams:
+    """client_lr as FedAvg times 1 - b1 for sgd, 0.001 for Adam; server_lr = 1 (our choices: the paper tunes them)."""
+    lr = step_size(problem, local_steps) * 0.1 if opt == "sgd" else 1e-3
+    return Hparams(lr, 1.0, opt=opt, frozen=frozen, **usual(problem, local_steps))
+
+
+PAPER = "2008.03606 Mime: Mimicking Centralized Stochastic Algorithms in Federated Learning"
+
+for _name, _title, _lite in (("mime", "MIME", False), ("mimelite", "MimeLite", True)):
+    register(_name, title=_title, paper=PAPER, Hparams=Hparams, init=init, step=mime(_lite), point=point, theory=theory)

@@ -1,0 +1,83 @@
+"""SCAFFOLD: local steps corrected by control variates, so that clients do not drift apart.
+
+Karimireddy, Kale, Mohri, Reddi, Stich, Suresh, "SCAFFOLD: Stochastic Controlled Averaging for Federated Learning",
+arXiv 1910.06378, Algorithm 1 (recalled only).
+
+Every client has a control variate c_i, an estimate of its gradient, and the server their mean c; a local step goes
+along g_i - c_i + c. What a client sends is its model and its new c_i.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from fedjax_lc import pytree
+from fedjax_lc.algorithms.base import Cost, register
+from fedjax_lc.algorithms.local import Local, begin, client_zeros, clock, step_size, usual
+from fedjax_lc.errors import unknown
+from fedjax_lc.problems import Problem
+from fedjax_lc.typing import ClientVecs, Key, Scalar, Vec
+
+OPTIONS = ("I", "II")
+
+
+@pytree.dataclass
+class Hparams(Local):
+    """client_lr: eta_l, of local steps. server_lr: eta_g, of the mean change. option: how c_i is renewed: II,
+    c_i - c + (x - y_i)/(K eta_l), or I, the full gradient at x. The rest: see `local.Local`."""
+
+    client_lr: Scalar
+    server_lr: Scalar
+    option: str = pytree.static(default="II")
+
+
+class State(NamedTuple):
+    x: Vec  # (d,) the server's model
+    c: Vec  # (d,) its control variate, the mean of c_i
+    c_i: ClientVecs  # (n, d) those of the clients
+    t: jax.Array  # () rounds so far
+
+
+def init(problem: Problem, hp: Hparams, key: Key) -> State:
+    if hp.option not in OPTIONS:
+        raise unknown("option", hp.option, OPTIONS)
+    return State(problem.x0, jnp.zeros_like(problem.x0), client_zeros(problem), clock())
+
+
+def step(problem: Problem, hp: Hparams, state: State, key: Key) -> tuple[State, Cost]:
+    round = begin(problem, hp, state.t, key)
+    x, c, c_i, eta_l = state.x, state.c, round.own(state.c_i), round.hp.client_lr
+    y = round.train(lambda y, g: y - eta_l * (g - c_i + c[None]), x)
+    if hp.option == "I":
+        c_next = round.problem.grads(x)
+    else:
+        K = jnp.broadcast_to(jnp.asarray(round.steps, x.dtype), (round.c,))
+        c_next = c_i - c[None] + (x[None] - y) / (K * eta_l)[:, None]
+    x = x + round.hp.server_lr * round.mean(y - x[None])
+    c = c + round.sum(c_next - c_i) / problem.n
+    cost = round.cost(round.floats(2), round.floats(2), extra=1 if hp.option == "I" else 0)
+    return State(x, c, round.put(state.c_i, c_next), state.t + 1), cost
+
+
+def point(problem: Problem, hp: Hparams, state: State) -> Vec:
+    return state.x
+
+
+def theory(problem: Problem, local_steps: int = 10, option: str = "II") -> Hparams:
+    """client_lr as `local.step_size`, server_lr = 1; the paper's own is of the order 1/(L K)."""
+    return Hparams(step_size(problem, local_steps), 1.0, option, **usual(problem, local_steps))
+
+
+register(
+    "scaffold",
+    title="SCAFFOLD",
+    paper="1910.06378 SCAFFOLD: Stochastic Controlled Averaging for Federated Learning",
+    Hparams=Hparams,
+    init=init,
+    step=step,
+    point=point,
+    theory=theory,
+)

@@ -1,0 +1,33 @@
+"""Networks, and what makes any model one vector of parameters; the only part of the package that imports flax."""
+
+from fedjax_lc.models.adapter import Layout, Network, adapt, batch_statistics
+from fedjax_lc.models.layers import Conv, avg_pool, convolution_route, convolutions, max_pool
+from fedjax_lc.models.nets import MLP, EmnistCNN, FashionCNN, Linear, MnistCNN, SmallCNN, TanhLeNet
+from fedjax_lc.models.registry import get, names
+from fedjax_lc.models.resnet import ResNet18, ResNet34
+from fedjax_lc.models.text import LSTM, CharLSTM
+
+__all__ = [
+    "LSTM",
+    "MLP",
+    "CharLSTM",
+    "Conv",
+    "EmnistCNN",
+    "FashionCNN",
+    "Layout",
+    "Linear",
+    "MnistCNN",
+    "Network",
+    "ResNet18",
+    "ResNet34",
+    "SmallCNN",
+    "TanhLeNet",
+    "adapt",
+    "avg_pool",
+    "batch_statistics",
+    "convolution_route",
+    "convolutions",
+    "get",
+    "max_pool",
+    "names",
+]

@@ -1,0 +1,490 @@
+"""Networks: f_i is the mean loss of a model over client i's rows, x its parameters as one vector."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from fedjax_lc import models, pytree
+from fedjax_lc.errors import InputError, unknown
+from fedjax_lc.models import Layout
+from fedjax_lc.problems.base import Sampled
+from fedjax_lc.stacking import float_dtype, shares
+from fedjax_lc.typing import ClientVecs, Key, PyTree, Scalar, Vec
+
+STATISTICS = ("averaged", "local")
+WORST = 0.1  #: the share of clients whose mean accuracy is `accuracy_worst`
+ESTIMATE_ROWS, ESTIMATE_STEPS = 64, 12
+FEW_PARAMETERS = 50_000  #: up to here clients side by side are faster on CPU than one after the other
+
+Loss = Callable[[jax.Array, jax.Array], jax.Array]
+
+
+class Table(NamedTuple):
+    """Rows of data: features (N, ...), targets (N, ...), and whose they are, (N,) client numbers, or None."""
+
+    features: jax.Array
+    targets: jax.Array
+    owners: jax.Array | None
+
+
+@pytree.dataclass
+class Neural(Sampled):
+    """f_i(x) = (1/m_i) sum_s loss(model(x, a_is), b_is) + (l2/2) |x|^2; build it by `neural`.
+
+    The rows of all clients lie in one table, client after client, so ragged clients cost no padding and a cohort
+    gathers none of them. `smooth` and `smooth_mean` are one estimate at x0, not a bound.
+    """
+
+    table: Table
+    starts: jax.Array  # (n,) the first row of each client
+    sizes: jax.Array  # (n,) its rows
+    scales: jax.Array  # (n,) n w_i
+    measured: jax.Array  # (M,) the rows that F is measured on
+    test: Table | None
+    statistics: PyTree  # what BatchNorm would start from; () without
+    strong: jax.Array
+    smooth: jax.Array
+    smooth_mean: jax.Array
+    x0: Vec
+    network: Any = pytree.static()
+    layout: Layout = pytree.static()
+    loss: Any = pytree.static()
+    prepare: Any = pytree.static()
+    augment: Any = pytree.static()
+    longest: int = pytree.static()  # rows of the largest client
+    rows_at_once: int = pytree.static()
+    clients_at_once: int = pytree.static()
+    usual_batch: int | None = pytree.static()
+    norm_statistics: str = pytree.static()
+    attached: Vec | None = None
+    ids: jax.Array | None = None
+    given_f_star: float | None = pytree.static(default=None)
+    per_client: ClassVar[tuple[str, ...]] = ("starts", "sizes", "scales", "smooth")
+    solvable: ClassVar[bool] = False
+
+    @property
+    def layers(self) -> tuple[int, ...]:
+        return self.layout.sizes
+
+    @property
+    def scale(self) -> jax.Array:
+        return self.scales
+
+    def params(self, x: Vec) -> PyTree:
+        """The model's own tree of the vector x (d,)."""
+        return self.layout.unravel(x)
+
+    def predict(self, x: Vec, features: Any) -> jax.Array:
+        """The model's outputs for features (B, ...), in evaluation mode."""
+        return self._outputs(x, jnp.asarray(features), self.norm_at(x), train=False, key=None)
+
+    # --- training ---
+
+    def values(self, x: Vec | ClientVecs) -> jax.Array:
+        losses = self._over_rows(lambda x, rows, weights: self._batch_loss(x, rows, weights, None), x, ())
+        return losses + self.strong / 2 * jnp.sum(x**2, axis=-1)
+
+    def own_grads(self, x: Vec | ClientVecs) -> ClientVecs:
+        grad = jax.grad(self._batch_loss)
+        return self._over_rows(lambda *batch: grad(*batch, None), x, (self.dim,)) + self.strong * jnp.atleast_2d(x)
+
+    def batch_grads(self, picks: jax.Array, weights: jax.Array, x: Vec | ClientVecs, key: Key) -> ClientVecs:
+        keys = self.client_keys(jax.random.fold_in(key, 1))  # apart from those that drew the rows
+        grads = self._each(jax.grad(self._batch_loss), x, self.starts[:, None] + picks, weights, keys)
+        return grads + self.strong * jnp.atleast_2d(x)
+
+    def _batch_loss(self, x: Vec, rows: jax.Array, weights: jax.Array, key: Key | None) -> Scalar:
+        """sum_s weights_s loss_s over rows (b,) of the table; without a key, without dropout and augmentation."""
+        features = self.table.features[rows]
+        if key is not None and self.augment is not None:
+            key, own = jax.random.split(key)
+            features = self.augment(own, features)
+        train = key is not None or bool(jax.tree.leaves(self.statistics))  # BatchNorm always learns by its batch
+        outputs = self._outputs(x, features, self.statistics, train, jax.random.key(0) if key is None else key)
+        return jnp.sum(weights * self.loss(outputs, self.table.targets[rows]))
+
+    def _outputs(self, x: Vec, features: jax.Array, statistics: PyTree, train: bool, key: Key | None) -> jax.Array:
+        return self.network.apply(self.params(x), statistics, self._prepared(features), train=train, key=key)[0]
+
+    def _prepared(self, features: jax.Array) -> jax.Array:
+        if self.prepare is not None:
+            return self.prepare(features)
+        return features.astype(self.dtype) / 255 if features.dtype == jnp.uint8 else features
+
+    def _over_rows(self, part: Callable[..., jax.Array], x: Vec | ClientVecs, shape: tuple[int, ...]) -> jax.Array:
+        """(n, *shape) sums over all rows of each client of `part(x, rows, weights)`, some rows at once."""
+        at_once = min(self.rows_at_once, self.longest)
+
+        def one(x: Vec, start: jax.Array, size: jax.Array, scale: jax.Array) -> jax.Array:
+            def add(h: jax.Array, total: jax.Array) -> jax.Array:
+                place = h * at_once + jnp.arange(at_once)
+                weights = jnp.where(place < size, scale / size.astype(self.dtype), 0)
+                return total + part(x, start + jnp.minimum(place, size - 1), weights)
+
+            return jax.lax.fori_loop(0, -(-self.longest // at_once), add, jnp.zeros(shape, self.dtype))
+
+        return self._each(one, x, self.starts, self.sizes, self.scales)
+
+    def _each(self, one: Callable[..., jax.Array], x: Vec | ClientVecs, *own: jax.Array) -> jax.Array:
+        """Rows `one(x_i, *own_i)` for every client, `clients_at_once` side by side."""
+        shared, block = x.ndim == 1, self.clients_at_once
+        if block >= self.n:
+            return jax.vmap(one, (None if shared else 0, *(0 for _ in own)))(x, *own)
+        of_client = (lambda own: one(x, *own)) if shared else (lambda both: one(*both))
+        return jax.lax.map(of_client, own if shared else (x, *own), batch_size=None if block == 1 else block)
+
+    # --- measuring ---
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        found: tuple[str, ...] = ("grad_norm",)
+        if self.loss is cross_entropy:
+            found += ("train_accuracy", "client_accuracy", "accuracy_min", "accuracy_std", "accuracy_worst")
+            found += ("accuracy",) if self.test is not None else ()
+        return found + (("test_loss",) if self.test is not None else ())
+
+    @property
+    def usual_metrics(self) -> tuple[str, ...]:
+        return tuple(name for name in ("accuracy", "test_loss") if name in self.metrics)
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        rows = {"rows": len(self.table.targets), "measured_rows": len(self.measured)}
+        tested = {"test_rows": 0 if self.test is None else len(self.test.targets)}
+        norms = {"norm_statistics": self.norm_statistics} if jax.tree.leaves(self.statistics) else {}
+        return {"network": str(self.network), **rows, **tested, **norms}
+
+    def value(self, x: Vec) -> Scalar:
+        """F(x) in evaluation mode, on the rows that are measured; of a cohort, the mean of its `values`."""
+        if self.ids is not None:
+            return jnp.mean(self.values(x))
+        return self.measure(x, ("value",))["value"]
+
+    def measure(self, x: Vec, names: tuple[str, ...]) -> dict[str, Scalar]:
+        """Each set of rows is gone through once, whatever is asked of it.
+
+        Names: value; accuracy and test_loss on the test set, train_accuracy on the rows that F is measured on;
+        client_accuracy (n,) on each client's own test rows where there are any, else on its measured ones, and of these
+        accuracy_min, accuracy_std and accuracy_worst, the mean over the tenth of the clients that fare worst.
+        """
+        found: dict[str, Scalar] = {}
+        own_tests = self.test is not None and self.test.owners is not None
+        by_client = [name for name in names if name.startswith(("client_", "accuracy_"))]
+        norm = self.norm_at(x)
+        accuracies: Any = None
+        if {"value", "train_accuracy"} & {*names} or (by_client and not own_tests):
+            owners = jnp.asarray(self.table.owners)[self.measured]
+            losses, hits = self._by_row(x, self.table, self.measured, owners, norm)
+            weights = (self.scales / self.sizes.astype(self.dtype))[owners]
+            mean = lambda rows: jnp.sum(weights * rows) / jnp.sum(weights)
+            found |= {"value": mean(losses) + self.strong / 2 * jnp.sum(x**2), "train_accuracy": mean(hits)}
+            accuracies = self._means_by_client(hits, owners)
+        if self.test is not None and ({"accuracy", "test_loss"} & {*names} or (by_client and own_tests)):
+            losses, hits = self._by_test_row(x, norm)
+            found |= {"accuracy": jnp.mean(hits), "test_loss": jnp.mean(losses)}
+            accuracies = (
+                self._means_by_client(hits, self.test.owners) if own_tests else accuracies if by_client else None
+            )
+        if by_client:
+            found |= _fairness(accuracies)
+        if "grad_norm" in names:
+            found |= super().measure(x, ("grad_norm",))
+        return {name: found[name] for name in names}
+
+    def norm_at(self, x: Vec) -> PyTree:
+        """What BatchNorm uses to evaluate the model x: the statistics of each client's own rows (one batch that takes
+        them about equally often), their mean over clients ("averaged"), or (n, ...), each client's own ("local").
+
+        They follow from x and the data, so they are no part of what is trained, sent or compressed.
+        """
+        if not jax.tree.leaves(self.statistics):
+            return self.statistics
+        at_once = min(self.rows_at_once, self.longest)
+
+        def own(x: Vec, start: jax.Array, size: jax.Array) -> PyTree:
+            features = self.table.features[start + jnp.arange(at_once) * size // at_once]
+            params, key = self.params(x), jax.random.key(0)
+            return models.batch_statistics(self.network, params, self.statistics, self._prepared(features), key)
+
+        each = self._each(own, x, self.starts, self.sizes)
+        return each if self.norm_statistics == "local" else jax.tree.map(lambda leaf: jnp.mean(leaf, axis=0), each)
+
+    def _by_test_row(self, x: Vec, norm: PyTree) -> tuple[jax.Array, jax.Array]:
+        """(T,) loss and accuracy of every test row; with local statistics and one test set, means over clients."""
+        test: Any = self.test
+        rows = jnp.arange(len(test.targets))
+        if not self._has_local_norm or test.owners is not None:
+            return self._by_row(x, test, rows, test.owners, norm)
+        each = jax.lax.map(lambda i: self._by_row(x, test, rows, jnp.full(rows.shape, i), norm), jnp.arange(self.n))
+        return jnp.mean(each[0], axis=0), jnp.mean(each[1], axis=0)
+
+    @property
+    def _has_local_norm(self) -> bool:
+        return self.norm_statistics == "local" and bool(jax.tree.leaves(self.statistics))
+
+    def _by_row(
+        self, x: Vec, table: Table, rows: jax.Array, owners: jax.Array | None, norm: PyTree
+    ) -> tuple[jax.Array, jax.Array]:
+        """(M,) loss and accuracy of rows (M,) of a table, whose clients are `owners` (M,), in evaluation mode."""
+
+        def one(rows: jax.Array, owners: jax.Array | None) -> tuple[jax.Array, jax.Array]:
+            features, targets = table.features[rows], table.targets[rows]
+            if self._has_local_norm and owners is not None:
+                alone = lambda row, i: self._outputs(x, row[None], jax.tree.map(lambda s: s[i], norm), False, None)[0]
+                outputs = jax.vmap(alone)(features, owners)
+            else:
+                outputs = self._outputs(x, features, norm, train=False, key=None)
+            hits = hit_rate(outputs, targets) if self.loss is cross_entropy else jnp.zeros(len(rows))
+            return self.loss(outputs, targets), hits.astype(self.dtype)
+
+        at_once, total = self.rows_at_once, len(rows)
+        if total <= at_once:
+            return one(rows, owners)
+        fold = lambda index: jnp.pad(index, (0, -total % at_once), mode="edge").reshape(-1, at_once)
+        folded = (fold(rows), None if owners is None else fold(owners))
+        both = jax.lax.map(lambda part: one(*part), folded)
+        return both[0].ravel()[:total], both[1].ravel()[:total]
+
+    def _means_by_client(self, rows: jax.Array, owners: Any) -> jax.Array:
+        total = jax.ops.segment_sum(jnp.stack([rows, jnp.ones_like(rows)]).T, owners, self.n)
+        return total[:, 0] / total[:, 1]
+
+
+def _fairness(accuracies: jax.Array) -> dict[str, Scalar]:
+    worst = max(1, round(WORST * accuracies.shape[0]))
+    return {
+        "client_accuracy": accuracies,
+        "accuracy_min": jnp.nanmin(accuracies),
+        "accuracy_std": jnp.nanstd(accuracies),
+        "accuracy_worst": jnp.nanmean(jnp.sort(accuracies)[:worst]),  # NaN, of clients without rows, sorts last
+    }
+
+
+def cross_entropy(outputs: jax.Array, targets: jax.Array) -> jax.Array:
+    """(B,) log sum_c exp(z_c) - z_b for outputs (B, ..., C) and targets (B, ...); means over what is between."""
+    losses = optax.losses.softmax_cross_entropy_with_integer_labels(outputs, targets)
+    return jnp.mean(losses.reshape(len(losses), -1), axis=1)
+
+
+def squared(outputs: jax.Array, targets: jax.Array) -> jax.Array:
+    """(B,) |z - b|^2 / 2 for outputs (B, ...) and targets of as many entries."""
+    return jnp.sum((outputs.reshape(len(outputs), -1) - targets.reshape(len(targets), -1)) ** 2, axis=1) / 2
+
+
+def hit_rate(outputs: jax.Array, targets: jax.Array) -> jax.Array:
+    """(B,) the share of targets (B, ...) that are the largest of outputs (B, ..., C)."""
+    return jnp.mean((jnp.argmax(outputs, axis=-1) == targets).reshape(len(targets), -1), axis=1)
+
+
+LOSSES: dict[str, Loss] = {"cross_entropy": cross_entropy, "squared": squared}
+
+
+def neural(
+    model: Any,
+    clients: Sequence[tuple[Any, Any]],
+    test: Any = None,
+    key: Any = 0,
+    *,
+    params: PyTree = None,
+    classes: int | None = None,
+    loss: str | Loss = "cross_entropy",
+    l2: float = 0.0,
+    weights: Any = None,
+    prepare: Callable[[jax.Array], jax.Array] | None = None,
+    augment: Callable[[Key, jax.Array], jax.Array] | None = None,
+    smooth: float | None = None,
+    measured_rows: int | None = None,
+    norm_statistics: str = "averaged",
+    usual_batch: int = 32,
+    rows_at_once: int = 512,
+    clients_at_once: int | None = None,
+    dtype: Any = "float32",
+) -> Neural:
+    """Federated training of a network: f_i(x) = (1/m_i) sum_s loss(model(x, a_is), b_is) + (l2/2) |x|^2.
+
+    Args:
+        model: a `flax.linen` module (its `__call__(x, train)` or `__call__(x)`), a `flax.nnx` module, a function
+            (params, x) with `params`, or a name of `fl.models.names()`.
+        clients: list of (features (m_i, ...), targets (m_i, ...)); whole targets 0..C-1 for the cross entropy. Features
+            of type uint8 are divided by 255, unless `prepare` says otherwise.
+        test: one (features, targets), or a list of them, each client's own, where some may be empty.
+        key: a PRNG key or a seed, of the initial parameters.
+        params: the parameters to start from, as the model has them.
+        classes: outputs of a model that is given by name; the largest target plus one if None.
+        loss: cross_entropy (outputs (B, ..., C), mean over positions), squared, or a function (outputs, targets) ->
+            (B,).
+        l2: weight decay as a part of F, and `strong`.
+        weights: as in `fl.problems.logistic_regression`.
+        prepare: features (B, ...) as stored -> the model's input, on the device.
+        augment: (key, features (B, ...)) -> features, in minibatches only.
+        smooth: the constant L that theory's step sizes use; None estimates the largest eigenvalue of the Hessian at x0
+            from some rows, which is no bound.
+        measured_rows: measure F on so many rows, drawn once; all if None.
+        norm_statistics: how BatchNorm evaluates: "averaged" over clients, or "local"; see `Neural.norm_at`.
+        usual_batch: rows of a local step where a method is not told.
+        rows_at_once: rows that full gradients and measuring take at once.
+        clients_at_once: clients side by side; None: on CPU one after the other for networks of more than 50,000
+            parameters, elsewhere all.
+        dtype: "float32" or "float64".
+
+    Raises:
+        InputError: shapes, targets or a model that do not fit, in one line.
+
+    Example:
+        >>> clients = [(np.random.rand(20, 4), np.arange(20) % 3), (np.random.rand(30, 4), np.arange(30) % 3)]
+        >>> problem = neural("mlp:hidden=8", clients)
+        >>> problem.n, problem.dim
+        (2, 67)
+    """
+    kind = float_dtype(dtype)
+    if norm_statistics not in STATISTICS:
+        raise unknown("norm_statistics", norm_statistics, STATISTICS)
+    loss_function = _loss(loss)
+    table = _table(clients, kind, "client")
+    if isinstance(model, str):
+        model = models.get(model, classes=_classes(table, loss_function) if classes is None else classes)
+    key = jax.random.key(key) if isinstance(key, int) else key
+    sizes = np.array([len(targets) for _, targets in clients])
+    total = int(sizes.sum())
+    rows = np.arange(total)
+    if measured_rows is not None and measured_rows < total:
+        rows = np.sort(np.random.default_rng(0).permutation(total)[:measured_rows])
+    ready = _as_input(table.features[:1], prepare, kind)
+    network, tree, statistics = models.adapt(model, key, ready, params)
+    layout = Layout.of(tree)
+    n, dim = len(clients), sum(layout.sizes)
+    problem = Neural(
+        table,
+        starts=jnp.asarray(np.cumsum(sizes) - sizes, jnp.int32),
+        sizes=jnp.asarray(sizes, jnp.int32),
+        scales=jnp.asarray(n * shares(weights, sizes), kind),
+        measured=jnp.asarray(rows, jnp.int32),
+        test=_test_table(test, n, kind),
+        statistics=pytree.cast(statistics, kind),
+        strong=jnp.asarray(l2, kind),
+        smooth=jnp.ones(n, kind),
+        smooth_mean=jnp.ones((), kind),
+        x0=layout.ravel(tree, kind),
+        network=network,
+        layout=layout,
+        loss=loss_function,
+        prepare=prepare,
+        augment=augment,
+        longest=int(sizes.max()),
+        rows_at_once=rows_at_once,
+        clients_at_once=clients_at_once or _side_by_side(n, dim),
+        usual_batch=usual_batch,
+        norm_statistics=norm_statistics,
+    )
+    _check_outputs(problem)
+    found = float(_largest_curvature(problem)) + l2 if smooth is None else smooth
+    return dataclasses.replace(problem, smooth=jnp.full(n, found, kind), smooth_mean=jnp.asarray(found, kind))
+
+
+def _loss(loss: str | Loss) -> Loss:
+    if callable(loss):
+        return loss
+    if loss not in LOSSES:
+        raise unknown("loss", loss, LOSSES)
+    return LOSSES[loss]
+
+
+def _side_by_side(n: int, dim: int) -> int:
+    return 1 if jax.default_backend() == "cpu" and dim > FEW_PARAMETERS else n
+
+
+def _table(clients: Sequence[tuple[Any, Any]], kind: Any, what: str) -> Table:
+    """The rows of all clients, one after the other.
+
+    Raises:
+        InputError: no clients, an empty one, or shapes that differ.
+    """
+    if not len(clients):
+        raise InputError("there are no clients: give a list of (features, targets)")
+    pairs = [(np.asarray(features), np.asarray(targets)) for features, targets in clients]
+    first = pairs[0]
+    for i, (features, targets) in enumerate(pairs):
+        if len(features) != len(targets) or not (len(targets) or what == "test part"):
+            raise InputError(f"{what} {i} has {len(features)} features and {len(targets)} targets: give one or more "
+                             "rows with one target each")  # fmt: skip
+        if features.shape[1:] != first[0].shape[1:] or targets.shape[1:] != first[1].shape[1:]:
+            raise InputError(f"{what} {i} has rows of shape {features.shape[1:]}, targets {targets.shape[1:]}, where "
+                             f"{what} 0 has {first[0].shape[1:]}, {first[1].shape[1:]}: all must be alike")  # fmt: skip
+    features, targets = (np.concatenate(parts) for parts in zip(*pairs, strict=True))
+    for name, column in (("features", features), ("targets", targets)):
+        if not np.all(np.isfinite(column)):
+            raise InputError(f"{name} hold numbers that are not finite: clean the data first")
+    owners = np.repeat(np.arange(len(pairs)), [len(pair[1]) for pair in pairs])
+    return Table(_stored(features, kind), _stored(targets, kind), jnp.asarray(owners, jnp.int32))
+
+
+def _stored(column: np.ndarray, kind: Any) -> jax.Array:
+    """uint8 as it is, other whole numbers as int32, real ones as the problem's."""
+    if column.dtype == np.uint8:
+        return jnp.asarray(column)
+    return jnp.asarray(column, jnp.int32 if np.issubdtype(column.dtype, np.integer) else kind)
+
+
+def _test_table(test: Any, n: int, kind: Any) -> Table | None:
+    if test is None:
+        return None
+    if isinstance(test, tuple):
+        return _table([test], kind, "test set")._replace(owners=None)
+    if len(test) != n:
+        raise InputError(f"test has {len(test)} parts for {n} clients: give one pair (features, targets), or one each")
+    return _table(test, kind, "test part")
+
+
+def _classes(table: Table, loss: Loss) -> int | None:
+    """Outputs that the targets call for; None where the model must know."""
+    if loss is not cross_entropy:
+        return None
+    return int(jnp.max(table.targets)) + 1
+
+
+def _as_input(features: jax.Array, prepare: Any, kind: Any) -> jax.Array:
+    if prepare is not None:
+        return prepare(features)
+    return features.astype(kind) / 255 if features.dtype == jnp.uint8 else features
+
+
+def _check_outputs(problem: Neural) -> None:
+    """Raise InputError where the model's outputs do not fit the targets."""
+    table = problem.table
+    outputs = jax.eval_shape(lambda p: p._outputs(p.x0, p.table.features[:2], p.statistics, False, None), problem)
+    if problem.loss is not cross_entropy:
+        return
+    if not jnp.issubdtype(table.targets.dtype, jnp.integer) or int(jnp.min(table.targets)) < 0:
+        raise InputError("the cross entropy needs whole targets 0..C-1: map classes with fl.data.load, or use "
+                         "loss='squared'")  # fmt: skip
+    if outputs.shape[1:-1] != table.targets.shape[1:]:
+        raise InputError(f"the model's outputs for one row have shape {outputs.shape[1:]}, and targets "
+                         f"{table.targets.shape[1:]}: outputs need these and one axis of classes more")  # fmt: skip
+    if int(jnp.max(table.targets)) >= outputs.shape[-1]:
+        raise InputError(f"a target is {int(jnp.max(table.targets))}, but the model tells {outputs.shape[-1]} classes "
+                         "apart: give it more outputs")  # fmt: skip
+
+
+@jax.jit
+def _largest_curvature(problem: Neural) -> jax.Array:
+    """The largest absolute eigenvalue of the Hessian of the loss on some rows at x0, by power iteration."""
+    total = len(problem.table.targets)
+    rows = jnp.asarray(np.unique(np.linspace(0, total - 1, min(total, ESTIMATE_ROWS)).astype(int)))
+    weights = jnp.full(rows.shape, 1 / len(rows), problem.dtype)
+    slope = jax.grad(lambda x: problem._batch_loss(x, rows, weights, None))
+
+    def again(_: Any, both: tuple[Vec, jax.Array]) -> tuple[Vec, jax.Array]:
+        v, _ = both
+        product = jax.jvp(slope, (problem.x0,), (v,))[1]
+        size = jnp.linalg.norm(product)
+        return product / jnp.maximum(size, jnp.finfo(problem.dtype).tiny), size
+
+    v = jax.random.normal(jax.random.key(0), (problem.dim,), problem.dtype)
+    return jax.lax.fori_loop(0, ESTIMATE_STEPS, again, (v / jnp.linalg.norm(v), jnp.zeros((), problem.dtype)))[1]

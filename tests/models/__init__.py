@@ -1,0 +1,1 @@
+"""Layers against flax's own, networks by their published parameter counts."""

@@ -1,0 +1,382 @@
+"""Networks as problems: gradients, ragged clients, batches, what is measured, BatchNorm, cohorts, and bad input."""
+
+from __future__ import annotations
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import linen, nnx
+
+import fedjax_lc as fl
+from fedjax_lc import algorithms, pytree
+from fedjax_lc.errors import InputError
+from fedjax_lc.problems.networks import Neural, cross_entropy, hit_rate
+from fedjax_lc.programs import memory_bytes
+
+KEY = jax.random.key(3)
+SIZES = (5, 9, 3)
+
+
+class Net(linen.Module):
+    @linen.compact
+    def __call__(self, x):
+        x = linen.tanh(linen.Dense(4)(x))
+        return linen.Dense(3)(x)
+
+
+class Normed(linen.Module):
+    """BatchNorm right behind the input, so that its statistics are those of the features."""
+
+    momentum: float = 0.9
+
+    @linen.compact
+    def __call__(self, x, train=False):
+        return linen.Dense(3)(linen.BatchNorm(use_running_average=not train, momentum=self.momentum)(x))
+
+
+#: Compiled once for each kind of problem.
+values = jax.jit(lambda problem, x: problem.values(x))
+grads = jax.jit(lambda problem, x: problem.grads(x))
+draw = jax.jit(lambda problem, key, x: problem.stochastic_grads(key, x, 3))
+
+
+def rows(rng, m, dim=4, classes=3):
+    return rng.normal(size=(m, dim)), rng.integers(0, classes, m)
+
+
+def data(sizes=SIZES, seed=0):
+    rng = np.random.default_rng(seed)
+    return [rows(rng, m) for m in sizes]
+
+
+def make(model=None, clients=None, test=None, **options):
+    options = {"dtype": "float64", "smooth": 1.0, "l2": 0.1} | options
+    return fl.problems.neural(
+        Net() if model is None else model, data() if clients is None else clients, test, **options
+    )
+
+
+@pytest.fixture(scope="module")
+def problem():
+    return make(test=rows(np.random.default_rng(9), 11), rows_at_once=4)
+
+
+@pytest.fixture(scope="module")
+def points(problem):
+    return problem.x0[None] + jnp.asarray(np.random.default_rng(1).normal(size=(problem.n, problem.dim)))
+
+
+def plain_loss(problem, x, features, targets):
+    """f_i written out: no tables, no masks, no blocks of rows."""
+    logits = problem.network.module.apply({"params": problem.params(x)}, jnp.asarray(features))
+    losses = optax.softmax_cross_entropy_with_integer_labels(logits, jnp.asarray(targets))
+    return jnp.mean(losses) + 0.05 * jnp.sum(x**2)
+
+
+both = jax.jit(jax.value_and_grad(plain_loss, argnums=1))
+
+
+def test_values_and_gradients_are_those_of_the_plain_loss(problem, points):
+    """Ragged clients, more rows than are taken at once, at one shared point and at a point of each."""
+    for i, (features, targets) in enumerate(data()):
+        for x, ours, theirs in (
+            (points[i], values(problem, points), grads(problem, points)),
+            (problem.x0, values(problem, problem.x0), grads(problem, problem.x0)),
+        ):
+            value, grad = both(problem, x, features, targets)
+            np.testing.assert_allclose(ours[i], value, rtol=1e-13)
+            np.testing.assert_allclose(theirs[i], grad, rtol=0, atol=1e-14)
+    np.testing.assert_allclose(problem.value(points[0]), jnp.mean(values(problem, points[0])), rtol=1e-13)
+
+
+@pytest.mark.parametrize("blocks", [{"clients_at_once": 1}, {"clients_at_once": 2}, {"rows_at_once": 100}])
+def test_blocks_do_not_matter(problem, points, blocks):
+    other = make(**({"rows_at_once": 4} | blocks))
+    for x in (points, points[0]):
+        np.testing.assert_allclose(grads(other, x), grads(problem, x), rtol=0, atol=1e-14)
+    np.testing.assert_allclose(draw(other, KEY, points), draw(problem, KEY, points), rtol=0, atol=1e-14)
+
+
+def test_hessian_products_are_derivatives_of_gradients(problem, points):
+    v = jnp.asarray(np.random.default_rng(2).normal(size=points.shape))
+    h = 1e-5
+    found = (grads(problem, points + h * v) - grads(problem, points - h * v)) / (2 * h)
+    products = jax.jit(lambda problem, x, v: problem.hvps(x, v))(problem, points, v)
+    np.testing.assert_allclose(products, found, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("replacement", [True, False])
+def test_batches_are_unbiased(problem, points, replacement):
+    one = lambda key: problem.stochastic_grads(key, points, 4, replacement=replacement)
+    draws = np.asarray(jax.jit(jax.vmap(one))(jax.random.split(KEY, 2000)))
+    error = draws.mean(0) - np.asarray(problem.grads(points))
+    assert np.all(np.abs(error) <= 5 * draws.std(0) / np.sqrt(2000) + 1e-12)
+    if not replacement:  # the client of three rows takes all of them
+        np.testing.assert_allclose(
+            draws[:, 2], np.broadcast_to(problem.grads(points)[2], draws[:, 2].shape), atol=1e-13
+        )
+
+
+def test_an_epoch_takes_every_row_once(problem):
+    orders = problem.orders(KEY, 2)
+    for i, m in enumerate(SIZES):
+        for epoch in range(2):
+            taken = []
+            for h in range(epoch * -(-m // 2), (epoch + 1) * -(-m // 2)):
+                picks, weights = problem.turn(orders, jnp.array(h), 2)
+                taken += np.asarray(picks)[i][np.asarray(weights)[i] > 0].tolist()
+                assert np.asarray(weights)[i].sum() == pytest.approx(1)
+            assert sorted(taken) == list(range(m))
+    assert not np.array_equal(orders[1, 0, :9], orders[1, 1, :9])
+
+
+def test_a_cohort_gathers_clients_but_no_rows(problem, points):
+    """Its gradients are the members' own, its batches those they draw in any company."""
+    ids = jnp.array([2, 0])
+    cohort = problem.cohort(ids)
+    assert cohort.n == 2
+    assert cohort.table.features is problem.table.features
+    np.testing.assert_allclose(grads(cohort, points[ids]), grads(problem, points)[ids], rtol=0, atol=1e-15)
+    every = draw(problem, KEY, points)
+    np.testing.assert_allclose(draw(cohort, KEY, points[ids]), every[ids], rtol=0, atol=1e-15)
+
+
+def test_weights_of_clients(points):
+    """By size, F is the mean over all rows; the mean over clients of what methods see is its gradient."""
+    problem, every = make(weights="size"), data()
+    table = [np.concatenate(parts) for parts in zip(*every, strict=True)]
+    value, grad = both(problem, points[0], *table)
+    assert float(problem.value(points[0])) == pytest.approx(float(value), rel=1e-13)
+    np.testing.assert_allclose(jnp.mean(grads(problem, points[0]), 0), grad, rtol=0, atol=1e-14)
+
+
+# --- what is measured ---
+
+
+def outputs(problem, x, features):
+    return problem.network.module.apply({"params": problem.params(x)}, jnp.asarray(features))
+
+
+def test_accuracy_and_loss_on_the_test_set(problem, points):
+    features, targets = rows(np.random.default_rng(9), 11)
+    found = problem.measure(points[0], ("accuracy", "test_loss"))
+    logits = outputs(problem, points[0], features)
+    assert float(found["accuracy"]) == pytest.approx(np.mean(np.argmax(logits, 1) == targets))
+    losses = optax.softmax_cross_entropy_with_integer_labels(logits, jnp.asarray(targets))
+    assert float(found["test_loss"]) == pytest.approx(float(losses.mean()), rel=1e-13)
+
+
+def test_clients_own_tests_and_fairness(points):
+    tests = [*data((4, 6), seed=5), (np.zeros((0, 4)), np.zeros(0, int))]
+    problem = make(test=tests)
+    found = problem.measure(points[0], problem.metrics)
+    hits = [np.argmax(outputs(problem, points[0], a), 1) == b for a, b in tests]
+    each = np.array([hits[0].mean(), hits[1].mean()])
+    np.testing.assert_allclose(found["client_accuracy"], [*each, np.nan])
+    np.testing.assert_allclose(found["accuracy"], np.concatenate(hits).mean())
+    np.testing.assert_allclose(found["accuracy_min"], each.min())
+    np.testing.assert_allclose(found["accuracy_worst"], each.min())
+    np.testing.assert_allclose(found["accuracy_std"], each.std())
+
+
+def test_without_tests_clients_are_measured_on_their_own_rows(points):
+    problem = make()
+    assert problem.usual_metrics == ()
+    found = problem.measure(points[0], ("value", "client_accuracy", "train_accuracy"))
+    each = [np.mean(np.argmax(outputs(problem, points[0], a), 1) == b) for a, b in data()]
+    np.testing.assert_allclose(found["client_accuracy"], each)
+    assert float(found["train_accuracy"]) == pytest.approx(np.mean(each))
+
+
+def test_measured_rows(points):
+    """F on fewer rows is a mean of as many of them, weighted as F weighs them."""
+    problem = make(measured_rows=8)
+    picked = np.asarray(problem.measured)
+    assert len(set(picked)) == 8
+    losses = []
+    weights = []
+    for i, (start, (features, targets)) in enumerate(zip(np.cumsum((0, *SIZES[:2])), data(), strict=True)):
+        mine = picked[(picked >= start) & (picked < start + SIZES[i])] - start
+        losses += [float(plain_loss(problem, points[0], features[[r]], targets[[r]])) for r in mine]
+        weights += [1 / SIZES[i]] * len(mine)
+    assert float(problem.value(points[0])) == pytest.approx(np.average(losses, weights=weights), rel=1e-12)
+
+
+def test_a_run_records_accuracy_and_series_of_clients(problem, tmp_path):
+    trace = fl.run("fedavg", problem, steps=6, every=2, measure=["client_accuracy"], progress=False)
+    assert list(trace.metrics) == ["accuracy", "test_loss", "client_accuracy"]
+    assert trace.metrics["client_accuracy"].shape == (3, 3)
+    assert np.isnan(trace.f_star)
+    assert trace.config["problem"]["network"].startswith("Linen")
+    again = fl.Trace.load(trace.save(tmp_path))
+    np.testing.assert_array_equal(again.metrics["client_accuracy"], trace.metrics["client_accuracy"])
+    assert "client_accuracy[2]" in trace.to_pandas()
+    first = trace.reach(accuracy=trace.metrics["accuracy"].max())
+    assert first["step"] == trace.step[np.argmax(trace.metrics["accuracy"])]
+    with pytest.raises(InputError, match="single numbers"):
+        fl.sweep("fedavg", problem, seeds=1, steps=2, every=1, measure="client_accuracy", progress=False)
+
+
+# --- models of other kinds ---
+
+
+def test_a_plain_function_and_an_nnx_module_are_models(points):
+    """The same two layers three times: equal values, gradients and sizes."""
+    ours = make()
+    params = ours.params(points[0])
+    layer = lambda p, x: x @ p["kernel"] + p["bias"].reshape(1, -1)
+    function = make(lambda p, x: layer(p["Dense_1"], jnp.tanh(layer(p["Dense_0"], x))), params=params)
+    np.testing.assert_allclose(function.grads(points), ours.grads(points), rtol=0, atol=1e-14)
+
+    class Twin(nnx.Module):
+        def __init__(self):
+            make_layer = functools.partial(nnx.Linear, rngs=nnx.Rngs(0), param_dtype=jnp.float64)
+            self.a, self.b = make_layer(4, 4), make_layer(4, 3)
+
+        def __call__(self, x):
+            return self.b(jnp.tanh(self.a(x)))
+
+    twin = make(Twin())
+    x = twin.layout.ravel(
+        jax.tree.unflatten(twin.layout.structure, jax.tree.leaves(params)), jnp.float64
+    )  # a: bias, kernel; b: bias, kernel, in both
+    np.testing.assert_allclose(twin.grads(x)[1], ours.grads(points[0])[1], rtol=0, atol=1e-14)
+
+
+def test_images_are_bytes_until_they_are_used():
+    rng = np.random.default_rng(0)
+    clients = [(rng.integers(0, 256, (m, 2, 2, 1), dtype=np.uint8), rng.integers(0, 3, m)) for m in SIZES]
+    problem = make(fl.models.get("mlp:hidden=4", classes=3), clients)
+    assert problem.table.features.dtype == jnp.uint8
+    scaled = make(fl.models.get("mlp:hidden=4", classes=3), [(a / 255, b) for a, b in clients])
+    np.testing.assert_allclose(grads(problem, problem.x0), scaled.grads(problem.x0), rtol=0, atol=1e-14)
+    shifted = make(fl.models.get("mlp:hidden=4", classes=3), clients, prepare=lambda x: x / 255.0 - 0.5)
+    assert np.abs(shifted.grads(shifted.x0) - grads(problem, problem.x0)).max() > 1e-3
+
+
+def test_augmentation_and_dropout_touch_minibatches_alone():
+    class Dropped(linen.Module):
+        @linen.compact
+        def __call__(self, x, train=False):
+            return linen.Dense(3)(linen.Dropout(0.5, deterministic=not train)(x))
+
+    clean = make(Dropped(), clients=data((6, 6)))
+    every = jax.jit(lambda problem, key: problem.stochastic_grads(key, problem.x0, 6, replacement=False))
+    draws = np.array([every(clean, key) for key in jax.random.split(KEY, 3)])
+    assert draws.std(axis=0).max() > 1e-3  # all rows are taken: what differs is the dropout
+    assert np.abs(draws[:, 0] - draws[:, 1]).max() > 1e-3
+    np.testing.assert_array_equal(clean.grads(clean.x0), clean.grads(clean.x0))
+    flipped = make(clients=data((6, 6)), augment=lambda key, x: -x)
+    plain = make(clients=data((6, 6)))
+    np.testing.assert_array_equal(flipped.grads(flipped.x0), plain.grads(plain.x0))
+    assert np.abs(every(flipped, KEY) - every(plain, KEY)).max() > 1e-3
+
+
+def test_squares_are_a_loss_too():
+    clients = [(a, a[:, :1] * 2) for a, _ in data()]
+    problem = make(fl.models.get("linear", classes=1), clients, clients[0], loss="squared", l2=0.0)
+    assert problem.metrics == ("grad_norm", "test_loss")
+    x = jnp.asarray(np.random.default_rng(0).normal(size=problem.dim))
+    for i, (a, b) in enumerate(clients):
+        tree = problem.params(x)["Dense_0"]
+        assert float(problem.values(x)[i]) == pytest.approx(
+            float(np.mean((a @ np.asarray(tree["kernel"]) + np.asarray(tree["bias"]) - b) ** 2) / 2), rel=1e-12
+        )
+
+
+# --- BatchNorm ---
+
+
+@pytest.mark.parametrize("momentum", [0.9, 0.0])
+def test_normalisation_evaluates_by_the_mean_of_clients_statistics(momentum):
+    """Whatever the module's momentum; the statistics are not among the parameters."""
+    test = rows(np.random.default_rng(9), 7)
+    clients = data((5, 5, 5))
+    problem = make(Normed(momentum), clients, test)
+    assert problem.dim == 2 * 4 + 4 * 3 + 3
+    found = problem.norm_at(problem.x0)["BatchNorm_0"]
+    np.testing.assert_allclose(found["mean"], np.mean([a.mean(0) for a, _ in clients], 0), atol=1e-12)
+    np.testing.assert_allclose(found["var"], np.mean([a.var(0) for a, _ in clients], 0), atol=1e-12)
+    normed = (test[0] - np.asarray(found["mean"])) / np.sqrt(np.asarray(found["var"]) + 1e-5)
+    logits = normed @ np.asarray(problem.params(problem.x0)["Dense_0"]["kernel"])
+    accuracy = problem.measure(problem.x0, ("accuracy",))["accuracy"]
+    assert float(accuracy) == pytest.approx(np.mean(np.argmax(logits, 1) == test[1]))
+
+
+def test_normalisation_by_each_clients_own_statistics():
+    clients, tests = data((5, 5, 5)), data((4, 4, 4), seed=5)
+    problem = make(Normed(), clients, tests, norm_statistics="local")
+    found = problem.norm_at(problem.x0)["BatchNorm_0"]
+    np.testing.assert_allclose(found["mean"], [a.mean(0) for a, _ in clients], atol=1e-12)
+    accuracies = problem.measure(problem.x0, ("client_accuracy",))["client_accuracy"]
+    kernel = np.asarray(problem.params(problem.x0)["Dense_0"]["kernel"])
+    for i, ((a, _), (b, targets)) in enumerate(zip(clients, tests, strict=True)):
+        logits = (b - a.mean(0)) / np.sqrt(a.var(0) + 1e-5) @ kernel
+        assert float(accuracies[i]) == pytest.approx(np.mean(np.argmax(logits, 1) == targets))
+
+
+def test_normalisation_learns_by_the_batch():
+    """A shift of all features leaves gradients with respect to the last layer alone."""
+    problem, shifted = make(Normed()), make(Normed(), [(a + 5, b) for a, b in data()])
+    ours, theirs = grads(problem, problem.x0), shifted.grads(problem.x0)
+    np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-10)
+
+
+# --- many clients ---
+
+
+def test_a_round_of_many_clients_costs_its_cohort():
+    """SCAFFOLD with 20,000 resident clients: beyond its state, updated in place, a step needs little memory."""
+    n = 20_000
+    rng = np.random.default_rng(0)
+    features, targets = rng.normal(size=(n, 1, 4)).astype(np.float32), rng.integers(0, 3, (n, 1))
+    problem = fl.problems.neural(Net(), list(zip(features, targets, strict=True)), smooth=1.0)
+    algorithm = algorithms.get("scaffold")
+    hp = pytree.cast(pytree.replace(algorithm.theory(problem), cohort_size=10, batch_size=1), jnp.float32)
+    state = jax.eval_shape(algorithm.init, problem, hp, KEY)
+
+    def rounds(problem, hp, state, key):
+        one = lambda state, t: algorithm.step(problem, hp, state, jax.random.fold_in(key, t))
+        return jax.lax.scan(one, state, jnp.arange(5))
+
+    compiled = jax.jit(rounds, donate_argnums=2).lower(problem, hp, state, KEY).compile()
+    resident = pytree.nbytes(state) + pytree.nbytes(problem)
+    assert memory_bytes(compiled) < resident + 0.25 * pytree.nbytes(state)
+
+
+# --- bad input ---
+
+
+def test_bad_input():
+    def refused(message, *arguments, **options):
+        with pytest.raises(InputError, match=message) as error:
+            make(*arguments, **options)
+        assert "\n" not in str(error.value)
+
+    good = data()
+    refused("no clients", Net(), [])
+    refused("2 features and 3 targets", Net(), [(np.zeros((2, 4)), np.zeros(3, int))])
+    refused("client 1 has rows of shape", Net(), [good[0], (np.zeros((2, 5)), np.zeros(2, int))])
+    refused("not finite", Net(), [(np.full((2, 4), np.nan), np.zeros(2, int))])
+    refused("a target is 7", Net(), [(np.zeros((2, 4)), np.array([0, 7]))])
+    refused("whole targets", Net(), [(np.zeros((2, 4)), np.array([0.5, 1.0]))])
+    refused("unknown loss 'hinge'", loss="hinge")
+    refused("unknown norm_statistics", norm_statistics="server")
+    refused("params=", lambda p, x: x)
+    refused("must be a flax module", 3)
+    refused("2 parts for 3 clients", test=good[:2])
+    refused("did you mean 'mlp'", "mpl")
+
+
+def test_losses_of_sequences():
+    """Means over positions, one number for each row."""
+    rng = np.random.default_rng(0)
+    logits, targets = jnp.asarray(rng.normal(size=(2, 5, 3))), jnp.asarray(rng.integers(0, 3, (2, 5)))
+    each = optax.softmax_cross_entropy_with_integer_labels(logits, targets)
+    np.testing.assert_allclose(cross_entropy(logits, targets), each.mean(1))
+    np.testing.assert_allclose(hit_rate(logits, targets), (jnp.argmax(logits, -1) == targets).mean(1))
+    assert isinstance(make(), Neural)
