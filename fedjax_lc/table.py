@@ -8,6 +8,7 @@ import json
 import math
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -161,16 +162,20 @@ class Table:
         *,
         band: tuple[float, float] = (0.0, 1.0),
         down_weight: float = 1.0,
+        **at_least: float,
     ) -> pd.DataFrame:
-        """For each group the configuration with the least median over seeds of a cost to a relative gap.
+        """For each group the configuration with the least median over seeds of a cost to a relative gap, or to a metric
+        such as accuracy=0.9; or with the best median of what was measured last.
 
-        A seed that does not reach the gap, or diverges at any time, costs inf: the median is inf where half of the
+        A seed that does not reach the target, or diverges at any time, costs inf: the median is inf where half of the
         seeds or more do. Ties go to the lowest configuration. A group in which every median is inf is shown by the
-        configuration with the least median of the last relative gap (a diverged seed's is inf).
+        configuration with the least median of the last relative gap, or F (a diverged seed's is inf).
 
         Args:
-            metric: bits_up, bits_down, grads, rounds, step, seconds, or total_bits = bits_up + down_weight * bits_down.
-            rel_gap: the relative gap; default: the one that the sweep was asked for.
+            metric: bits_up, bits_down, grads, rounds, step, seconds, or total_bits = bits_up + down_weight * bits_down,
+                to the target; or value, or a metric of the sweep, of the last record: the largest accuracy, the least
+                of any other.
+            rel_gap: the relative gap; default: the one that the sweep was asked for, if no metric is given.
             by: columns that make a group: method, config, settings, hyperparameters.
             band: quantiles over seeds of low and high; (0, 1) is minimum and maximum.
             down_weight: of bits_down in total_bits.
@@ -178,32 +183,43 @@ class Table:
         Returns:
             One row per group, in the table's order: the group, method, config, settings, hyperparameters, median, low,
             high, and numbers of seeds: seeds (all), reached (did, without diverging), diverged.
+            Low and high of an accuracy are those of its quantiles, as of a cost.
 
         Raises:
             InputError: no known optimum, no rel_gap, a bad band, or an unknown metric or column.
 
         Example:
             >>> table.best("total_bits", rel_gap=1e-6, by=("method", "compressor"), down_weight=0.1)
+            >>> table.best("accuracy"), table.best("bits_up", accuracy=0.9)
         """
         by = [by] if isinstance(by, str) else list(by)
         columns = ["method", "config", *self.names]
         for name in by:
             if name not in columns:
                 raise unknown("column", name, columns)
-        if metric not in METRICS:
-            raise unknown("metric", metric, METRICS)
+        if metric not in (*METRICS, *self.outcomes):
+            raise unknown("metric", metric, (*METRICS, *self.outcomes))
         if not 0 <= band[0] <= band[1] <= 1:
             raise InputError(f"band must be two quantiles 0 <= low <= high <= 1, got {tuple(band)}")
-        prices = self._at(self._hits(rel_gap))
-        prices["total_bits"] = total_bits(prices, down_weight)
-        costs = np.where(self._diverged, np.inf, prices[metric].fillna(np.inf))
+        sign = -1.0 if is_accuracy(metric) else 1.0
+        if metric in self.outcomes:
+            found = sign * self._last(metric)
+        else:
+            prices = self._at(self._hits(rel_gap, at_least))
+            prices["total_bits"] = total_bits(prices, down_weight)
+            found = prices[metric].to_numpy()
+        costs = np.where(self._diverged | np.isnan(found), np.inf, found)
         number = self.lanes.groupby(["method", "config"], sort=False).ngroup().to_numpy()
         rows = self.lanes.loc[~self.lanes.duplicated(["method", "config"]), list(dict.fromkeys([*by, *columns]))]
         seeds = {"seeds": 1, "reached": np.isfinite(costs), "diverged": self._diverged}
         counts = self.lanes[["seed"]].assign(**seeds).groupby(number)[[*seeds]].sum()
         low, median, high = _quantiles(costs, number, (band[0], 0.5, band[1]))
-        rows = rows.reset_index(drop=True).assign(median=median, low=low, high=high).join(counts)
-        ends = np.where(self._diverged | np.isnan(self._last_rel_gap()), np.inf, self._last_rel_gap())
+        shown = {"median": sign * median, "low": sign * low, "high": sign * high}
+        if sign < 0:
+            shown |= {"low": shown["high"], "high": shown["low"]}
+        rows = rows.reset_index(drop=True).assign(**shown).join(counts)
+        last = self._last("value") if self.lanes["f_star"].isna().any() else self._last_rel_gap()
+        ends = np.where(self._diverged | np.isnan(last), np.inf, last)
         (closest,) = _quantiles(ends, number, (0.5,))
         group = rows.groupby(by, sort=False, dropna=False).ngroup().to_numpy() if by else np.zeros(len(rows), int)
         order = np.lexsort((rows["config"], np.where(np.isfinite(median), 0.0, closest), median, group))
@@ -409,9 +425,26 @@ class Table:
         last = np.where(np.diff(self._starts) > 0, self._starts[1:] - 1, -1)
         return np.append(self.rel_gap, np.nan)[last]
 
-    def _hits(self, target: float | None) -> np.ndarray:
-        """(lanes,) row of the first record that reaches the relative gap, -1 without one."""
-        rows = np.flatnonzero(self.gap <= self._of_lane(self._target(target) * self._span()))
+    @property
+    def outcomes(self) -> list[str]:
+        """What `best` compares by its last record: value, and every metric."""
+        return ["value", *self.metrics]
+
+    def _last(self, name: str) -> np.ndarray:
+        """(lanes,) of a column of the records, NaN without a record."""
+        last = np.where(np.diff(self._starts) > 0, self._starts[1:] - 1, -1)
+        return np.append(self.records[name].to_numpy(float), np.nan)[last]
+
+    def _hits(self, target: float | None, at_least: Mapping[str, float] = MappingProxyType({})) -> np.ndarray:
+        """(lanes,) row of the first record that reaches the relative gap and these metrics, -1 without one."""
+        there = np.ones(len(self.records), bool)
+        if target is not None or not at_least:
+            there &= self.gap <= self._of_lane(self._target(target) * self._span())
+        for name, least in at_least.items():
+            if name not in self.metrics:
+                raise unknown("metric", name, self.metrics)
+            there &= self.records[name].to_numpy() >= least
+        rows = np.flatnonzero(there)
         lanes, first = np.unique(self.records["lane"].to_numpy()[rows], return_index=True)
         hits = np.full(len(self), -1)
         hits[lanes] = rows[first]
@@ -447,6 +480,11 @@ class Table:
             return axes | {"seed": seeds}, (*np.unravel_index(config, sizes), seed)
         configs, place = np.unique(config, return_inverse=True)
         return {"config": configs, "seed": seeds}, (place, seed)
+
+
+def is_accuracy(name: str) -> bool:
+    """Whether larger numbers of this metric are better."""
+    return "accuracy" in name and not name.endswith("_std")
 
 
 def _text(target: float) -> str:

@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -280,6 +282,6 @@ def test_no_optimum():
         plot.curves(trace, y="rel_gap")
     assert str(error.value) == "y='rel_gap' needs a known optimum, and a trace has none: use y='value'"
     assert len(lines(plot.curves(trace, y="value"))["toy"].get_xdata()) == 30
-    assert plot.curves(trace).axes[0].get_ylabel() == r"$F(x)$"
-    trace.metrics = {"accuracy": np.linspace(0.1, 0.9, len(trace))}
-    assert plot.curves(trace).axes[0].get_ylabel() == "accuracy on the test set"
+    y_label = lambda **metrics: plot.curves(dataclasses.replace(trace, metrics=metrics)).axes[0].get_ylabel()
+    assert y_label() == r"$F(x)$"
+    assert y_label(accuracy=np.linspace(0.1, 0.9, len(trace))) == "accuracy on the test set"

@@ -418,7 +418,7 @@ AXES = "known: compressor, gamma, gamma/theory, method"
             lambda t: plot.best(t, "bitsup"),
             "unknown metric 'bitsup': did you mean 'bits_up'? "
             "(known: bits_down, bits_up, grads, rounds, seconds, step, "
-            "total_bits)",
+            "total_bits, value)",
         ),
         (
             lambda t: plot.heatmap(t, "gamma/theory", "compressor"),

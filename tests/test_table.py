@@ -468,3 +468,48 @@ def test_thousands_of_lanes_take_no_time():
     seconds = time.perf_counter() - start
     assert best["median"].tolist() == [1 + np.flatnonzero(one <= 1e-6)[0]]
     assert seconds < 1  # a loop over the million records takes longer
+
+
+def measured(rng=0):
+    """A sweep without a known optimum, in which an accuracy was measured."""
+    table = make(rng=rng, metrics=["accuracy"])
+    table.lanes["f_star"] = np.nan
+    random = np.random.default_rng(rng)
+    records = table.records.drop(columns="grad_norm").assign(accuracy=random.random(len(table.records)))
+    return Table(table.lanes, records, table.config)
+
+
+def test_best_by_what_was_measured_last():
+    """The largest accuracy, the least F; without an optimum."""
+    for rng in range(3):
+        table = measured(rng)
+        assert table.outcomes == ["value", "accuracy"]
+        for metric, better in (("accuracy", max), ("value", min)):
+            worst = -math.inf if better is max else math.inf
+            found = {}
+            for config in table.lanes["config"].unique():
+                ends = []
+                for lane in np.flatnonzero(table.lanes["config"] == config):
+                    own = table.records.loc[table.records["lane"] == lane, metric]
+                    gone = table.lanes["status"][lane] == "diverged" or own.empty
+                    ends.append(worst if gone else own.iloc[-1])
+                found[config] = median(ends)
+            row = table.best(metric).iloc[0]
+            assert row["median"] == better(found.values())
+            assert found[row["config"]] == row["median"]
+            assert row["low"] <= row["median"] <= row["high"]
+
+
+def test_best_cost_to_an_accuracy():
+    table = measured()
+    row = table.best("rounds", accuracy=0.8, by=())
+    costs = {}
+    for config in table.lanes["config"].unique():
+        each = []
+        for lane in np.flatnonzero(table.lanes["config"] == config):
+            hit = table.trace(lane).reach(accuracy=0.8)
+            each.append(hit["rounds"] if hit and table.lanes["status"][lane] != "diverged" else math.inf)
+        costs[config] = median(each)
+    assert row["median"].iloc[0] == min(costs.values())
+    with pytest.raises(InputError, match="unknown metric 'accuracies'"):
+        table.best("rounds", accuracies=0.8)

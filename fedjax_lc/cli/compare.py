@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from fedjax_lc.table import is_accuracy
+
 DECADES = tuple(float(f"1e-{exponent}") for exponent in range(1, 16))
 FEW = 5  #: diverged configurations that are told in full
 UNITS = {"bits_up": "bits", "bits_down": "downlink bits", "seconds": "s"}
@@ -33,6 +35,21 @@ def target(table: Any, rel_gap: float | None, metric: str, by: Sequence[str] = (
     return reached, f"target: relative gap {reached:g}, the finest decade that every best configuration reaches"
 
 
+def terms(
+    table: Any, rel_gap: float | None, metric: str, by: Sequence[str] = ("method",)
+) -> tuple[float | None, str, str]:
+    """The relative gap to compare at (None without one), the metric, and a line that says so.
+
+    A sweep whose optimum is not known is compared by its last accuracy, or else its last F.
+    """
+    if metric in table.outcomes:
+        return None, metric, f"compared by {metric} at the end"
+    if not table.lanes["f_star"].isna().all():
+        return (found := target(table, rel_gap, metric, by))[0], metric, found[1]
+    metric = "accuracy" if "accuracy" in table.metrics else "value"
+    return None, metric, f"no optimum is known: compared by {metric} at the end"
+
+
 def _resolved(table: Any) -> float:
     """The least relative gap that the numbers of every lane tell from 0, as `fl.run` allows it for a target."""
     initial, f_star = (table.lanes[name].to_numpy(float) for name in ("initial", "f_star"))
@@ -43,13 +60,14 @@ def _resolved(table: Any) -> float:
 def rows(table: Any, best: Any, metric: str, by: Sequence[str] = ("method",)) -> list[dict[str, str]]:
     """One row per group of `Table.best`: its best configuration, and the metric's median and band over seeds."""
     unit = UNITS.get(metric, metric)
+    number = _percent if is_accuracy(metric) else _number
     lost = (table.lanes["status"] == "diverged").groupby([table.lanes[name] for name in by], sort=False, dropna=False)
     return [
         {name: _label(row[name]) for name in by}
         | {
             "best configuration": configuration(table, row, leave=by),
-            unit: _number(row["median"]),
-            "over seeds": f"{_number(row['low'])} .. {_number(row['high'])}",
+            unit: number(row["median"]),
+            "over seeds": f"{number(row['low'])} .. {number(row['high'])}",
             "reached": f"{row['reached']} of {row['seeds']}",
             "diverged": f"{count} of {size} lanes",
         }
@@ -97,3 +115,7 @@ def _label(value: Any) -> str:
 
 def _number(value: float) -> str:
     return f"{value:.3e}" if np.isfinite(value) else "-"
+
+
+def _percent(value: float) -> str:
+    return f"{value:.2%}" if np.isfinite(value) else "-"

@@ -47,7 +47,7 @@ def add(commands: Any, arguments: Sequence[str]) -> None:
 def _add_common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folder", type=Path, metavar="DIR", help="the --out of a sweep")
     parser.add_argument("--by", default="method", help="columns that make the groups, with commas between them")
-    known = "bits_up, bits_down, grads, rounds, step, seconds or total_bits"
+    known = "bits_up, bits_down, grads, rounds, step, seconds or total_bits; or accuracy, value, ... at the end"
     parser.add_argument("--metric", default="bits_up", help=f"what it costs to reach the target: {known}")
     parser.add_argument("--rel-gap", type=float, help="the target (default: the sweep's, or what all methods reach)")
 
@@ -59,13 +59,13 @@ def _best(options: argparse.Namespace) -> int:
 
     table = Table.load(options.folder)
     by = _groups(options)
-    gap, line = compare.target(table, options.rel_gap, options.metric, by)
-    best = table.best(options.metric, rel_gap=gap, by=by)
+    gap, metric, line = compare.terms(table, options.rel_gap, options.metric, by)
+    best = table.best(metric, rel_gap=gap, by=by)
     if options.csv is not None:
         with replacing(options.csv) as path:
             best.to_csv(path, index=False)
     print(line)
-    print(report.table(compare.rows(table, best, options.metric, by)))
+    print(report.table(compare.rows(table, best, metric, by)))
     if options.csv is not None:
         print(f"wrote {options.csv}")
     return 0
@@ -90,7 +90,7 @@ def _plot_run(options: argparse.Namespace) -> Path:
             f"{options.folder} holds one run, of which there is only the curve: leave out --kind and --method"
         )
     path = options.out or options.folder / "plot.png"
-    plot.curves(Trace.load(options.folder), x=options.x or options.metric, y=options.y or "rel_gap", path=path)
+    plot.curves(Trace.load(options.folder), x=options.x or options.metric, y=options.y, path=path)
     return path
 
 
@@ -103,16 +103,16 @@ def _plot_sweep(options: argparse.Namespace) -> Path:
         raise unknown("kind of picture", kind, KINDS)
     table = Table.load(options.folder)
     by = _groups(options)
-    gap, line = compare.target(table, options.rel_gap, options.metric, by)
+    gap, metric, line = compare.terms(table, options.rel_gap, options.metric, by)
     path = options.out or options.folder / ("plot.png" if kind == "best" else f"{kind}.png")
     if kind == "best":
-        plot.best(table, options.metric, gap, by=by, x=options.x, y=options.y or "rel_gap", path=path)
+        plot.best(table, metric, gap, by=by, x=options.x, y=options.y, path=path)
     elif kind == "heatmap":
         x, y = _axes(table, kind, [options.x, options.y])
-        plot.heatmap(table, x, y, options.metric, gap, method=options.method, path=path)
+        plot.heatmap(table, x, y, metric, gap, method=options.method, path=path)
     else:
         (x,) = _axes(table, kind, [options.x])
-        plot.sensitivity(table, x, options.metric, gap, by=by, path=path)
+        plot.sensitivity(table, x, metric, gap, by=by, path=path)
     print(line)
     return path
 

@@ -219,15 +219,12 @@ def _tell(table: Any, options: argparse.Namespace) -> None:
 
     for line in compare.diverged(table):
         print(line)
-    if table.lanes["f_star"].isna().all():
-        print("no optimum is known, so there is no gap to compare at")
-        return
-    gap, line = compare.target(table, options.rel_gap, METRIC)
+    gap, metric, line = compare.terms(table, options.rel_gap, METRIC)
     print(line)
-    best = table.best(METRIC, rel_gap=gap)
-    print(report.table(compare.rows(table, best, METRIC)))
+    best = table.best(metric, rel_gap=gap)
+    print(report.table(compare.rows(table, best, metric)))
     for note in compare.edges(table, best):
         print(note)
     if options.out is not None:
-        plot.best(table, METRIC, gap, path=options.out / "plot.png")
+        plot.best(table, metric, gap, path=options.out / "plot.png")
         print(f"wrote a table per method and plot.png to {options.out}")

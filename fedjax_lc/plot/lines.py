@@ -16,6 +16,7 @@ from fedjax_lc.plot.style import (
     COLOURS,
     COST_LABELS,
     ENDINGS,
+    OUTCOME_LABELS,
     check_names,
     look,
     method_title,
@@ -36,14 +37,6 @@ Traces: TypeAlias = Trace | Sequence[Trace] | Mapping[str, Trace | Sequence[Trac
 
 MAX_POINTS = 2000  #: drawn per curve
 X_LABELS = COST_LABELS | {"time": "simulated time (s)"}
-Y_LABELS = {
-    "rel_gap": r"relative gap  $(F(x) - F^\star)\,/\,(F(x^0) - F^\star)$",
-    "gap": r"gap  $F(x) - F^\star$",
-    "value": r"$F(x)$",
-    "grad_norm": r"gradient norm  $\|\nabla F(x)\|$",
-    "distance": r"distance to the solution  $\|x - x^\star\|$",
-    "lyapunov": "Lyapunov function",
-}
 TIME_MODEL = {
     "latency": "{:g} s a round",
     "up_bandwidth": "{:g} bit/s up",
@@ -56,7 +49,7 @@ def curves(
     traces: Traces,
     *,
     x: str = "bits_up",
-    y: str = "rel_gap",
+    y: str | None = None,
     path: str | Path | None = None,
     labels: Sequence[str] | None = None,
     band: tuple[float, float] = (0.0, 1.0),
@@ -81,7 +74,8 @@ def curves(
         traces: a Trace, a list of them, or a dict from a label to a Trace or to a list of Traces, the seeds.
         x: rounds, step, grads, bits_up, bits_down, total_bits (bits_up + down_weight * bits_down) or time (seconds,
             `ledger.simulated_time` with `time_model`).
-        y: rel_gap, gap, value, or a metric that all traces have.
+        y: rel_gap, gap, value, or a metric that all traces have; default: rel_gap where the optimum is known, else
+            accuracy if it was measured, else value.
         path: also write the picture there (`save`).
         labels: one per curve; default: the dict's, or method and compressor.
         band: quantiles over seeds that bound the band; (0, 1) is minimum to maximum.
@@ -99,6 +93,7 @@ def curves(
     """
     groups = _groups(traces, labels)
     everyone = [trace for group in groups.values() for trace in group]
+    y = _usual(everyone) if y is None else y
     _check(everyone, x, y)
     check_names("time_model entry", time_model, TIME_MODEL)
     check_names("theory label", theory, groups)
@@ -117,7 +112,7 @@ def curves(
     model = ", ".join(TIME_MODEL[name].format(value) for name, value in time_model.items()) if x == "time" else ""
     small_print = "\n".join(filter(None, (note, model)))
     axes.grid(True, color="0.9", linewidth=0.7)
-    write(axes, X_LABELS[x] + weights(x, down_weight), Y_LABELS.get(y, y), title, small_print)
+    write(axes, X_LABELS[x] + weights(x, down_weight), OUTCOME_LABELS.get(y, y), title, small_print)
     handles, names = axes.get_legend_handles_labels()
     if theory:
         handles += axes.plot([], [], "--", color="0.4", linewidth=1.1)
@@ -153,6 +148,13 @@ def _default_label(trace: Trace) -> str:
     compressor = trace.config.get("hyperparameters", {}).get("compressor")
     title = method_title(trace.method)
     return f"{title} {compressor}" if compressor else title
+
+
+def _usual(traces: list[Trace]) -> str:
+    """The series that says most of these traces."""
+    if all(np.isfinite(trace.f_star) for trace in traces):
+        return "rel_gap"
+    return "accuracy" if all("accuracy" in trace.metrics for trace in traces) else "value"
 
 
 def _check(traces: list[Trace], x: str, y: str) -> None:

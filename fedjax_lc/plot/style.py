@@ -34,6 +34,20 @@ COST_LABELS = {
     "bits_down": "downlink bits per client",
     "total_bits": "total bits per client",
 }
+OUTCOME_LABELS = {
+    "rel_gap": r"relative gap  $(F(x) - F^\star)\,/\,(F(x^0) - F^\star)$",
+    "gap": r"gap  $F(x) - F^\star$",
+    "value": r"$F(x)$",
+    "grad_norm": r"gradient norm  $\|\nabla F(x)\|$",
+    "distance": r"distance to the solution  $\|x - x^\star\|$",
+    "lyapunov": "Lyapunov function",
+    "accuracy": "accuracy on the test set",
+    "test_loss": "loss on the test set",
+    "train_accuracy": "accuracy on training rows",
+    "accuracy_min": "accuracy of the worst client",
+    "accuracy_std": "standard deviation of accuracy over clients",
+    "accuracy_worst": "mean accuracy of the worst tenth of clients",
+}
 
 
 def save(figure: Figure, path: str | Path) -> Path:

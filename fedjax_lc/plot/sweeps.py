@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fedjax_lc.plot.style import COST_LABELS, check_names, method_title, short, weights
+from fedjax_lc.plot.style import COST_LABELS, OUTCOME_LABELS, check_names, method_title, short, weights
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,6 +31,8 @@ def gap_text(rel_gap: float) -> str:
 
 def metric_words(table: Table, metric: str, rel_gap: float | None, down_weight: float = 1.0) -> str:
     """An axis label in two rows: what was counted, in which unit, to which gap."""
+    if metric in table.outcomes:
+        return f"{OUTCOME_LABELS.get(metric, metric)}\nat the end"
     counted = METRIC_LABELS[metric] + weights(metric, down_weight)
     return f"{counted}\nto relative gap {gap_text(target_of(table, rel_gap))}"
 

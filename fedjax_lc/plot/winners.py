@@ -30,7 +30,7 @@ def best(
     *,
     by: Sequence[str] = ("method",),
     x: str | None = None,
-    y: str = "rel_gap",
+    y: str | None = None,
     band: tuple[float, float] = (0.0, 1.0),
     down_weight: float = 1.0,
     time_model: Mapping[str, float] = MappingProxyType({}),
@@ -47,10 +47,12 @@ def best(
 
     Args:
         table: a sweep with a known optimum.
-        metric: what 'best' counts: bits_up, bits_down, grads, rounds, step, seconds, total_bits.
+        metric: what 'best' counts: bits_up, bits_down, grads, rounds, step, seconds, total_bits; or accuracy, value or
+            another metric at the end, which needs no optimum and no target.
         rel_gap: the target; default: the sweep's own.
         by: one curve per group; method is always one of them, ("method", "compressor") is finer.
-        x, y, time_model: the axes, as `curves` takes them; x is the metric by default (step for seconds).
+        x, y, time_model: the axes, as `curves` takes them; by default the metric (step for seconds) and rel_gap, or
+            rounds and the metric where that is one of the end.
         band: quantiles over seeds that bound the band; (0, 1) is minimum to maximum.
         down_weight: of bits_down in total_bits.
         path: also write the picture there (`save`).
@@ -65,13 +67,18 @@ def best(
     """
     by = sweeps.with_method(table, by)
     winners = table.best(metric, rel_gap, by=by, down_weight=down_weight).to_dict("records")
-    target = sweeps.target_of(table, rel_gap)
-    x = x or ("step" if metric == "seconds" else metric)
+    at_end = metric in table.outcomes
+    y = y or (metric if at_end else "rel_gap")
+    x = x or {"seconds": "step"}.get(metric, "rounds" if at_end else metric)
     chosen = {_label(table, row, by): table.traces(row["config"], method=row["method"]) for row in winners}
     starred = y == "rel_gap" and x == metric
-    words = sweeps.metric_words(table, metric, rel_gap, down_weight).replace("\n", " ")
+    words = f"{metric} at the end"
+    if not at_end:
+        target = sweeps.target_of(table, rel_gap)
+        words = sweeps.metric_words(table, metric, rel_gap, down_weight).replace("\n", " ")
+        chosen = {label: [_asked(trace, target) for trace in traces] for label, traces in chosen.items()}
     figure = lines.curves(
-        {label: [_asked(trace, target) for trace in traces] for label, traces in chosen.items()},
+        chosen,
         x=x,
         y=y,
         band=band,
@@ -84,7 +91,7 @@ def best(
             sweeps.over_seeds(winners[0]["seeds"], band),
         ),
     )
-    if y == "rel_gap":
+    if y == "rel_gap" and not at_end:
         _draw_target(figure.axes[0], target, [row["median"] for row in winners] if starred else [])
         _cut_bands(figure.axes[0])
     if path is not None:
