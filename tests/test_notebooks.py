@@ -6,6 +6,7 @@ import jupytext
 import pytest
 
 import fedjax_lc as fl
+from fedjax_lc import algorithms
 
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.md"))
 STEPS = 2000
@@ -18,6 +19,10 @@ def code(path: Path) -> list[str]:
 def execute(path: Path) -> dict:
     names: dict = {"__name__": "__main__"}
     for number, source in enumerate(code(path)):
+        if source.startswith("%%writefile "):
+            command, _, text = source.partition("\n")
+            Path(command.split()[1]).write_text(text)
+            continue
         exec(compile(source, f"{path.name}[{number}]", "exec"), names)
     return names
 
@@ -60,15 +65,35 @@ def check_sweep(names, folder, told):
     assert "diverged" in told
 
 
-CHECKS = {"01_quickstart": check_quickstart, "02_sweep": check_sweep}
+def check_new_method(names, folder, told):
+    assert names["tested"].returncode == 0, names["tested"].stdout
+    assert " 0 passed" not in names["tested"].stdout
+    best, trace = names["best"].set_index("method"), names["trace"]
+    assert set(best.index) == {"fedavg", "fedclip"}
+    assert best["median"].min() > 0.8
+    assert trace.status == "finished"
+    assert trace.bits_up[-1] == trace.step[-1] * 32 * names["problem"].dim
+    assert {path.name for path in folder.glob("*.svg")} == {"best.svg", "map.svg", "client_lr.svg"}
+
+
+CHECKS = {"01_quickstart": check_quickstart, "02_sweep": check_sweep, "03_new_method": check_new_method}
 
 
 def test_every_notebook_has_a_check():
     assert [path.stem for path in NOTEBOOKS] == list(CHECKS)
 
 
+@pytest.fixture
+def known_methods():
+    """What a notebook registers is forgotten after it."""
+    before = dict(algorithms.base._REGISTRY)
+    yield
+    algorithms.base._REGISTRY.clear()
+    algorithms.base._REGISTRY.update(before)
+
+
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_notebook_runs(path, short_runs, capsys):
+def test_notebook_runs(path, short_runs, known_methods, capsys):
     names = execute(path)
     CHECKS[path.stem](names, short_runs, capsys.readouterr().out)
 

@@ -12,6 +12,7 @@ from matplotlib.colors import LogNorm, to_rgb
 import fedjax_lc as fl
 from fedjax_lc import plot
 from fedjax_lc.table import Table
+from tests.test_table import make
 
 GAMMAS = (0.25, 0.5, 1.0, 2.0, 4.0)
 COMPRESSORS = ("rand_k:1|natural", "natural")
@@ -459,3 +460,20 @@ def test_bad_input_is_one_line(swept, draw, message):
 def test_importing_the_package_does_not_import_matplotlib():
     code = "import sys, fedjax_lc; sys.exit('matplotlib' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_the_largest_accuracy_is_the_best():
+    """Outlined in the map, starred on the line."""
+    axes = {"gamma/theory": [0.5, 1.0, 2.0], "p": [0.1, 0.2]}
+    table = make(axes=axes, seeds=(0,), metrics=["accuracy"])
+    table.lanes["status"] = "finished"
+    ends = {config: 0.3 + 0.1 * config for config in range(6)}  # the last configuration is the best
+    accuracy = table.records["lane"].map(lambda lane: ends[table.lanes["config"][lane]])
+    table = Table(table.lanes, table.records.drop(columns="grad_norm").assign(accuracy=accuracy), table.config)
+    heat = plot.heatmap(table, "gamma/theory", "p", "accuracy").axes[0]
+    (box, *_) = [patch for patch in heat.patches if patch.get_gid() == "best"]
+    assert (round(box.get_x() + 0.5), round(box.get_y() + 0.5)) == (2, 1)
+    line = plot.sensitivity(table, "gamma/theory", "accuracy")
+    (star,) = [drawn for drawn in line.axes[0].lines if drawn.get_gid() == "best"]
+    assert star.get_xdata() == [2.0]
+    assert "best at 2" in line.legends[0].get_texts()[0].get_text()

@@ -176,10 +176,21 @@ def _load_own() -> None:
     """Load the user's own method files, from the folders that FEDJAX_LC_METHODS names."""
     for folder in filter(None, os.environ.get("FEDJAX_LC_METHODS", "").split(os.pathsep)):
         for path in sorted(Path(folder).glob("*.py")):
-            _load(path)
+            load(path)
 
 
-def _load(path: Path) -> None:
+def load(path: str | Path) -> None:
+    """Run a method's file, so that what it registers is known by name.
+
+    Raises:
+        InputError: the file cannot be run, with what went wrong.
+
+    Example:
+        >>> load("fedclip.py")
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"{path}: no such file")
     name = f"fedjax_lc_methods_{path.stem}"
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:

@@ -99,7 +99,8 @@ def _run(options: argparse.Namespace) -> int:
     )  # fmt: skip
     trace.config["settings"] = settings
     _tell(options, problem, hp, trace)
-    label = ", ".join(filter(None, (algorithm.title, str(getattr(hp, "compressor", "")))))
+    compressor = str(getattr(hp, "compressor", "")).removeprefix("identity")
+    label = ", ".join(filter(None, (algorithm.title, compressor)))
     print(report.table([report.training(label, trace) if options.model else report.summary(label, trace)]))
     if options.out is not None:
         _save(options, trace, label)

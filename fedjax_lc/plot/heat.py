@@ -22,6 +22,7 @@ from fedjax_lc.plot.style import (
     write,
     write_legend,
 )
+from fedjax_lc.table import is_accuracy
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 
     from fedjax_lc.table import Table
 
-COLOUR_MAP = "viridis_r"  #: even in grey print and to colour-blind eyes; the least cost is the lightest
+COLOUR_MAP = "viridis_r"  #: even in grey print and to colour-blind eyes; the best is the lightest
 CELL = (0.62, 0.46)  #: inches
 MOST_COLUMNS = 15  #: with numbers in the cells
 
@@ -87,7 +88,8 @@ def heatmap(
     seeds = sweeps.over_seeds(cells["seeds"].max())
     figure = new_figure(*_size(columns, rows))
     axes = figure.add_subplot()
-    mesh = _draw(axes, cells.assign(column=cells[x].map(columns.index), row=cells[y].map(rows.index)))
+    cells = cells.assign(column=cells[x].map(columns.index), row=cells[y].map(rows.index))
+    mesh = _draw(axes, cells, larger_is_better=is_accuracy(metric))
     note = sweeps.small_print(note, seeds, f"each cell at its best {', '.join(bests)}" if bests else "")
     title = title or (method_title(methods[0]) if len(methods) == 1 else None)
     write(axes, sweeps.axis_words(x), sweeps.axis_words(y), title, note)
@@ -122,7 +124,7 @@ def _size(columns: Sequence[Any], rows: Sequence[Any]) -> tuple[float, float]:
     return float(np.clip(width, 6.4, 13)), float(np.clip(2.2 + CELL[1] * len(rows), 3.4, 10))
 
 
-def _draw(axes: Axes, cells: pd.DataFrame) -> QuadMesh | None:
+def _draw(axes: Axes, cells: pd.DataFrame, larger_is_better: bool) -> QuadMesh | None:
     """The cells, one per row of `cells` (median, reached, seeds, diverged, column, row); None if none has a colour."""
     shape = (cells["row"].max() + 1, cells["column"].max() + 1)
     axes.set(xlim=(-0.5, shape[1] - 0.5), ylim=(-0.5, shape[0] - 0.5))
@@ -134,10 +136,11 @@ def _draw(axes: Axes, cells: pd.DataFrame) -> QuadMesh | None:
     if np.isnan(cost).all():
         return None
     edges = [np.arange(size + 1) - 0.5 for size in shape[::-1]]
-    mesh = axes.pcolormesh(*edges, cost, cmap=COLOUR_MAP, norm=_norm(cost), edgecolors="white", linewidth=1)
+    colours = COLOUR_MAP.removesuffix("_r") if larger_is_better else COLOUR_MAP
+    mesh = axes.pcolormesh(*edges, cost, cmap=colours, norm=_norm(cost), edgecolors="white", linewidth=1)
     if shape[1] <= MOST_COLUMNS:
         _write_numbers(axes, mesh, cells[np.isfinite(cells["median"])])
-    _draw_box(axes, *divmod(int(np.nanargmin(cost)), shape[1]))
+    _draw_box(axes, *divmod(int(np.nanargmin(-cost if larger_is_better else cost)), shape[1]))
     return mesh
 
 

@@ -22,6 +22,7 @@ from fedjax_lc.plot.style import (
     write,
     write_legend,
 )
+from fedjax_lc.table import is_accuracy
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -79,7 +80,8 @@ def sensitivity(
         found = f"the one value {short(values[0])}" if values else "no value"
         raise InputError(f"sensitivity to {x} needs two or more values of it, and this table has {found}: sweep it")
     numeric = sweeps.are_numbers(values)
-    rows = rows.assign(value=rows[x], place=rows[x] if numeric else rows[x].map(values.index))
+    ranks = -rows["median"] if is_accuracy(metric) else rows["median"]
+    rows = rows.assign(value=rows[x], rank=ranks, place=rows[x] if numeric else rows[x].map(values.index))
     groups = {_label(group, by): group.sort_values("place") for _, group in rows.groupby(by, sort=False, dropna=False)}
     bests = sweeps.best_over(table, table.lanes, [*by, x])
     costs = rows[["median", "low", "high"]].to_numpy()
@@ -109,7 +111,7 @@ def sensitivity(
 def _label(group: pd.DataFrame, by: Sequence[str]) -> str:
     """The group, and where it is best."""
     found = np.isfinite(group["median"])
-    value = group["value"][group["median"].idxmin()] if found.any() else None
+    value = group["value"][group["rank"].idxmin()] if found.any() else None
     where = f"best at {short(value)}" if found.any() else "never at the target"
     return f"{sweeps.group_label(group.iloc[0].to_dict(), by)} ({where})"
 
@@ -170,7 +172,8 @@ def _draw(axes: Axes, label: str, group: pd.DataFrame, place: int, edge: float, 
         lone = found
     axes.vlines(x[lone], low[lone], high[lone], color=colour, linewidth=1.2, alpha=0.6)
     if found.any():
-        (star,) = axes.plot(x[[np.nanargmin(y)]], np.nanmin(y), "*", color=colour, zorder=6, gid="best")
+        best = [np.nanargmin(np.where(np.isfinite(y), group["rank"], np.nan))]
+        (star,) = axes.plot(x[best], y[best], "*", color=colour, zorder=6, gid="best")
         star.set(markersize=14, markeredgecolor="black", markeredgewidth=0.7)
 
 

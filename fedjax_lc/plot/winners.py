@@ -116,7 +116,7 @@ def _cut_bands(axes: Axes) -> None:
 def _label(table: Table, row: dict[str, Any], by: Sequence[str]) -> str:
     """LoCoDL rand_k:1|natural, gamma = 2 × theory: the compressor, the group, and what was tuned."""
     lanes = table.lanes[table.lanes["method"] == row["method"]]
-    compressor = isinstance(row.get("compressor"), str)
+    compressor = isinstance(row.get("compressor"), str) and row["compressor"] != "identity"
     tuned = [name for name in sweeps.settings(table, row["method"]) if lanes[name].nunique() > 1 and name not in by]
     told = [name for name in tuned if not (compressor and name.startswith("compressor"))]
     words = [sweeps.setting_text(name, row[name]) for name in told[:MOST_TUNED]]
