@@ -100,6 +100,7 @@ _RANGES: dict[str, tuple[str, Callable[[float, int], bool]]] = {
     "alpha_dwn": ("in [0, 1]", lambda v, n: 0 <= v <= 1),
     "c_ef": (">= 0", lambda v, n: v >= 0),
     "decay": (">= 0", lambda v, n: v >= 0),
+    "momentum": ("in [0, 1)", lambda v, n: 0 <= v < 1),
     "participation": ("in (0, 1]", lambda v, n: 0 < v <= 1),
     "batch_size": ("whole and >= 1", lambda v, n: v >= 1 and v.is_integer()),
     "average_every": ("whole and >= 1", lambda v, n: v >= 1 and v.is_integer()),

@@ -32,13 +32,15 @@ CONVENTIONS = ("paper", "mcm_repo")  #: whose parameters `theory` gives
 class Rounds(Batches):
     """What all these methods know.
 
-    decay: the step size of round k, from 1 on, is gamma / k^decay. participation: every client takes part with
+    decay: the step size of round k, from 1 on, is gamma / k^decay. momentum: m of v = m v + ghat, which then takes
+    ghat's place at the server; None without. participation: every client takes part with
     this probability (drawn again while nobody does), None for all. average_every: evaluate the average of the iterates
     after every so many rounds, w_bar += (w - w_bar)/(k + 1), instead of the last one.
     """
 
     _: dataclasses.KW_ONLY
     decay: Scalar = 0.0
+    momentum: Scalar | None = None
     participation: Scalar | None = None
     average_every: int | None = pytree.static(default=None)
 
@@ -64,6 +66,7 @@ class State(NamedTuple):
     k: jax.Array  # () rounds so far
     active: jax.Array | None  # (n,) who takes part in the next round; None for all
     average: Vec | None  # (d,) w_bar
+    v: Vec | None  # (d,) momentum
 
 
 class Cohort(NamedTuple):
@@ -140,6 +143,7 @@ def compose(uplink: Uplink, downlink: Downlink) -> dict[str, Callable[..., Any]]
             k=jnp.zeros((), jnp.int32),
             active=participants(problem, hp, key),
             average=None if hp.average_every is None else problem.x0,
+            v=None if hp.momentum is None else jnp.zeros_like(problem.x0),
         )
 
     def step(problem: Problem, hp: Any, state: State, key: Key) -> tuple[State, Cost]:
@@ -148,12 +152,13 @@ def compose(uplink: Uplink, downlink: Downlink) -> dict[str, Callable[..., Any]]
         gamma = hp.gamma / k.astype(problem.dtype) ** hp.decay
         g, passes = gradients(problem, hp, state.seen, batch_key)
         ghat, up, bits_up = uplink.send(hp, state.up, g, Turn(k, gamma, cohort, up_key))
+        v = None if state.v is None else hp.momentum * state.v + ghat
         coming = Cohort(participants(problem, hp, cohort_key), hp.participation)
         turn = Turn(k, gamma, coming, down_key)
-        w, seen, down, bits_down = downlink.send(hp, state.down, state.w, state.seen, ghat, turn)
+        w, seen, down, bits_down = downlink.send(hp, state.down, state.w, state.seen, ghat if v is None else v, turn)
         average = averaged(hp, state.average, w, k)
         cost = Cost.of(bits_up, bits_down, grads=cohort.cost(passes), rounds=1)
-        return State(w, seen, up, down, k, coming.active, average), cost
+        return State(w, seen, up, down, k, coming.active, average, v), cost
 
     def point(problem: Problem, hp: Any, state: State) -> Vec:
         return state.w if state.average is None else state.average

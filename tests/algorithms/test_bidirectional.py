@@ -180,3 +180,18 @@ def test_conventions_and_forms(problem):
         algorithms.get("sgd").theory(problem, convention="authors")
     with pytest.raises(InputError, match="dore has form 'mcm_repo' only, got 'own'"):
         algorithms.get("dore").theory(problem, form="own")
+
+
+def test_momentum_at_the_server(problem):
+    """v = m v + ghat, w -= gamma v: the heavy ball of the mean gradient; none of it at m = 0."""
+    hp = dataclasses.replace(algorithms.get("sgd").theory(problem), gamma=0.1, momentum=0.7)
+    states, _, _ = walk("sgd", problem, hp, 8)
+    w, v = np.asarray(problem.x0), 0.0
+    for k in range(8):
+        v = 0.7 * v + np.asarray(jnp.mean(problem.grads(jnp.asarray(w)), axis=0))
+        w = w - 0.1 * v
+        np.testing.assert_allclose(states.w[k], w, rtol=0, atol=1e-13)
+    for name in ("mcm", "dore"):
+        hp = hyperparameters(name, problem)
+        plain, still = (walk(name, problem, dataclasses.replace(hp, momentum=m), 8)[2] for m in (None, 0.0))
+        np.testing.assert_allclose(still, plain, rtol=0, atol=1e-13)
