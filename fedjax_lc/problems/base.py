@@ -183,8 +183,10 @@ class Problem:
 
     @property
     def kappa(self) -> float:
-        """Nominal condition number of LoCoDL's split problem: (max L_i - mu/2) / (mu/2), mu = strong."""
+        """Nominal condition number of LoCoDL's split problem: (max L_i - mu/2) / (mu/2), mu = strong; inf if that is 0."""
         half = float(self.strong) / 2
+        if half == 0:
+            return float("inf")
         return (float(np.max(np.asarray(self.smooth, np.float64))) - half) / half
 
     @functools.cached_property
