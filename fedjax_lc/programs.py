@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 
+from fedjax_lc import models
 from fedjax_lc.errors import InputError
 
 _COMPILED: dict[Any, Any] = {}
@@ -22,7 +23,8 @@ def compile_once(function: Callable[..., Any], arguments: tuple[Any, ...]) -> tu
     """
     leaves, structure = jax.tree.flatten(arguments)
     abstract = tuple((leaf.shape, leaf.dtype, bool(getattr(leaf, "weak_type", False))) for leaf in leaves)
-    place = (function, structure, abstract, bool(jax.config.jax_enable_x64))  # type: ignore[attr-defined]
+    route = models.convolution_route()
+    place = (function, structure, abstract, route, bool(jax.config.jax_enable_x64))  # type: ignore[attr-defined]
     if place in _COMPILED:
         return _COMPILED[place], 0.0
     started = time.perf_counter()

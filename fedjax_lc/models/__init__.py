@@ -1,7 +1,7 @@
 """Networks, and what makes any model one vector of parameters; the only part of the package that imports flax."""
 
 from fedjax_lc.models.adapter import Layout, Network, adapt, batch_statistics
-from fedjax_lc.models.layers import Conv, avg_pool, convolution_route, convolutions, max_pool
+from fedjax_lc.models.layers import Conv, convolution_route, convolutions, max_pool
 from fedjax_lc.models.nets import MLP, EmnistCNN, FashionCNN, Linear, MnistCNN, SmallCNN, TanhLeNet
 from fedjax_lc.models.registry import get, names
 from fedjax_lc.models.resnet import ResNet18, ResNet34
@@ -23,7 +23,6 @@ __all__ = [
     "SmallCNN",
     "TanhLeNet",
     "adapt",
-    "avg_pool",
     "batch_statistics",
     "convolution_route",
     "convolutions",

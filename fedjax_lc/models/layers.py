@@ -1,4 +1,4 @@
-"""Convolution and pooling by the route that is fastest where they run, with the parameters of `flax.linen`.
+"""Convolution and pooling by the route that is fastest where they run, with the parameters of flax.
 
 XLA's CPU backend is 20 to 40 times slower at the gradient of a convolution inside a loop, or with a kernel per client,
 than at a product of matrices. There a convolution is one product of patches and kernel, batched over clients.
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -156,17 +155,6 @@ def max_pool(x: jax.Array, window: int) -> jax.Array:
     return jnp.max(_squares(x, window), axis=(2, 4))
 
 
-def avg_pool(x: jax.Array, window: int) -> jax.Array:
-    """Means of x (B, H, W, C) over squares of side `window`, side by side; a rest at the margin is left out.
-
-    As `flax.linen.avg_pool(x, (window, window), (window, window))`.
-
-    Raises:
-        InputError: images smaller than the window.
-    """
-    return jnp.mean(_squares(x, window), axis=(2, 4))
-
-
 def _squares(x: jax.Array, window: int) -> jax.Array:
     """(B, H', window, W', window, C)"""
     check_images(x)
@@ -177,6 +165,6 @@ def _squares(x: jax.Array, window: int) -> jax.Array:
     return x[:, : high * window, : wide * window].reshape(batch, high, window, wide, window, channels)
 
 
-def flat(x: Any) -> jax.Array:
+def flat(x: jax.Array) -> jax.Array:
     """(B, ...) -> (B, entries)"""
     return x.reshape(x.shape[0], -1)
