@@ -6,7 +6,7 @@ authors' code, the paper's form of the server step recalled only.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,11 +16,9 @@ from fedjax_lc.algorithms import fedavg
 from fedjax_lc.algorithms.base import Cost, choose, register
 from fedjax_lc.algorithms.local import Local, begin, client_zeros, clock, step_size, usual
 from fedjax_lc.compressors import Compressor
-from fedjax_lc.errors import unknown
 from fedjax_lc.problems import Problem
 from fedjax_lc.typing import ClientVecs, Key, Scalar, Vec
 
-FORMS = ("paper", "code")
 PAPER = "2205.02719 Communication-Efficient Adaptive Federated Learning"
 
 
@@ -37,6 +35,7 @@ class Hparams(Local):
     b2: Scalar = 0.99
     eps: Scalar = 1e-8
     form: str = pytree.static(default="paper")
+    choices: ClassVar[dict[str, tuple[str, ...]]] = {"form": ("paper", "code")}
 
 
 class Moments(NamedTuple):
@@ -53,8 +52,6 @@ class State(NamedTuple):
 
 
 def _init(problem: Problem, hp: Hparams, errors: ClientVecs | None) -> State:
-    if hp.form not in FORMS:
-        raise unknown("form", hp.form, FORMS)
     zero = jnp.zeros_like(problem.x0)
     vmax = jnp.full_like(zero, 1e-3 if hp.form == "code" else 0.0)
     return State(problem.x0, Moments(zero, zero, vmax), errors, clock())

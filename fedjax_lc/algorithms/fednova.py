@@ -9,7 +9,7 @@ steps by the mean of d_i times the mean norm.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +18,7 @@ from fedjax_lc import pytree
 from fedjax_lc.algorithms.base import Cost, register
 from fedjax_lc.algorithms.local import Local, begin, clock, step_size, usual
 from fedjax_lc.compressors.base import FLOAT_BITS
-from fedjax_lc.errors import InputError, unknown
+from fedjax_lc.errors import unknown
 from fedjax_lc.problems import Problem
 from fedjax_lc.typing import Key, Scalar, Vec
 
@@ -36,6 +36,8 @@ class Hparams(Local):
     rho: Scalar = 0.0
     mu: Scalar = 0.0
     solver: str = pytree.static(default="sgd")
+    choices: ClassVar[dict[str, tuple[str, ...]]] = {"solver": SOLVERS}
+    ranges: ClassVar[dict[str, Any]] = {"rho": ("in [0, 1)", lambda v, n: 0 <= v < 1)}
 
 
 class State(NamedTuple):
@@ -44,8 +46,6 @@ class State(NamedTuple):
 
 
 def init(problem: Problem, hp: Hparams, key: Key) -> State:
-    if hp.solver not in SOLVERS:
-        raise unknown("solver", hp.solver, SOLVERS)
     return State(problem.x0, clock())
 
 
@@ -74,9 +74,9 @@ def step(problem: Problem, hp: Hparams, state: State, key: Key) -> tuple[State, 
 
     y, _ = round.train(move, x, jnp.zeros((round.c, problem.dim), x.dtype))
     norms = norm(hp, jnp.broadcast_to(jnp.asarray(round.steps, x.dtype), (round.c,)))
-    d = (x[None] - y) / (hp.client_lr * norms)[:, None]
+    d = (x[None] - y) / norms[:, None]  # eta d_i, so that a schedule may bring eta to 0
     tau_eff = round.shares @ norms
-    x = x - hp.server_lr * tau_eff * hp.client_lr * round.mean(d)
+    x = x - hp.server_lr * tau_eff * round.mean(d)
     return State(x, state.t + 1), round.cost(round.floats(1) + FLOAT_BITS, round.floats(1))
 
 
@@ -87,7 +87,7 @@ def point(problem: Problem, hp: Hparams, state: State) -> Vec:
 def theory(problem: Problem, local_steps: int = 10, solver: str = "sgd") -> Hparams:
     """client_lr as FedAvg; rho = 0.9 with momentum, client_lr then times 1 - rho; mu = L/10 with prox (our choices)."""
     if solver not in SOLVERS:
-        raise InputError(f"fednova's solver must be one of {', '.join(SOLVERS)}, got {solver!r}")
+        raise unknown("solver", solver, SOLVERS)
     lr, rho = step_size(problem, local_steps), 0.9 if solver == "momentum" else 0.0
     mu = float(problem.smooth.max()) / 10 if solver == "prox" else 0.0
     return Hparams(lr * (1 - rho), 1.0, rho, mu, solver, **usual(problem, local_steps))

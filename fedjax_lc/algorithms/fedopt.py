@@ -114,10 +114,13 @@ def _optimiser(hp: OptaxHparams, server_lr: Scalar) -> optax.GradientTransformat
     if not callable(make):
         raise InputError(f"server {hp.server!r} is no optimiser of optax: adam, lion, sgd, adabelief, ...")
     try:
-        return make(server_lr)
+        found = make(server_lr)
     except TypeError as error:
         raise InputError(f"server {hp.server!r} takes more than a learning rate ({error}): pass a function "
                          "server_lr -> optax transformation") from None  # fmt: skip
+    if not isinstance(found, optax.GradientTransformation):
+        raise InputError(f"server {hp.server!r} is no optimiser of optax: adam, lion, sgd, adabelief, ...")
+    return found
 
 
 def optax_init(problem: Problem, hp: OptaxHparams, key: Key) -> OptaxState:

@@ -30,8 +30,7 @@ from fedjax_lc.problems import Problem
 from fedjax_lc.problems.base import Sampled, distinct
 from fedjax_lc.typing import ClientVecs, Key, PyTree, Scalar, Vec
 
-SELECTIONS = ("uniform", "size", "bernoulli", "schedule")
-WEIGHTS = ("equal", "size")
+CHOICES = {"selection": ("uniform", "size", "bernoulli", "schedule"), "client_weights": ("equal", "size")}
 CLIENT_STEPS, SERVER_STEPS = ("client_lr", "gamma"), ("server_lr",)  #: fields that the schedules multiply
 
 
@@ -43,9 +42,9 @@ class Local:
     these, so many passes over a client's rows in random orders. batch_size: rows of a local step, all if None.
     replacement: whether a row may come twice in a batch. cohort_size: clients in a round, all if None. selection: how
     they are chosen: uniform, size (with chances like their rows), both without replacement, bernoulli (each with
-    probability cohort_size/n) or schedule. schedule: (rounds, c) whole numbers, the clients of each round, -1 for none,
-    taken in turn. client_weights: what clients of a round count, equal or size. client_schedule, server_schedule:
-    factors of the step sizes over rounds, as in `schedules`.
+    probability cohort_size/n, drawn again while nobody comes) or schedule. schedule: (rounds, c) whole numbers, the
+    clients of each round, -1 for none, taken in turn. client_weights: what clients of a round count, equal or size.
+    client_schedule, server_schedule: factors of the step sizes over rounds, as in `schedules`.
     """
 
     _: dataclasses.KW_ONLY
@@ -59,21 +58,21 @@ class Local:
     client_weights: str = pytree.static(default="equal")
     client_schedule: Schedule = pytree.static(default="constant")
     server_schedule: Schedule = pytree.static(default="constant")
-    ranges: ClassVar[dict[str, Any]] = {}
+    ranges: ClassVar[dict[str, Any]] = {}  #: of a method's own numbers, as in `base`
+    choices: ClassVar[dict[str, tuple[str, ...]]] = {}  #: the words that a method's own fields may be
 
     def validate(self, problem: Problem) -> None:
         """Raise InputError for choices that do not fit each other or the problem."""
-        for name, known in (("selection", SELECTIONS), ("client_weights", WEIGHTS)):
+        for name, known in (CHOICES | self.choices).items():
             if getattr(self, name) not in known:
                 raise unknown(name, getattr(self, name), known)
         parse(self.client_schedule), parse(self.server_schedule)
         if (self.selection == "schedule") != (self.schedule is not None):
             raise InputError("selection='schedule' and schedule=(rounds, c) client numbers go together: give both")
+        if self.schedule is not None and self.cohort_size is not None:
+            raise InputError("a schedule says how many clients come: leave out cohort_size")
         if self.schedule is not None and not pytree.is_traced(self.schedule):
-            rows = np.asarray(self.schedule)
-            if rows.ndim != 2 or rows.max(initial=0) >= problem.n:
-                raise InputError(f"schedule must be (rounds, c) client numbers below n = {problem.n}, got shape "
-                                 f"{rows.shape} with largest {rows.max(initial=-1)}")  # fmt: skip
+            _check_schedule(self.schedule, problem.n)
         if np.ndim(self.local_steps) and np.shape(self.local_steps) != (problem.n,):
             raise InputError(f"local_steps must be one number or {problem.n}, one for each client, got shape "
                              f"{np.shape(self.local_steps)}")  # fmt: skip
@@ -83,13 +82,26 @@ class Local:
             raise InputError("local_epochs are passes over rows in batches: give batch_size, and a problem with rows")
 
 
+def _check_schedule(schedule: Any, n: int) -> None:
+    rows = np.asarray(schedule)
+    whole = hasattr(schedule, "dtype") and np.issubdtype(rows.dtype, np.integer)
+    if not whole or rows.ndim != 2 or not rows.size or rows.max() >= n:
+        raise InputError(f"schedule must be an array (rounds, c) of client numbers below n = {n}, got shape "
+                         f"{rows.shape} with largest {rows.max(initial=-1)}")  # fmt: skip
+    for t, row in enumerate(rows):
+        members = row[row >= 0]
+        if not len(members) or len(np.unique(members)) < len(members):
+            what = "names a client twice" if len(members) else "names nobody"
+            raise InputError(f"schedule {what} in round {t}: give every round one client or more, each once")
+
+
 @dataclasses.dataclass
 class Round:
     """One round: the cohort of c clients, their work and what it costs.
 
     problem: the functions f_i of the cohort. hp: hyperparameters, step sizes already scheduled. ids: (c,) the clients'
     numbers, None for all n in order. present: (c,) which of them are real, None for all. shares: (c,) weights of sum 1
-    (0 where nobody came). steps: local steps, () or (c,). orders: the rows' orders of local epochs.
+    (0 of who is absent). steps: local steps, () or (c,). orders: the rows' orders of local epochs.
     """
 
     problem: Any
@@ -199,14 +211,19 @@ class Round:
 
 
 def begin(problem: Any, hp: Any, t: jax.Array, key: Key) -> Round:
-    """Round t = 0, 1, ...: its cohort, drawn by `key`, and their work."""
+    """Round t = 0, 1, ...: its cohort, drawn by `key`, and their work.
+
+    Raises:
+        InputError: choices that cannot be, see `Local.validate`.
+    """
+    hp.validate(problem)
     cohort_key, batch_key, order_key, uplink_key = jax.random.split(key, 4)
     ids, present = select(problem, hp, t, cohort_key)
     cohort = problem if ids is None else problem.cohort(ids)
     raw = cohort.sizes.astype(problem.dtype) if hp.client_weights == "size" else jnp.ones(cohort.n, problem.dtype)
     raw = raw if present is None else jnp.where(present, raw, 0)
-    shares = raw / jnp.maximum(jnp.sum(raw), jnp.finfo(problem.dtype).tiny)
-    steps, orders = hp.local_steps, None
+    shares = raw / jnp.sum(raw)
+    steps, orders = jnp.asarray(hp.local_steps).astype(jnp.int32), None
     if hp.local_epochs is not None:
         steps = hp.local_epochs * cohort.turns(hp.batch_size)
         orders = cohort.orders(order_key, hp.local_epochs)
@@ -222,15 +239,16 @@ def scheduled(hp: Any, t: jax.Array) -> Any:
         for name in names:
             if schedule != "constant" and hasattr(hp, name):
                 size = getattr(hp, name)
-                changes[name] = size * jnp.asarray(parse(schedule)(t), jnp.result_type(size))
+                kind = jnp.result_type(size)
+                changes[name] = size * jnp.asarray(parse(schedule)(t.astype(kind)), kind)
     return dataclasses.replace(hp, **changes)
 
 
 def select(problem: Any, hp: Any, t: jax.Array, key: Key) -> tuple[jax.Array | None, jax.Array | None]:
     """(ids (c,), present (c,)) of round t; ids None: all in order; present None: all of the cohort.
 
-    Bernoulli's cohort has places for its mean and six deviations; more than these come once in 10^9 rounds at most, and
-    are left out.
+    Bernoulli's number of clients is drawn again while it is 0. Its cohort has places for the mean and six deviations;
+    more than these come once in 10^9 rounds at most, and are left out.
     """
     n, size = problem.n, hp.cohort_size
     if hp.selection == "schedule":
@@ -245,7 +263,12 @@ def select(problem: Any, hp: Any, t: jax.Array, key: Key) -> tuple[jax.Array | N
         return distinct(key, jnp.int32(n), size)[0], None
     places = min(n, math.ceil(size + 6 * math.sqrt(size) + 8))
     count_key, key = jax.random.split(key)
-    count = jax.random.binomial(count_key, n, size / n)
+
+    def again(both: tuple[Key, jax.Array]) -> tuple[Key, jax.Array]:
+        key, own = jax.random.split(both[0])
+        return key, jax.random.binomial(own, n, size / n).astype(jnp.int32)
+
+    count = jax.lax.while_loop(lambda both: both[1] == 0, again, (count_key, jnp.int32(0)))[1]
     # A subset drawn one after the other in random order: its first ones are a uniform subset of any smaller size.
     ids = jax.random.permutation(key, n)[:places] if places == n else _in_random_order(key, n, places)
     return ids, jnp.arange(places) < count

@@ -7,7 +7,7 @@ The moments are reset at every round, averaged, or kept by their clients.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,11 +15,9 @@ import jax.numpy as jnp
 from fedjax_lc import pytree
 from fedjax_lc.algorithms.base import Cost, register
 from fedjax_lc.algorithms.local import Local, begin, clock, usual
-from fedjax_lc.errors import InputError, unknown
+from fedjax_lc.errors import InputError
 from fedjax_lc.problems import Problem
 from fedjax_lc.typing import ClientVecs, Key, Scalar, Vec
-
-MOMENTS = ("reset", "average", "keep")
 
 
 @pytree.dataclass
@@ -33,6 +31,12 @@ class Hparams(Local):
     b2: Scalar = 0.99
     eps: Scalar = 1e-8
     moments: str = pytree.static(default="reset")
+    choices: ClassVar[dict[str, tuple[str, ...]]] = {"moments": ("reset", "average", "keep")}
+
+    def validate(self, problem: Problem) -> None:
+        super().validate(problem)
+        if self.moments == "average" and (self.local_epochs is not None or jnp.ndim(self.local_steps)):
+            raise InputError("averaged moments need equal local steps: give one number as local_steps, no local_epochs")
 
 
 class Moments(NamedTuple):
@@ -48,10 +52,6 @@ class State(NamedTuple):
 
 
 def init(problem: Problem, hp: Hparams, key: Key) -> State:
-    if hp.moments not in MOMENTS:
-        raise unknown("moments", hp.moments, MOMENTS)
-    if hp.moments == "average" and (hp.local_epochs is not None or jnp.ndim(hp.local_steps)):
-        raise InputError("averaged moments need equal local steps: give one number as local_steps, no local_epochs")
     shapes = {"reset": None, "average": (), "keep": (problem.n,)}
     leading = shapes[hp.moments]
     if leading is None:

@@ -10,7 +10,7 @@ MimeLite's along g_i(y). After the round the optimiser's state moves once, by G.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,11 +18,8 @@ import jax.numpy as jnp
 from fedjax_lc import pytree
 from fedjax_lc.algorithms.base import Cost, register, tile
 from fedjax_lc.algorithms.local import Local, begin, clock, step_size, usual
-from fedjax_lc.errors import unknown
 from fedjax_lc.problems import Problem
 from fedjax_lc.typing import Key, Scalar, Vec
-
-OPTIMISERS, FROZEN = ("sgd", "adam"), ("fedjax", "strict")
 
 
 @pytree.dataclass
@@ -38,6 +35,7 @@ class Hparams(Local):
     eps: Scalar = 1e-8
     opt: str = pytree.static(default="sgd")
     frozen: str = pytree.static(default="fedjax")
+    choices: ClassVar[dict[str, tuple[str, ...]]] = {"opt": ("sgd", "adam"), "frozen": ("fedjax", "strict")}
 
 
 class Moments(NamedTuple):
@@ -53,9 +51,6 @@ class State(NamedTuple):
 
 
 def init(problem: Problem, hp: Hparams, key: Key) -> State:
-    for name, known in (("opt", OPTIMISERS), ("frozen", FROZEN)):
-        if getattr(hp, name) not in known:
-            raise unknown(name, getattr(hp, name), known)
     zero = jnp.zeros_like(problem.x0)
     return State(problem.x0, Moments(zero, zero if hp.opt == "adam" else None, clock()), clock())
 

@@ -59,6 +59,7 @@ class Hparams(Local):
     n_warm: int = pytree.static(default=20)
     shared_v: bool = pytree.static(default=False)
     lag: bool = pytree.static(default=False)
+    choices: ClassVar[dict[str, tuple[str, ...]]] = CHOICES
     ranges: ClassVar[dict[str, Any]] = {
         "alpha": ("> 0", lambda v, n: v > 0),
         "n_warm": ("whole and >= 1", lambda v, n: v >= 1 and v.is_integer()),
@@ -66,11 +67,10 @@ class Hparams(Local):
 
     def validate(self, problem: Problem) -> None:
         super().validate(problem)
-        for name, known in CHOICES.items():
-            if getattr(self, name) not in known:
-                raise unknown(name, getattr(self, name), known)
         if (self.rule == "fixed") != (self.D is not None):
             raise InputError("rule='fixed' and D=(d,) go together: give both")
+        if self.D is not None and jnp.shape(self.D) != (problem.dim,):
+            raise InputError(f"D must have shape ({problem.dim},), got {jnp.shape(self.D)}")
         if self.timing == "stale" and (
             self.selection == "schedule" or self.cohort_size not in (None, problem.n) or self.lag
         ):
@@ -95,7 +95,6 @@ class State(NamedTuple):
 
 
 def init(problem: Problem, hp: Hparams, key: Key) -> State:
-    hp.validate(problem)
     x, stale = problem.x0, hp.timing == "stale"
     D = {"none": jnp.ones_like(x), "fixed": hp.D}.get(hp.rule, jnp.zeros_like(x))
     p = jnp.zeros((), jnp.int32)
@@ -164,18 +163,14 @@ def statistics(round: Round, h: Any, y: ClientVecs, g: ClientVecs, p: jax.Array,
 def step(problem: Problem, hp: Hparams, state: State, key: Key) -> tuple[State, Cost]:
     round = begin(problem, hp, state.t, key)
     hp, stale, everywhere = round.hp, hp.timing == "stale", hp.scaling == "global"
-    client, probe_key = client_optimiser(hp), jax.random.fold_in(key, 1)
+    client, probe_key = client_optimiser(hp), jax.random.fold_in(key, 4)  # begin splits key four ways
     update = jax.vmap(lambda g, opt, Dhat: client.update(g, opt, Dhat=Dhat), (0, 0, None if everywhere else 0))
 
     def renew(h: Any, y: ClientVecs, g: ClientVecs, old: Precond) -> tuple[Precond, Any]:
         S, probes = statistics(round, h, y, g, old.p + 1, jax.random.fold_in(probe_key, h))
         if everywhere:
             S = round.mean(S) if hp.agg == "grad" else jnp.sqrt(round.mean(S**2))
-        new = refresh(hp, old, S)
-        if everywhere and round.present is not None:  # nobody came, nothing was learnt
-            came = jnp.any(round.present)
-            new = jax.tree.map(lambda a, b: jnp.where(came, a, b), new, old)
-        return new, probes
+        return refresh(hp, old, S), probes
 
     def move(y: ClientVecs, opt: PyTree, g: ClientVecs, precond: Precond) -> tuple[ClientVecs, PyTree]:
         updates, opt = update(g, opt, clipped(hp, precond.D))

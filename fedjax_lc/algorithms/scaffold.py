@@ -9,7 +9,7 @@ along g_i - c_i + c. What a client sends is its model and its new c_i.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,11 +17,8 @@ import jax.numpy as jnp
 from fedjax_lc import pytree
 from fedjax_lc.algorithms.base import Cost, register
 from fedjax_lc.algorithms.local import Local, begin, client_zeros, clock, step_size, usual
-from fedjax_lc.errors import unknown
 from fedjax_lc.problems import Problem
 from fedjax_lc.typing import ClientVecs, Key, Scalar, Vec
-
-OPTIONS = ("I", "II")
 
 
 @pytree.dataclass
@@ -32,6 +29,7 @@ class Hparams(Local):
     client_lr: Scalar
     server_lr: Scalar
     option: str = pytree.static(default="II")
+    choices: ClassVar[dict[str, tuple[str, ...]]] = {"option": ("I", "II")}
 
 
 class State(NamedTuple):
@@ -42,8 +40,6 @@ class State(NamedTuple):
 
 
 def init(problem: Problem, hp: Hparams, key: Key) -> State:
-    if hp.option not in OPTIONS:
-        raise unknown("option", hp.option, OPTIONS)
     return State(problem.x0, jnp.zeros_like(problem.x0), client_zeros(problem), clock())
 
 
@@ -56,6 +52,7 @@ def step(problem: Problem, hp: Hparams, state: State, key: Key) -> tuple[State, 
     else:
         K = jnp.broadcast_to(jnp.asarray(round.steps, x.dtype), (round.c,))
         c_next = c_i - c[None] + (x[None] - y) / (K * eta_l)[:, None]
+        c_next = jnp.where(eta_l > 0, c_next, c_i)  # where a schedule has come to 0, nothing is learnt
     x = x + round.hp.server_lr * round.mean(y - x[None])
     c = c + round.sum(c_next - c_i) / problem.n
     cost = round.cost(round.floats(2), round.floats(2), extra=1 if hp.option == "I" else 0)

@@ -59,4 +59,7 @@ def parse(schedule: Schedule) -> Callable[[Any], Any]:
     if len(numbers) != count or any(number <= 0 for number in numbers):
         raise InputError(f"schedule {name} takes {count} numbers > 0, as in {name}:{','.join(['10'] * count)}, got "
                          f"{schedule!r}")  # fmt: skip
-    return make(*numbers)
+    try:
+        return make(*numbers)
+    except ValueError as error:
+        raise InputError(f"schedule {schedule!r} cannot be: {error}") from None
