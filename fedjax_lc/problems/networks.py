@@ -83,35 +83,41 @@ class Neural(Sampled):
 
     def predict(self, x: Vec, features: Any) -> jax.Array:
         """The model's outputs for features (B, ...), in evaluation mode."""
-        return self._outputs(x, jnp.asarray(features), self.norm_at(x), train=False, key=None)
+        return self._outputs(self.params(x), jnp.asarray(features), self.norm_at(x), train=False, key=None)
 
     # --- training ---
 
     def values(self, x: Vec | ClientVecs) -> jax.Array:
-        losses = self._over_rows(lambda x, rows, weights: self._batch_loss(x, rows, weights, None), x, ())
+        losses = self._over_rows(lambda x, rows, w: self._batch_loss(self.params(x), rows, w, None), x, ())
         return losses + self.strong / 2 * jnp.sum(x**2, axis=-1)
 
     def own_grads(self, x: Vec | ClientVecs) -> ClientVecs:
-        grad = jax.grad(self._batch_loss)
-        return self._over_rows(lambda *batch: grad(*batch, None), x, (self.dim,)) + self.strong * jnp.atleast_2d(x)
+        slopes = self._over_rows(lambda x, rows, w: self._slope(x, rows, w, None), x, (self.dim,))
+        return slopes + self.strong * jnp.atleast_2d(x)
 
     def batch_grads(self, picks: jax.Array, weights: jax.Array, x: Vec | ClientVecs, key: Key) -> ClientVecs:
         keys = self.client_keys(jax.random.fold_in(key, 1))  # apart from those that drew the rows
-        grads = self._each(jax.grad(self._batch_loss), x, self.starts[:, None] + picks, weights, keys)
+        grads = self._each(self._slope, x, self.starts[:, None] + picks, weights, keys)
         return grads + self.strong * jnp.atleast_2d(x)
 
-    def _batch_loss(self, x: Vec, rows: jax.Array, weights: jax.Array, key: Key | None) -> Scalar:
+    def _slope(self, x: Vec, rows: jax.Array, weights: jax.Array, key: Key | None) -> Vec:
+        """(d,) gradient of `_batch_loss`. Of the tree, then raveled: of slices of x, XLA pads and adds one by one."""
+        return self.layout.ravel(jax.grad(self._batch_loss)(self.params(x), rows, weights, key), self.dtype)
+
+    def _batch_loss(self, params: PyTree, rows: jax.Array, weights: jax.Array, key: Key | None) -> Scalar:
         """sum_s weights_s loss_s over rows (b,) of the table; without a key, without dropout and augmentation."""
         features = self.table.features[rows]
         if key is not None and self.augment is not None:
             key, own = jax.random.split(key)
             features = self.augment(own, features)
         train = key is not None or bool(jax.tree.leaves(self.statistics))  # BatchNorm always learns by its batch
-        outputs = self._outputs(x, features, self.statistics, train, jax.random.key(0) if key is None else key)
+        outputs = self._outputs(params, features, self.statistics, train, jax.random.key(0) if key is None else key)
         return jnp.sum(weights * self.loss(outputs, self.table.targets[rows]))
 
-    def _outputs(self, x: Vec, features: jax.Array, statistics: PyTree, train: bool, key: Key | None) -> jax.Array:
-        return self.network.apply(self.params(x), statistics, self._prepared(features), train=train, key=key)[0]
+    def _outputs(
+        self, params: PyTree, features: jax.Array, statistics: PyTree, train: bool, key: Key | None
+    ) -> jax.Array:
+        return self.network.apply(params, statistics, self._prepared(features), train=train, key=key)[0]
 
     def _prepared(self, features: jax.Array) -> jax.Array:
         if self.prepare is not None:
@@ -233,14 +239,16 @@ class Neural(Sampled):
         self, x: Vec, table: Table, rows: jax.Array, owners: jax.Array | None, norm: PyTree
     ) -> tuple[jax.Array, jax.Array]:
         """(M,) loss and accuracy of rows (M,) of a table, whose clients are `owners` (M,), in evaluation mode."""
+        params = self.params(x)
 
         def one(rows: jax.Array, owners: jax.Array | None) -> tuple[jax.Array, jax.Array]:
             features, targets = table.features[rows], table.targets[rows]
             if self._has_local_norm and owners is not None:
-                alone = lambda row, i: self._outputs(x, row[None], jax.tree.map(lambda s: s[i], norm), False, None)[0]
+                norm_of = lambda i: jax.tree.map(lambda s: s[i], norm)
+                alone = lambda row, i: self._outputs(params, row[None], norm_of(i), False, None)[0]
                 outputs = jax.vmap(alone)(features, owners)
             else:
-                outputs = self._outputs(x, features, norm, train=False, key=None)
+                outputs = self._outputs(params, features, norm, train=False, key=None)
             hits = hit_rate(outputs, targets) if self.loss is cross_entropy else jnp.zeros(len(rows))
             return self.loss(outputs, targets), hits.astype(self.dtype)
 
@@ -458,7 +466,8 @@ def _as_input(features: jax.Array, prepare: Any, kind: Any) -> jax.Array:
 def _check_outputs(problem: Neural) -> None:
     """Raise InputError where the model's outputs do not fit the targets."""
     table = problem.table
-    outputs = jax.eval_shape(lambda p: p._outputs(p.x0, p.table.features[:2], p.statistics, False, None), problem)
+    two = table.features[:2]
+    outputs = jax.eval_shape(lambda p: p._outputs(p.params(p.x0), two, p.statistics, False, None), problem)
     if problem.loss is not cross_entropy:
         return
     if not jnp.issubdtype(table.targets.dtype, jnp.integer) or int(jnp.min(table.targets)) < 0:
@@ -478,7 +487,7 @@ def _largest_curvature(problem: Neural) -> jax.Array:
     total = len(problem.table.targets)
     rows = jnp.asarray(np.unique(np.linspace(0, total - 1, min(total, ESTIMATE_ROWS)).astype(int)))
     weights = jnp.full(rows.shape, 1 / len(rows), problem.dtype)
-    slope = jax.grad(lambda x: problem._batch_loss(x, rows, weights, None))
+    slope = jax.grad(lambda x: problem._batch_loss(problem.params(x), rows, weights, None))
 
     def again(_: Any, both: tuple[Vec, jax.Array]) -> tuple[Vec, jax.Array]:
         v, _ = both

@@ -398,7 +398,7 @@ def _ends(problem, hp, gammas, keys, rounds):
 
 @functools.cache
 def tuned(seeds=3, **changes):
-    """(mean, standard error) over seeds of log10 of the gap after 100 rounds of 5 local steps, with the best of 12 gammas."""
+    """(mean, standard error) over seeds of log10 of the gap after 100 rounds of 5 steps, with the best of 12 gammas."""
     problem, gammas = badly_scaled(), jnp.logspace(-3, 0.3, 12)
     hp = hyperparameters("savic", problem, local_steps=5, alpha=1e-2, **({"beta": 0.99} | changes))
     gaps = np.asarray(_ends(problem, hp, gammas, jax.random.split(KEY, seeds), 100)) - problem.f_star
