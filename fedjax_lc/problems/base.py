@@ -183,7 +183,7 @@ class Problem:
 
     @property
     def kappa(self) -> float:
-        """Nominal condition number of LoCoDL's split problem: (max L_i - mu/2) / (mu/2), mu = strong; inf for mu = 0."""
+        """Nominal condition number of LoCoDL's split problem: (max L_i - mu/2) / (mu/2), mu = strong; inf at 0."""
         half = float(self.strong) / 2
         if half == 0:
             return float("inf")
