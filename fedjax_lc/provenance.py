@@ -8,6 +8,7 @@ import functools
 import hashlib
 import os
 import platform
+import re
 import shlex
 import sys
 import time
@@ -20,6 +21,7 @@ import numpy as np
 from fedjax_lc.compressors import Compressor
 from fedjax_lc.problems import Problem
 
+ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 LONG = 100  #: entries of an array that are told one by one
 
 
@@ -55,11 +57,11 @@ def describe_problem(problem: Problem) -> dict[str, Any]:
 
 def digest(*things: Any) -> str:
     """Sixteen hexadecimal digits that tell things apart: pytrees by their structure and every bit of their arrays,
-    anything else by its representation."""
+    anything else by its representation; functions by their names, not where they lie in memory."""
     found = hashlib.sha256()
     for thing in things:
         leaves, structure = jax.tree.flatten(thing)
-        found.update(str(structure).encode())
+        found.update(ADDRESS.sub("", str(structure)).encode())
         for leaf in leaves:
             is_array = hasattr(leaf, "dtype")
             found.update(repr((leaf.dtype, leaf.shape)).encode() if is_array else repr(leaf).encode())

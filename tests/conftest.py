@@ -1,6 +1,8 @@
 """Strict settings for every test: 64-bit mode on, silent rank promotion is an error, few threads."""
 
+import gc
 import os
+from pathlib import Path
 
 os.environ.setdefault("MPLBACKEND", "agg")
 
@@ -9,9 +11,23 @@ import numpy as np
 import pytest
 
 import fedjax_lc as fl
+from fedjax_lc import programs
 
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+MOST_MAPS = 15_000  #: memory maps of a process; Linux allows 65,530 of them, and compiled programs take several each
+
+
+@pytest.fixture(scope="module", autouse=True)
+def room_for_programs():
+    """Forget compiled programs before a file where their memory maps would come to an end: the compiler would crash."""
+    maps = Path("/proc/self/maps")
+    if maps.exists() and maps.read_bytes().count(b"\n") > MOST_MAPS:
+        programs._COMPILED.clear()
+        jax.clear_caches()
+        gc.collect()
 
 
 def make_clients(sizes=(3, 6, 4, 5), dim=5, seed=0, labels=(-1.0, 1.0)):

@@ -87,7 +87,7 @@ def test_recipes_are_found_by_name():
     names = figure.names()
     assert {"demo", "locodl/a5a-87", "locodl/w1a-619", "locodl/dirichlet-1", "locodl/ablation-p"} <= set(names)
     for name in names:
-        if not name.startswith("mcm/"):  # see tests/test_mcm_recipes.py
+        if name.startswith(("locodl/", "demo")):  # of others see test_mcm_recipes.py and test_network_recipes.py
             assert isinstance(figure.get(name), Tuned if "/tuned/" in name else Comparison)
 
 
@@ -109,3 +109,11 @@ def test_tables_align_and_escape():
     plain = report.table(rows).splitlines()
     assert len({len(line) for line in plain}) == 1
     assert r"a\|b" in report.table(rows, style="github")
+
+
+def test_a_folder_leaves_out_what_is_for_a_gpu():
+    from fedjax_lc.cli.figure import _matching
+
+    known = ["mcm/a", "mcm/deep/b", "mcm/deep/gpu/c"]
+    assert _matching("mcm", known) == _matching("mcm/", known) == known[:2]
+    assert _matching("mcm/deep/gpu", known) == _matching("mcm/deep/gpu/c", known) == known[2:]

@@ -15,7 +15,7 @@ ROWS = [
     ["algorithms"],
     ["ledger", "provenance", "programs", "trace", "checkpoint", "loop", "run"],
     ["mesh", "axes", "grid", "table", "blocks", "groups", "planner", "store", "sweep"],
-    ["plot", "report", "figure", "tuned", "passes", "floors", "bench", "cli"],
+    ["plot", "report", "figure", "tuned", "passes", "floors", "training", "bench", "cli"],
 ]
 PLACE = {name: (row, column) for row, names in enumerate(ROWS) for column, name in enumerate(names)}
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")

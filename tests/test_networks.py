@@ -16,6 +16,7 @@ from fedjax_lc import algorithms, pytree
 from fedjax_lc.errors import InputError
 from fedjax_lc.problems.networks import Neural, cross_entropy, hit_rate
 from fedjax_lc.programs import memory_bytes
+from fedjax_lc.provenance import digest
 
 KEY = jax.random.key(3)
 SIZES = (5, 9, 3)
@@ -380,3 +381,13 @@ def test_losses_of_sequences():
     np.testing.assert_allclose(cross_entropy(logits, targets), each.mean(1))
     np.testing.assert_allclose(hit_rate(logits, targets), (jnp.argmax(logits, -1) == targets).mean(1))
     assert isinstance(make(), Neural)
+
+
+def test_a_network_is_known_again_in_another_process():
+    """A sweep of it goes on from its saved parts: nothing that identifies it depends on where functions lie."""
+    digests = set()
+    for loss in (lambda z, b: cross_entropy(z, b), lambda z, b: cross_entropy(z, b)):
+        digests.add(digest(make(loss=loss)))
+    assert len(digests) == 1
+    assert digest(make(l2=0.2)) not in digests
+    assert digest(make(model=fl.models.get("mlp:hidden=4", classes=3))) not in digests

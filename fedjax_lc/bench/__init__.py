@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from fedjax_lc.bench import mcm, single, sweep
+from fedjax_lc.bench import mcm, neural, single, sweep
 
-SUITES = {"single": single, "sweep": sweep, "mcm": mcm}
+SUITES = {"single": single, "sweep": sweep, "mcm": mcm, "neural": neural}
 
-__all__ = ["SUITES", "mcm", "single", "sweep"]
+__all__ = ["SUITES", "mcm", "neural", "single", "sweep"]

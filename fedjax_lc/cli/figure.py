@@ -20,7 +20,7 @@ def add(commands: Any, arguments: Sequence[str]) -> None:
         epilog="Example: fedjax-lc figure locodl/a5a-87",
     )
     parser.add_argument(
-        "names", nargs="+", metavar="NAME", help="fedjax-lc list figures; a folder makes all of its own"
+        "names", nargs="+", metavar="NAME", help="fedjax-lc list figures; a folder makes all of its own but gpu/"
     )
     parser.add_argument("--out", type=Path, help="folder for the results (default: figures/ beside the recipe)")
     parser.add_argument("--jobs", type=int, default=1, help="figures made at the same time (default: 1)")
@@ -43,7 +43,9 @@ def _figure(options: argparse.Namespace) -> int:
 
 
 def _matching(name: str, known: Sequence[str]) -> list[str]:
-    found = [n for n in known if n == name or n.startswith(name.rstrip("/") + "/")]
+    """The recipe, or all of a folder; those of its folders called gpu only if asked for, as they take days on a CPU."""
+    folder = name.rstrip("/") + "/"
+    found = [n for n in known if n == name or (n.startswith(folder) and "gpu" not in n[len(folder) :].split("/")[:-1])]
     if not found:
         raise unknown("figure", name, known)
     return found

@@ -120,13 +120,20 @@ def _natively(x: jax.Array, kernel: jax.Array, strides: int, margins: list[tuple
 
 
 def _by_patches(x: jax.Array, kernel: jax.Array, strides: int, margins: list[tuple[int, int]]) -> jax.Array:
-    """Row (b, i, j) of the patches is what the kernel sees of image b at place (i, j): rows times kernel."""
-    kh, kw, _, cout = kernel.shape
+    """Row (b, i, j) of the patches is what the kernel sees of image b at place (i, j): rows times kernel.
+
+    They are cut in two stages, width and then height, and so are their gradients put together: kw + kh shifted copies
+    in place of kw kh. Strips are set into one array, as XLA would compute concatenated ones again for every row.
+    """
+    kh, kw, cin, cout = kernel.shape
     x = jnp.pad(x, [(0, 0), *margins, (0, 0)])
     height, width = ((size - k) // strides + 1 for size, k in zip(x.shape[1:3], (kh, kw), strict=True))
     ends = (height - 1) * strides + 1, (width - 1) * strides + 1
-    shifted = [x[:, i : i + ends[0] : strides, j : j + ends[1] : strides] for i in range(kh) for j in range(kw)]
-    patches = jnp.concatenate(shifted, axis=-1).reshape(x.shape[0] * height * width, -1)
+    strips = jnp.zeros((*x.shape[:2], width, kw * cin), x.dtype)
+    for j in range(kw):
+        strips = strips.at[..., j * cin : (j + 1) * cin].set(x[:, :, j : j + ends[1] : strides])
+    patches = jnp.concatenate([strips[:, i : i + ends[0] : strides] for i in range(kh)], axis=-1)
+    patches = patches.reshape(x.shape[0] * height * width, -1)
     return _product(patches, kernel.reshape(-1, cout)).reshape(x.shape[0], height, width, cout)
 
 

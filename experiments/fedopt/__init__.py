@@ -1,0 +1,1 @@
+"""FedAvg against adaptive servers (FedOpt, arXiv 2003.00295)."""

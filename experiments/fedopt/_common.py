@@ -1,0 +1,32 @@
+"""What the figures of FedOpt (arXiv 2003.00295) share: five servers, and what is tried of each, six settings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from fedjax_lc import algorithms
+from fedjax_lc.training import Better, Run
+
+SERVERS: Mapping[str, Sequence[float]] = {
+    "fedavg": (0.7, 1.0),
+    "fedavgm": (0.1, 0.3),
+    "fedadagrad": (0.03, 0.1),
+    "fedadam": (0.003, 0.01),
+    "fedyogi": (0.003, 0.01),
+}
+ADAPTIVE = ("FedAdagrad", "FedAdam", "FedYogi")
+CLAIMS = (
+    *(Better(f"{name} is above FedAvg", (name,), ("FedAvg",)) for name in ("FedAvgM", *ADAPTIVE)),
+    Better("FedAdam and FedYogi are within one point: FedYogi", ("FedYogi",), ("FedAdam",), margin=-0.01),
+    Better("FedAdam and FedYogi are within one point: FedAdam", ("FedAdam",), ("FedYogi",), margin=-0.01),
+)
+SETTINGS = "tau = 0.001, b1 = 0.9, b2 = 0.99, v0 = tau^2"  #: of the adaptive ones, theory's defaults
+
+
+def runs(client_lrs: Sequence[float], **changes: Any) -> tuple[Run, ...]:
+    """The five, each with three client and two server learning rates."""
+    return tuple(
+        Run(algorithms.get(name).title, name, changes=changes, tune={"client_lr": client_lrs, "server_lr": server_lrs})
+        for name, server_lrs in SERVERS.items()
+    )

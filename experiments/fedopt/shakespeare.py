@@ -1,0 +1,28 @@
+"""Shakespeare by speaker, a small LSTM, 100 rounds, FedAvg against adaptive servers (arXiv 2003.00295)."""
+
+from experiments._networks import UNUSED, load
+from experiments.fedopt._common import CLAIMS, SETTINGS, runs
+from fedjax_lc import figure
+from fedjax_lc.problems import Neural
+from fedjax_lc.training import Training
+
+TEXT = "shakespeare:seq_len=40,min_chars=5000"
+MODEL = "char_lstm:vocab=65,hidden=64,layers=1"
+
+
+def problem() -> Neural:
+    return figure.make_network(load(TEXT), MODEL, measured_rows=500, smooth=UNUSED)
+
+
+FIGURE = Training(
+    title="Shakespeare, 64 speakers: servers of FedOpt",
+    problem=problem,
+    runs=runs((0.3, 1.0, 3.0), cohort_size=10, local_steps=5, batch_size=8),
+    rounds=100,
+    every=10,
+    seeds=2,
+    tune_rounds=15,
+    claims=CLAIMS,
+    said="Speakers with 5,000 characters or more of the tiny Shakespeare text, not LEAF's; next characters of windows "
+    f"of 40, {MODEL}, 10 clients a round, 5 local steps of 8 windows; train loss on 500 windows; {SETTINGS}.",
+)

@@ -1,0 +1,1 @@
+"""Networks trained with compression both ways (MCM, arXiv 2102.12528)."""

@@ -1,0 +1,135 @@
+"""What the deep-learning figures of MCM (arXiv 2102.12528) share: settings of the authors' code, published accuracies.
+
+Twenty clients with contiguous parts of the training images, batches of 128 with replacement, gamma = 0.1, s levels for
+each parameter tensor, memory rates 1/(2 (1 + omega)) of each tensor. Unlike there, H starts at the initial model, so
+that the first downlink message is not zero. Momentum (of CIFAR-10) is the server's: with all clients taking part, that
+is the mean of the authors' buffers, one of each client.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from experiments._networks import (
+    CIFAR_PIXELS,
+    MNIST_PIXELS,
+    UNUSED,
+    flip_and_crop,
+    in_order,
+    load,
+    remarks,
+    shortened,
+    standardised,
+)
+from fedjax_lc import algorithms, compressors, figure
+from fedjax_lc.problems import Neural, Problem
+from fedjax_lc.training import Better, Run, Training
+
+NUM_CLIENTS, BATCH, GAMMA = 20, 128, 0.1
+SETTINGS: Mapping[str, Mapping[str, Any]] = {
+    "mnist": {"model": "mnist_cnn", "s": 4, "pixels": MNIST_PIXELS, "augment": None, "momentum": None},
+    "cifar10": {
+        "model": "lenet",
+        "s": 16,
+        "pixels": CIFAR_PIXELS,
+        "augment": flip_and_crop,
+        "momentum": 0.9,
+    },
+}
+#: accuracy in per cent after 300 epochs, mean and deviation of two runs; R-MCM's stored curves are MCM's
+PAPER = {
+    "mnist": {
+        "sgd": "99.08 ± .02", "diana": "98.89 ± .02", "artemis": "98.00 ± .17", "dore": "98.03 ± .04",
+        "mcm": "98.92 ± .03", "rand_mcm": "as MCM",
+    },
+    "cifar10": {
+        "sgd": "70.47 ± .38", "diana": "65.19 ± .15", "artemis": "55.64 ± .44", "dore": "55.81 ± .75",
+        "mcm": "64.87 ± .71", "rand_mcm": "as MCM",
+    },
+}  # fmt: skip
+FEW, ALL = ("sgd", "diana", "artemis", "mcm"), ("sgd", "diana", "artemis", "dore", "mcm", "rand_mcm")
+CLAIMS = (
+    Better("SGD is above DIANA and MCM", ("SGD",), ("DIANA", "MCM")),
+    Better("MCM is at most one point below DIANA", ("MCM",), ("DIANA",), margin=-0.01),
+    Better("MCM and DIANA are above Artemis", ("MCM", "DIANA"), ("Artemis",)),
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class PerTensor(Run):
+    """A method with memory rates of its own for each parameter tensor."""
+
+    s: int = 1
+
+    def hparams(self, problem: Problem) -> Any:
+        hp = super().hparams(problem)
+        rates = jnp.asarray(memory_rates(problem.layers, self.s), problem.dtype)
+        given = {
+            "alpha": rates,
+            "alpha_up": rates,
+            "alpha_dwn": rates,
+            "c_ef": GAMMA,
+        }  # Dore's errors come back times the step size
+        return dataclasses.replace(hp, **{name: value for name, value in given.items() if hasattr(hp, name)})
+
+
+def memory_rates(sizes: tuple[int, ...], s: int) -> np.ndarray:
+    """(d,) 1/(2 (1 + omega)) of each tensor, for all of its entries."""
+    quantiser = compressors.QSGD(s)
+    return np.concatenate([np.full(size, 1 / (2 * (1 + float(quantiser.omega(size))))) for size in sizes])
+
+
+def run(name: str, dataset: str) -> PerTensor:
+    s = SETTINGS[dataset]["s"]
+    fields = {field.name for field in dataclasses.fields(algorithms.get(name).Hparams)}
+    both = {way: f"per_block(qsgd:{s},code=elias):layers" for way in ("compressor", "downlink") if way in fields}
+    momentum = SETTINGS[dataset]["momentum"]
+    changes = {"gamma": GAMMA, "momentum": momentum, "batch_size": BATCH, "replacement": True}
+    label = algorithms.get(name).title
+    return PerTensor(label, name, {"convention": "mcm_repo"} | both, changes, paper=PAPER[dataset][name], s=s)
+
+
+def problem(name: str, rows: int | None, measured_rows: int) -> Neural:
+    own = SETTINGS[name]
+    dataset = in_order(shortened(load(name), rows, None), NUM_CLIENTS)
+    prepare = standardised(*own["pixels"])
+    return figure.make_network(
+        dataset, own["model"], prepare=prepare, augment=own["augment"], measured_rows=measured_rows, smooth=UNUSED
+    )
+
+
+def deep(name: str, *, rows: int, epochs: int, methods: tuple[str, ...], every: int, seeds: int = 1) -> Training:
+    """Methods for so many epochs over the first `rows` training images, recorded after every so many epochs."""
+    s, each = SETTINGS[name]["s"], math.ceil(rows // NUM_CLIENTS / BATCH)
+    momentum = "" if SETTINGS[name]["momentum"] is None else f", momentum {SETTINGS[name]['momentum']:g} at the server"
+    how = (
+        f"{epochs} epochs of {each} rounds over the first {rows:,} training images, the paper's 300 over all. Its "
+        f"accuracies, mean and deviation of two runs, are told for comparison only. gamma = {GAMMA:g}, "
+        f"constant{momentum}, b = {BATCH} with replacement; s = {s} levels for each parameter tensor, memory rates "
+        "1/(2 (1 + omega)) of each; smart initialisation of the h_i; H starts at the initial model, not at the first "
+        "step's as there, so the first downlink message is not zero. Train loss is on 2,000 training rows of the "
+        "central model, without dropout; there it is the mean over minibatches. "
+    )
+    if epochs < 100:
+        how += (
+            "H goes the share alpha_dwn of the way to w in a round, about a hundredth for the largest tensors, so that "
+            "in so few rounds MCM's downlink still compresses much of what was learnt. "
+        )
+    return Training(
+        title=f"MCM, deep learning on {name}: {epochs} epochs",
+        problem=lambda: problem(name, rows, 2000),
+        runs=tuple(run(method, name) for method in methods),
+        rounds=epochs * each,
+        every=every * each,
+        seeds=seeds,
+        claims=CLAIMS,
+        claims_are="ordering of the paper",
+        paper_is="paper's accuracy % (300 epochs)",
+        said=lambda: how + remarks(name),
+    )

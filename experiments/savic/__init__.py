@@ -1,0 +1,1 @@
+"""SAVIC, local methods with adaptivity via scaling (arXiv 2406.00846)."""

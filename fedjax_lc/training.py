@@ -1,0 +1,354 @@
+"""Trainings of networks: each method at its best setting of equal budget, then several seeds of all of them."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fedjax_lc import algorithms, plot, report
+from fedjax_lc.errors import InputError, unknown
+from fedjax_lc.figure import made_by, write_page
+from fedjax_lc.files import check_writable
+from fedjax_lc.grid import Grid, grid
+from fedjax_lc.problems import Problem
+from fedjax_lc.provenance import environment
+from fedjax_lc.sweep import sweep
+from fedjax_lc.table import Table
+
+#: what is told of the last record: its words, and whether more of it is better
+TOLD = {"accuracy": ("accuracy", True), "value": ("train loss", False), "test_loss": ("test loss", False)}
+PANELS = {"accuracy": "accuracy on the test set", "value": "train loss"}
+ACROSS = {"rounds": "communication rounds", "bits": "bits per client, up + down"}
+ERRORS = 2  #: standard errors that a difference must exceed to count
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A curve: a method, choices of its theory, fields changed afterwards, and values to try.
+
+    `tune` maps fields to the values that are tried, all combinations; values of length one are set. paper is a
+    published accuracy in per cent, told beside ours.
+    """
+
+    label: str
+    method: str
+    choices: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    changes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    tune: Mapping[str, Sequence[Any]] = dataclasses.field(default_factory=dict)
+    paper: str = ""
+
+    def hparams(self, problem: Problem) -> Any:
+        hp = algorithms.get(self.method).theory(problem, **self.choices)
+        return dataclasses.replace(hp, **self.changes)
+
+    def grid(self, problem: Problem) -> Grid:
+        return grid(self.hparams(problem), **self.tune)
+
+
+@dataclasses.dataclass(frozen=True)
+class Better:
+    """`text`, held to the means over seeds: every label of `better` does better than every one of `worse`, in accuracy
+    (or `series`, see TOLD), by at least `margin`; margin < 0 is "no more than -margin worse"."""
+
+    text: str
+    better: Sequence[str]
+    worse: Sequence[str]
+    margin: float = 0.0
+    series: str = "accuracy"
+
+    def verdict(self, runs: Mapping[str, Mapping[str, Any]]) -> str:
+        """holds, does not hold, or undecided where two standard errors leave it open; a diverged run is worst."""
+        found = [self._one(runs[a], runs[b]) for a in self.better for b in self.worse]
+        for verdict in ("does not hold", "undecided"):
+            if verdict in found:
+                return verdict
+        return "holds"
+
+    def _one(self, a: Mapping[str, Any], b: Mapping[str, Any]) -> str:
+        own, other = a[self.series], b[self.series]
+        if own is None or other is None:
+            return "holds" if own is not None else "undecided" if other is None else "does not hold"
+        lead = (own["mean"] - other["mean"]) * (1 if TOLD[self.series][1] else -1) - self.margin
+        if abs(lead) <= ERRORS * math.hypot(own["error"] or 0, other["error"] or 0):
+            return "undecided"
+        return "holds" if lead > 0 else "does not hold"
+
+
+@dataclasses.dataclass(frozen=True)
+class Training:
+    """Methods that train one network for `rounds` rounds, recorded every `every`.
+
+    Runs with something to tune try all of it for `tune_rounds` rounds on one seed that is used for nothing else; the
+    best has the least `criterion` (value: train loss; test_loss) or the most (accuracy) at the end, and what diverges
+    loses. The winners run with `seeds` other seeds, lanes side by side. Seeds draw cohorts, batches and messages; split
+    and initial parameters are those of the problem.
+
+    paper_is: the head of the column of published accuracies. said: what else the caption should say; a function is
+    asked after the problem was made. block_size: lanes side by
+    side, as in `fl.sweep`.
+
+    Raises:
+        InputError: an unknown criterion or series, a claim about no curve, two curves of one label, or no seed.
+
+    Example:
+        >>> runs = (Run("FedAvg", "fedavg", changes={"batch_size": 20}, tune={"client_lr": [0.03, 0.1]}),)
+        >>> Training("digits", lambda: problem, runs, rounds=50, every=5, tune_rounds=20).make(Path("out"), "digits")
+    """
+
+    title: str
+    problem: Callable[[], Problem]
+    runs: Sequence[Run]
+    rounds: int
+    every: int
+    seeds: int = 3
+    tune_rounds: int = 0
+    criterion: str = "value"
+    claims: Sequence[Better] = ()
+    claims_are: str = "ordering"
+    paper_is: str = "paper"
+    said: str | Callable[[], str] = ""
+    block_size: int | None = None
+
+    def __post_init__(self) -> None:
+        labels = [run.label for run in self.runs]
+        for series in (self.criterion, *(claim.series for claim in self.claims)):
+            if series not in TOLD:
+                raise unknown("series", series, TOLD)
+        for label in (name for claim in self.claims for name in (*claim.better, *claim.worse)):
+            if label not in labels:
+                raise unknown("curve", label, labels)
+        if self.seeds < 1 or len(set(labels)) < len(labels):
+            raise InputError(f"a training needs one seed or more and curves of different labels, got {labels} with "
+                             f"seeds={self.seeds}")  # fmt: skip
+        if any(run.tune for run in self.runs) and self.tune_rounds < 1:
+            raise InputError("runs with something to tune need tune_rounds, 1 or more")
+
+    def make(self, folder: Path, name: str, progress: bool = True) -> str:
+        """Run, write NAME.md, .json, .png and .svg into `folder`; the text for the terminal."""
+        check_writable(folder / f"{name}.md")
+        problem, started = self.problem(), time.perf_counter()
+        tried = {run.label: self.tune(run, problem, progress) for run in self.runs}
+        tables = {run.label: self.train(run, problem, tried[run.label]["best"], progress) for run in self.runs}
+        facts = self.facts(problem, tried, tables)
+        facts |= {"seconds": round(time.perf_counter() - started, 1)} | environment()
+        picture = self.draw(facts, tables)
+        for suffix in ("png", "svg"):
+            plot.save(picture, folder / f"{name}.{suffix}")
+        write_page(folder, name, facts, self.tell(facts, "github"))
+        return self.tell(facts, "simple")
+
+    # --- running ---
+
+    def tune(self, run: Run, problem: Problem, progress: bool = True) -> dict[str, Any]:
+        """`best`, the number of the best configuration; how many were tried, how many diverged, its `settings`, and
+        which of them lie at an end of what was tried."""
+        tried = run.grid(problem)
+        if len(tried) == 1:
+            settings = tried.settings[0] if tried.settings else {}
+            return {"best": 0, "tried": 1, "diverged": 0, "settings": dict(settings), "ends": []}
+        table = self._sweep(run, problem, tried, [self.seeds], self.tune_rounds, self.tune_rounds, progress)
+        sign = -1 if TOLD[self.criterion][1] else 1
+        scores = np.full(len(tried), np.inf)
+        last = table.records.groupby("lane").last()
+        scores[last.index] = sign * last[self.criterion]
+        scores[(table.lanes["status"] == "diverged").to_numpy()] = np.inf
+        best = int(np.argmin(np.where(np.isnan(scores), np.inf, scores)))
+        settings = dict(tried.settings[best])
+        return {
+            "best": best,
+            "tried": len(tried),
+            "diverged": int((table.lanes["status"] == "diverged").sum()),
+            "settings": settings,
+            "ends": [axis for axis, values in tried.axes.items() if _at_an_end(settings[axis], values)],
+        }
+
+    def train(self, run: Run, problem: Problem, best: int, progress: bool = True) -> Table:
+        """All seeds of one curve."""
+        hp = run.grid(problem).hparams[best]
+        return self._sweep(run, problem, hp, range(self.seeds), self.rounds, self.every, progress)
+
+    def _sweep(
+        self, run: Run, problem: Problem, hparams: Any, seeds: Sequence[int], steps: int, every: int, progress: bool
+    ) -> Table:
+        table = sweep(
+            run.method,
+            problem,
+            hparams,
+            seeds=seeds,
+            steps=steps,
+            every=every,
+            block_size=self.block_size,
+            progress=progress,
+        )
+        if (table.lanes["status"] == "interrupted").any():
+            raise KeyboardInterrupt  # half a figure must not replace a whole one
+        return table
+
+    # --- telling ---
+
+    def facts(
+        self, problem: Problem, tried: Mapping[str, Mapping[str, Any]], tables: Mapping[str, Table]
+    ) -> dict[str, Any]:
+        """What the result file says."""
+        runs = {run.label: self._ended(run, tried[run.label], tables[run.label]) for run in self.runs}
+        return {
+            "title": self.title,
+            "clients": problem.n,
+            "dim": problem.dim,
+            "rounds": self.rounds,
+            "every": self.every,
+            "seeds": self.seeds,
+            "tune_rounds": self.tune_rounds,
+            "criterion": self.criterion,
+            "paper_is": self.paper_is,
+            "said": (self.said if isinstance(self.said, str) else self.said()).strip(),
+            "runs": runs,
+            "claims": {claim.text: claim.verdict(runs) for claim in self.claims},
+        }
+
+    def _ended(self, run: Run, tried: Mapping[str, Any], table: Table) -> dict[str, Any]:
+        last = table.records.groupby("lane").last()
+        diverged = int((table.lanes["status"] == "diverged").sum())
+        own = table.config["methods"][run.method]["hyperparameters"]
+        means = {name: mean_and_error(last[name]) if name in last and not diverged else None for name in TOLD}
+        return {
+            "method": run.method,
+            "hyperparameters": {name: _plain(table.lanes[name].iloc[0]) for name in own},
+            "tuning": {name: tried[name] for name in ("tried", "diverged", "settings", "ends")},
+            **means,
+            "paper": run.paper,
+            "diverged": diverged,
+            **{name: float(last[name].mean()) if len(last) else None for name in ("bits_up", "bits_down", "grads")},
+            "seconds": float(table.lanes["seconds"].mean()),
+        }
+
+    def draw(self, facts: Mapping[str, Any], tables: Mapping[str, Table]) -> Any:
+        """Accuracy (where it is measured) and train loss, against rounds and against bits both ways."""
+        from fedjax_lc.plot.style import new_figure, scale_ticks, write, write_legend
+
+        rows = [name for name in PANELS if all(name in table.records for table in tables.values())]
+        figure = new_figure(10, 3.5 * len(rows) + 0.12 * len(tables) + 0.4)
+        panels = figure.subplots(len(rows), 2, squeeze=False)
+        for name, pair in zip(rows, panels, strict=True):
+            for axes, (x, x_words) in zip(pair, ACROSS.items(), strict=True):
+                for place, table in enumerate(tables.values()):
+                    _draw(axes, curve(table, x, name), place)
+                axes.set(xscale="log" if x == "bits" else "linear", yscale="log" if name == "value" else "linear")
+                scale_ticks(axes.xaxis, *axes.get_xlim())
+                scale_ticks(axes.yaxis, *axes.get_ylim())
+                axes.grid(True, color="0.9", linewidth=0.7)
+                write(axes, x_words, PANELS[name], "", "")
+        spread = f"mean of {self.seeds} seeds and its standard error" if self.seeds > 1 else "one seed"
+        first, y_words = panels[0, 0], PANELS[rows[0]]
+        write(first, ACROSS["rounds"], y_words, self.title, f"{_facts_line(facts)}; {spread}")
+        write_legend(figure, first.get_legend_handles_labels()[0], list(tables))
+        return figure
+
+    def tell(self, facts: Mapping[str, Any], style: str) -> str:
+        """The page: caption, table, orderings, and how it was made; `style` as in `report.table`."""
+        held = [{self.claims_are: text, "here": verdict} for text, verdict in facts["claims"].items()]
+        parts = [
+            f"# {self.title}",
+            " ".join(filter(None, [self._caption(facts), facts["said"]])),
+            report.table([_row(label, found, facts) for label, found in facts["runs"].items()], style=style),
+            report.table(held, style=style) if held else "",
+            f"Made in {facts['seconds']:.0f} s {made_by(facts)}.",
+        ]
+        return "\n\n".join(filter(None, parts)) + "\n"
+
+    def _caption(self, facts: Mapping[str, Any]) -> str:
+        seeds = f"Mean of {self.seeds} seeds and its standard error" if self.seeds > 1 else "One seed"
+        tried = sorted({found["tuning"]["tried"] for found in facts["runs"].values()})
+        text = f"{_facts_line(facts)}. {seeds} after {self.rounds} rounds. Bits are per client."
+        if tried[-1] > 1:
+            text += (
+                f" Settings were chosen by {TOLD[self.criterion][0]} after {self.tune_rounds} rounds of another seed, "
+                f"{' or '.join(map(str, tried))} of them for each curve; * marks one at an end of what was tried."
+            )
+        if held := facts["claims"]:
+            text += (
+                f" {len(held)} orderings are told below; undecided: the difference is within {ERRORS} standard errors."
+                if self.seeds > 1
+                else " Orderings are those of one seed."
+            )
+        return text
+
+
+def mean_and_error(values: Any) -> dict[str, float | None] | None:
+    """Mean over seeds and its standard error, None of one seed; None where a value is not finite."""
+    values = np.asarray(values, np.float64)
+    if not len(values) or not np.isfinite(values).all():
+        return None
+    error = float(values.std(ddof=1) / math.sqrt(len(values))) if len(values) > 1 else None
+    return {"mean": float(values.mean()), "error": error}
+
+
+def curve(table: Table, x: str, y: str) -> np.ndarray:
+    """(4, records) of a table of seeds: x (rounds, or bits both ways), mean of y, and mean less and plus a standard
+    error; as far as all seeds have records."""
+    records = table.records.assign(bits=table.records["bits_up"] + table.records["bits_down"])
+    by_step = records.groupby("step")
+    full = by_step["lane"].count() == len(table)
+    mean, count = by_step[y].mean()[full].to_numpy(), len(table)
+    error = by_step[y].std()[full].to_numpy() / math.sqrt(count) if count > 1 else np.zeros(len(mean))
+    return np.array([by_step[x].mean()[full].to_numpy(), mean, mean - error, mean + error])
+
+
+def _draw(axes: Any, found: np.ndarray, place: int) -> None:
+    from fedjax_lc.plot.style import COLOURS, look
+
+    x, mean, low, high = found
+    axes.fill_between(x, low, high, color=COLOURS[place % len(COLOURS)], alpha=0.2, linewidth=0)
+    (line,) = axes.plot(x, mean, label=str(place), **look(place))
+    line.set_markevery(max(1, len(x) // 8))
+
+
+def _at_an_end(value: Any, values: Sequence[Any]) -> bool:
+    """Whether a number is the least or the largest of several tried."""
+    numbers = [v for v in values if isinstance(v, int | float)]
+    return len(values) > 1 and len(numbers) == len(values) and value in (min(numbers), max(numbers))
+
+
+def _row(label: str, found: Mapping[str, Any], facts: Mapping[str, Any]) -> dict[str, str]:
+    tuning, everyone = found["tuning"], facts["runs"].values()
+    row = {"method": label}
+    if any(other["tuning"]["tried"] > 1 for other in everyone):
+        chosen = (
+            f"{name} {_short(value)}{'*' * (name in tuning['ends'])}" for name, value in tuning["settings"].items()
+        )
+        row["chosen"] = ", ".join(chosen) or "-"
+    if any(other["accuracy"] for other in everyone):
+        row["accuracy %"] = _plus_minus(found["accuracy"], 100, 2)
+    if any(other["paper"] for other in everyone):
+        row[facts["paper_is"]] = found["paper"] or "-"
+    row |= {"train loss": _plus_minus(found["value"], 1, 4)}
+    if any(other["test_loss"] for other in everyone):
+        row["test loss"] = _plus_minus(found["test_loss"], 1, 4)
+    for name in ("bits_up", "bits_down"):
+        row[name.replace("_", " ")] = "-" if found[name] is None else f"{found[name]:.3g}"
+    return row | {"seconds": f"{found['seconds']:.0f}"}
+
+
+def _plus_minus(found: Mapping[str, float] | None, times: float, digits: int) -> str:
+    if found is None:
+        return "diverged"
+    error = "" if found["error"] is None else f" ± {times * found['error']:.{digits}f}"
+    return f"{times * found['mean']:.{digits}f}{error}"
+
+
+def _short(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def _facts_line(facts: Mapping[str, Any]) -> str:
+    return f"n = {facts['clients']} clients, d = {facts['dim']:,} parameters"
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if hasattr(value, "item") else value

@@ -1,0 +1,226 @@
+"""Recipes that train networks, and SAVIC's convex ones: found by name, well formed, one step builds, data said."""
+
+import ast
+import dataclasses
+import functools
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+import experiments
+from experiments import _networks
+from experiments.mcm.deep import _common as deep
+from experiments.savic import _closed_forms, _convex, _images
+from fedjax_lc import algorithms, data, figure
+from fedjax_lc.compressors import parse
+from fedjax_lc.errors import InputError
+from fedjax_lc.training import Training
+
+FOLDERS = {
+    "savic": "2406.00846",
+    "savic/gpu": "2406.00846",
+    "mcm/deep": "2102.12528",
+    "mcm/deep/gpu": "2102.12528",
+    "fedopt": "2003.00295",
+}
+ROOT = Path(experiments.__file__).parent
+NAMES = [name for name in figure.names() if name.rpartition("/")[0] in FOLDERS]
+TRAININGS = [name for name in NAMES if isinstance(figure.get(name), Training)]
+
+
+def images(name, rows=200):
+    shape = (28, 28) if name == "mnist" else (32, 32, 3)
+    rng = np.random.default_rng(0)
+    make = lambda count: data.from_images(
+        rng.integers(0, 256, (count, *shape), np.uint8), np.arange(count) % 10, name=name
+    )
+    return dataclasses.replace(make(rows), test=make(20))
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """Every image set is a small random one."""
+    for module in (_networks, deep, _images):
+        monkeypatch.setattr(module, "load", images)
+
+
+def test_every_recipe_is_found_by_name():
+    found = {
+        f"{folder}/{path.stem.replace('_', '-')}" for folder in FOLDERS for path in (ROOT / folder).glob("[a-z]*.py")
+    }
+    assert set(NAMES) == found
+    assert len(TRAININGS) == len(NAMES) - 2 == 13
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_each_recipe_says_where_it_comes_from(name):
+    folder, _, stem = name.rpartition("/")
+    source = (ROOT / folder / f"{stem.replace('-', '_')}.py").read_text()
+    assert FOLDERS[folder] in ast.get_docstring(ast.parse(source))
+
+
+@pytest.mark.parametrize("name", TRAININGS)
+def test_equal_budgets_for_all_that_is_tuned(name):
+    recipe = figure.get(name)
+    tried = {np.prod([len(values) for values in run.tune.values()]) for run in recipe.runs}
+    assert len(tried) == 1
+    assert recipe.tune_rounds <= recipe.rounds
+    assert recipe.rounds % recipe.every == 0
+
+
+def test_missing_data_is_refused_in_one_line(tmp_path, monkeypatch):
+    monkeypatch.setenv("FEDJAX_LC_DATA", str(tmp_path))
+    monkeypatch.setenv("FEDJAX_LC_CACHE", str(tmp_path))
+    monkeypatch.setattr(data, "load", functools.partial(data.load, download=False))
+    _networks.load.cache_clear()
+    for name, word in (("savic/mnist-50", "mnist"), ("mcm/deep/cifar10", "cifar10"), ("fedopt/shakespeare", "shakes")):
+        with pytest.raises(InputError, match=word) as error:
+            figure.get(name).problem()
+        assert "\n" not in str(error.value)
+
+
+# --- data ---
+
+
+def test_rows_in_order_are_contiguous_parts_of_one_size():
+    dataset = images("mnist", rows=47)
+    split = _networks.in_order(dataset, 5)
+    parts = data.partition(split)
+    assert [len(part) for part in parts] == [9] * 5
+    np.testing.assert_array_equal(np.concatenate(parts), np.arange(45))
+
+
+def test_pixels_are_standardised_by_channel():
+    pixels = np.array([[0, 255]], np.uint8).reshape(1, 1, 2, 1)
+    ready = np.asarray(_networks.standardised(*_networks.MNIST_PIXELS)(pixels)).ravel()
+    np.testing.assert_allclose(ready, [-0.1307 / 0.3081, (1 - 0.1307) / 0.3081], rtol=1e-6)
+
+
+def test_a_flip_and_a_crop_shift_and_mirror_an_image():
+    image = np.arange(1, 65, dtype=np.uint8).reshape(1, 8, 8, 1)
+    seen = {np.asarray(_networks.flip_and_crop(jax.random.key(s), image)).tobytes() for s in range(30)}
+    assert len(seen) > 20
+    possible = set()
+    for mirrored in (image, image[:, :, ::-1]):
+        padded = np.pad(mirrored, ((0, 0), (4, 4), (4, 4), (0, 0)))
+        possible |= {padded[:, i : i + 8, j : j + 8].tobytes() for i in range(9) for j in range(9)}
+    assert seen <= possible
+
+
+def test_a_copy_that_is_not_the_original_is_told(monkeypatch):
+    doubtful = dataclasses.replace(images("cifar10"), notes=("not the original files (other checksums): x",))
+    monkeypatch.setattr(_networks, "load", lambda name: doubtful)
+    assert "not those of the original" in _networks.remarks("cifar10")
+    import zlib
+
+    monkeypatch.setitem(_networks.COPIES, zlib.crc32(doubtful.features.tobytes()), "CIFAR-10, JPEG re-encoding")
+    assert _networks.remarks("cifar10") == "Data: CIFAR-10, JPEG re-encoding."
+    monkeypatch.setattr(_networks, "load", images)
+    assert _networks.remarks("cifar10") == ""
+
+
+# --- one step of each builds ---
+
+
+def builds(run, problem):
+    """Shapes of a state before and after one step, without computing any."""
+    algorithm, hp = algorithms.get(run.method), run.grid(problem).hparams[0]
+    algorithm.check(problem, hp)
+    key = jax.random.key(0)
+    with jax.numpy_rank_promotion("allow"):
+        state = jax.eval_shape(lambda p: algorithm.init(p, hp, key), problem)
+        after, _ = jax.eval_shape(lambda p, s: algorithm.step(p, hp, s, key), problem, state)
+    return jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), (state, after))
+
+
+@pytest.mark.slow
+def test_the_full_resnet_builds_without_data_of_its_own(small):
+    problem = figure.get("savic/gpu/cifar10-resnet18").problem()
+    assert problem.dim == 11_171_146
+    before, after = builds(figure.get("savic/gpu/cifar10-resnet18").runs[1], problem)
+    assert before == after
+
+
+@pytest.mark.parametrize("name", ["mcm/deep/gpu/mnist", pytest.param("mcm/deep/gpu/cifar10", marks=pytest.mark.slow)])
+def test_compressed_trainings_build_as_the_authors_have_them(name, small):
+    recipe = figure.get(name)
+    problem = recipe.problem()
+    s = 4 if "mnist" in name else 16
+    assert (problem.n, problem.dim) == (20, 21_840 if s == 4 else 62_006)
+    assert np.all(np.diff(np.asarray(problem.starts)) == 10)
+    mcm = next(run for run in recipe.runs if run.method == "mcm")
+    before, after = builds(mcm, problem)
+    assert before == after
+    for run in recipe.runs:
+        hp = run.hparams(problem)
+        algorithms.get(run.method).check(problem, hp)
+        assert (hp.gamma, hp.batch_size, hp.replacement) == (0.1, 128, True)
+        if run.method != "sgd":
+            assert hp.compressor.layers == problem.layers
+            assert str(hp.compressor.inner) == str(parse(f"qsgd:{s},code=elias"))
+            rates = [getattr(hp, name) for name in ("alpha", "alpha_up", "alpha_dwn") if hasattr(hp, name)]
+            assert rates
+            assert all(np.shape(rate) == (problem.dim,) for rate in rates)
+        assert getattr(hp, "c_ef", 0.1) == 0.1
+    assert recipe.rounds == 300 * (24 if s == 4 else 20)
+
+
+def test_memory_rates_are_those_of_each_tensor():
+    rates = deep.memory_rates((100, 16), 4)
+    assert rates.shape == (116,)
+    np.testing.assert_allclose(rates[[0, -1]], [1 / (2 * (1 + 2.5)), 1 / (2 * (1 + 1))])
+
+
+# --- convex ---
+
+
+@pytest.mark.parametrize("scaling", _convex.SCALINGS, ids=lambda scaling: scaling.label)
+def test_scalings_fit_their_problems(scaling, problem):
+    hp = scaling.hparams(problem, 2, 3)
+    algorithms.get("savic").check(problem, hp)
+    assert (hp.rule, hp.scaling, hp.b1, hp.local_steps, hp.batch_size) == (
+        scaling.rule, scaling.scaling, scaling.b1, 3, 2,
+    )  # fmt: skip
+    assert len(scaling.gammas(problem)) == 9
+
+
+def test_limits_of_a_frozen_diagonal():
+    problem = _closed_forms.ill_scaled(coupling=0.0)
+    Q, b = np.asarray(problem.Q), np.asarray(problem.b)
+    ones = np.ones(_closed_forms.DIM)
+    np.testing.assert_allclose(_closed_forms.limit(Q, b, ones, 0.1, 1), problem.x_star, rtol=1e-10)
+    c, K = b / np.diagonal(Q, axis1=1, axis2=2), 1 - (1 - 0.1 * np.diagonal(Q, axis1=1, axis2=2)) ** 7
+    np.testing.assert_allclose(_closed_forms.limit(Q, b, ones, 0.1, 7), (K * c).sum(0) / K.sum(0))
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "verdict"),
+    [
+        ([-3, -3.1], [-1, -1.1], "holds"),
+        ([-1, -1.1], [-3, -3.1], "no"),
+        ([-1, -2], [-1.2, -2.1], "undecided"),
+        ([-1, -2], [np.inf, -2], "holds"),
+        ([np.inf, -2], [-1, -2], "no"),
+        ([np.inf, -2], [np.inf, -2], "undecided"),
+    ],
+)
+def test_verdicts_of_gaps(a, b, verdict):
+    assert _convex.Lower("a below b", ("a",), ("b",)).verdict({"a": np.array(a), "b": np.array(b)}) == verdict
+
+
+def test_a_convex_figure_tells_the_best_of_its_step_sizes(problem, tmp_path):
+    curves = _convex.SCALINGS[:1]
+    recipe = _convex.LocalSteps(
+        "tiny", lambda: problem, rounds=8, batch_size=2, local_steps=(2,), shown=2, scalings=curves, seeds=2,
+        claims=(_convex.Lower("itself", ("Local SGD",), ("Local SGD",)),),
+    )  # fmt: skip
+    text = recipe.make(tmp_path, "tiny", progress=False)
+    assert {path.suffix for path in tmp_path.iterdir()} == {".md", ".json", ".png", ".svg"}
+    assert "undecided" in text
+    one = recipe.best(curves[0], problem, 2, progress=False)
+    assert one["gamma"] in curves[0].gammas(problem)
+    hp, gammas = curves[0].hparams(problem, 2, 2), curves[0].gammas(problem)
+    lanes = recipe._sweep(problem, [dataclasses.replace(hp, gamma=gamma) for gamma in gammas], range(2, 6), False)
+    assert one["gamma"] == gammas[int(np.argmin(np.median(_convex.ends(lanes).reshape(9, -1), axis=1)))]
