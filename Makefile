@@ -30,6 +30,7 @@ bench: $(READY)  ## speed against honest baselines
 	$(BIN)/fedjax-lc bench single
 	$(BIN)/fedjax-lc bench sweep
 	$(BIN)/fedjax-lc bench mcm
+	$(BIN)/fedjax-lc bench neural
 
 figures: $(READY)  ## all figures of the papers; FEDJAX_LC_DATA names a folder of LibSVM files, else they are fetched
 	$(BIN)/fedjax-lc figure locodl --jobs 2

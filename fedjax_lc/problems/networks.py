@@ -21,7 +21,7 @@ from fedjax_lc.typing import ClientVecs, Key, PyTree, Scalar, Vec
 STATISTICS = ("averaged", "local")
 WORST = 0.1  #: the share of clients whose mean accuracy is `accuracy_worst`
 ESTIMATE_ROWS, ESTIMATE_STEPS = 64, 12
-FEW_PARAMETERS = 50_000  #: up to here clients side by side are faster on CPU than one after the other
+FEW_PARAMETERS = 10_000  #: up to here clients side by side are faster on CPU than one after the other
 
 Loss = Callable[[jax.Array, jax.Array], jax.Array]
 
@@ -338,7 +338,7 @@ def neural(
         norm_statistics: how BatchNorm evaluates: "averaged" over clients, or "local"; see `Neural.norm_at`.
         usual_batch: rows of a local step where a method is not told.
         rows_at_once: rows that full gradients and measuring take at once.
-        clients_at_once: clients side by side; None: on CPU one after the other for networks of more than 50,000
+        clients_at_once: clients side by side; None: on CPU one after the other for networks of more than 10,000
             parameters, elsewhere all.
         dtype: "float32" or "float64".
 

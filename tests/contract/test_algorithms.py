@@ -231,7 +231,7 @@ def ignores_order(name):
 @pytest.mark.parametrize("name", [name for name in NAMES if ignores_order(name)])
 def test_order_of_clients_does_not_matter(name, tiny):
     """Without compression, clients in another order give the same model."""
-    choices = {"compressor": "identity"} if name in COMPRESSING else {}
+    choices = {way: "identity" for way in ("compressor", "downlink") if way in FIELDS[name]}
     hp = theory(name, tiny, **choices)
     shuffled = tiny.cohort(jnp.array([2, 0, 3, 1])).replace(attached=tiny.attached, given_f_star=tiny.given_f_star)
     run = lambda problem: walker(name)(problem, hp, begin(name, problem, hp), KEY, 0)[1][0][:20]
