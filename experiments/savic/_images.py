@@ -15,9 +15,9 @@ from fedjax_lc.training import Better, Run, Training
 NUM_CLIENTS = 10
 PIXELS = {"mnist": MNIST_PIXELS, "cifar10": CIFAR_PIXELS}
 STEPS: Mapping[str, Sequence[float]] = {
-    "none": (0.03, 0.1, 0.3),
-    "adam": (0.001, 0.003, 0.01),
-    "oasis": (0.01, 0.03, 0.1),
+    "none": (0.01, 0.03, 0.1, 0.3),
+    "adam": (0.0003, 0.001, 0.003, 0.01),
+    "oasis": (0.001, 0.003, 0.01, 0.03),
 }
 ALPHA = {"none": 1.0, "adam": 1e-3, "oasis": 0.1}
 CLAIMS = (
@@ -29,7 +29,7 @@ CLAIMS = (
 
 
 def run(label: str, rule: str, scaling: str, local_steps: int, batch_size: int, n_warm: int) -> Run:
-    """A curve of SAVIC at its best gamma of three."""
+    """A curve of SAVIC at its best gamma of four."""
     changes: dict[str, Any] = {"beta": 0.99, "batch_size": batch_size, "n_warm": n_warm}
     choices = {"rule": rule, "scaling": scaling, "local_steps": local_steps, "alpha": ALPHA[rule]}
     return Run(label, "savic", choices, changes, {"gamma": STEPS[rule]})
