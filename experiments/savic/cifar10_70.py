@@ -2,4 +2,4 @@
 
 from experiments.savic._images import by_main_class
 
-FIGURE = by_main_class("cifar10", "lenet", 0.7)
+FIGURE = by_main_class("cifar10", "lenet", 0.7, rounds=300)
