@@ -1,4 +1,4 @@
-"""What the figures of FedOpt (arXiv 2003.00295) share: five servers, and what is tried of each, six settings."""
+"""What the figures of FedOpt (arXiv 2003.00295) share: five servers, and what is tried of each, twelve settings."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from fedjax_lc import algorithms
 from fedjax_lc.training import Better, Run
 
 SERVERS: Mapping[str, Sequence[float]] = {
-    "fedavg": (0.7, 1.0),
-    "fedavgm": (0.1, 0.3),
-    "fedadagrad": (0.03, 0.1),
-    "fedadam": (0.003, 0.01),
-    "fedyogi": (0.003, 0.01),
+    "fedavg": (0.5, 1.0, 2.0),
+    "fedavgm": (0.1, 0.3, 1.0),
+    "fedadagrad": (0.03, 0.1, 0.3),
+    "fedadam": (0.003, 0.01, 0.03),
+    "fedyogi": (0.003, 0.01, 0.03),
 }
 ADAPTIVE = ("FedAdagrad", "FedAdam", "FedYogi")
 CLAIMS = (
@@ -25,7 +25,7 @@ SETTINGS = "tau = 0.001, b1 = 0.9, b2 = 0.99, v0 = tau^2"  #: of the adaptive on
 
 
 def runs(client_lrs: Sequence[float], **changes: Any) -> tuple[Run, ...]:
-    """The five, each with three client and two server learning rates."""
+    """The five, each with four client and three server learning rates."""
     return tuple(
         Run(algorithms.get(name).title, name, changes=changes, tune={"client_lr": client_lrs, "server_lr": server_lrs})
         for name, server_lrs in SERVERS.items()

@@ -20,11 +20,11 @@ def problem() -> Neural:
 FIGURE = Training(
     title="MNIST over 100 clients, Dirichlet(0.3): servers of FedOpt",
     problem=problem,
-    runs=runs((0.03, 0.1, 0.3), cohort_size=10, local_steps=5, batch_size=20),
-    rounds=40,
-    every=4,
-    seeds=2,
-    tune_rounds=10,
+    runs=runs((0.03, 0.1, 0.3, 1.0), cohort_size=10, local_steps=5, batch_size=20),
+    rounds=60,
+    every=5,
+    seeds=3,
+    tune_rounds=20,
     claims=CLAIMS,
     said=lambda: (
         f"The first {ROWS:,} training and {TEST_ROWS:,} test images, mnist_cnn, 10 clients a round, 5 local "

@@ -17,11 +17,11 @@ def problem() -> Neural:
 FIGURE = Training(
     title="Shakespeare, 64 speakers: servers of FedOpt",
     problem=problem,
-    runs=runs((0.3, 1.0, 3.0), cohort_size=10, local_steps=5, batch_size=8),
+    runs=runs((0.3, 1.0, 3.0, 10.0), cohort_size=10, local_steps=5, batch_size=8),
     rounds=100,
     every=10,
-    seeds=2,
-    tune_rounds=15,
+    seeds=3,
+    tune_rounds=30,
     claims=CLAIMS,
     said="Speakers with 5,000 characters or more of the tiny Shakespeare text, not LEAF's; next characters of windows "
     f"of 40, {MODEL}, 10 clients a round, 5 local steps of 8 windows; train loss on 500 windows; {SETTINGS}.",
