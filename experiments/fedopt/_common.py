@@ -9,11 +9,11 @@ from fedjax_lc import algorithms
 from fedjax_lc.training import Better, Run
 
 SERVERS: Mapping[str, Sequence[float]] = {
-    "fedavg": (0.5, 1.0, 2.0),
-    "fedavgm": (0.1, 0.3, 1.0),
-    "fedadagrad": (0.03, 0.1, 0.3),
-    "fedadam": (0.003, 0.01, 0.03),
-    "fedyogi": (0.003, 0.01, 0.03),
+    "fedavg": (1.0, 2.0, 4.0),
+    "fedavgm": (0.3, 1.0, 2.0),
+    "fedadagrad": (0.1, 0.3, 1.0),
+    "fedadam": (0.01, 0.03, 0.1),
+    "fedyogi": (0.01, 0.03, 0.1),
 }
 ADAPTIVE = ("FedAdagrad", "FedAdam", "FedYogi")
 CLAIMS = (

@@ -20,7 +20,7 @@ def problem() -> Neural:
 FIGURE = Training(
     title="MNIST over 100 clients, Dirichlet(0.3): servers of FedOpt",
     problem=problem,
-    runs=runs((0.03, 0.1, 0.3, 1.0), cohort_size=10, local_steps=5, batch_size=20),
+    runs=runs((0.01, 0.03, 0.1, 0.3), cohort_size=10, local_steps=5, batch_size=20),
     rounds=60,
     every=5,
     seeds=3,

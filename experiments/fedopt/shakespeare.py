@@ -17,7 +17,7 @@ def problem() -> Neural:
 FIGURE = Training(
     title="Shakespeare, 64 speakers: servers of FedOpt",
     problem=problem,
-    runs=runs((0.3, 1.0, 3.0, 10.0), cohort_size=10, local_steps=5, batch_size=8),
+    runs=runs((1.0, 3.0, 10.0, 30.0), cohort_size=10, local_steps=5, batch_size=8),
     rounds=100,
     every=10,
     seeds=3,
