@@ -265,14 +265,27 @@ def choose_metrics(
         own = tuple((name, f) for name, f in measure.items() if name != "value")
         return Metrics(("value", *(name for name in problem.usual_metrics if name not in measure)), own)
     names = [measure] if isinstance(measure, str) else list(measure)
-    bounds = (("lyapunov", algorithm.lyapunov),) if algorithm.lyapunov and problem.solvable else ()
+    extra = _of_the_method(algorithm, problem)
     for name in names:
-        if name not in (known := ("value", *problem.metrics, *dict(bounds))):
+        if name not in (known := ("value", *problem.metrics, *extra)):
             raise unknown("metric", name, known)
-    known = tuple(
-        dict.fromkeys(["value", *problem.usual_metrics, *(name for name in names if name not in dict(bounds))])
-    )
-    return Metrics(known, tuple(bound for bound in bounds if bound[0] in names))
+    known = tuple(dict.fromkeys(["value", *problem.usual_metrics, *(name for name in names if name not in extra)]))
+    return Metrics(known, tuple((name, f) for name, f in extra.items() if name in names))
+
+
+@functools.cache
+def _error_norm(algorithm: Algorithm) -> Metric:
+    return lambda problem, hp, state: jnp.linalg.norm(algorithm.error(problem, hp, state))  # type: ignore[misc]
+
+
+def _of_the_method(algorithm: Algorithm, problem: Problem) -> dict[str, Metric]:
+    """What can be measured of a method's state besides its point."""
+    found: dict[str, Metric] = {}
+    if algorithm.lyapunov and problem.solvable:
+        found["lyapunov"] = algorithm.lyapunov
+    if algorithm.error:
+        found["error_norm"] = _error_norm(algorithm)
+    return found
 
 
 def needs_solution(metrics: Metrics) -> bool:

@@ -9,13 +9,17 @@ from typing import Any
 
 from fedjax_lc.algorithms import artemis, mcm
 from fedjax_lc.algorithms.base import register
-from fedjax_lc.algorithms.bidirectional import Downlink, Turn, compose, memory, seen_by_all, to_all
-from fedjax_lc.typing import Scalar, Vec
+from fedjax_lc.algorithms.bidirectional import Directed, Downlink, Sent, Told, Turn, compose, memory, seen_apart, to_all
+from fedjax_lc.typing import Vec
 
 
-def _send(hp: Any, _: None, w: Vec, seen: Vec, ghat: Vec, turn: Turn) -> tuple[Vec, Vec, None, Scalar]:
-    Omega, bits = to_all(hp.downlink, turn.key, ghat)
-    return w - turn.gamma * ghat, seen - turn.gamma * Omega, None, bits
+def _direct(hp: Any, _: None, w: Vec, sent: Sent, turn: Turn) -> Directed:
+    Omega, bits = to_all(hp.downlink, turn.key, sent.ghat)
+    return Directed(w, sent.ghat, turn.gamma * Omega, bits)
+
+
+def _tell(hp: Any, message: Vec, w: Vec, seen: Vec, turn: Turn) -> Told:
+    return Told(w, seen - message, None, 0.0)
 
 
 register(
@@ -23,6 +27,6 @@ register(
     title="Artemis-ND",
     paper=mcm.PAPER,
     Hparams=artemis.Hparams,
-    **compose(memory(), Downlink(seen_by_all, _send)),
+    **compose(memory(), Downlink(seen_apart, _direct, _tell)),
     theory=artemis.theory,
 )

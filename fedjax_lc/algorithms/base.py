@@ -59,6 +59,8 @@ class Algorithm:
         theory: (problem, **choices) -> Hparams, the paper's step sizes; every choice has a default.
         lyapunov: (problem, hp, state) -> (), or None where no theorem is known.
         rate: (problem, hp) -> the factor by which E lyapunov shrinks per step at least, or None.
+        error: (problem, hp, state) -> (d,), the error that compression still owes, in units of gradients, as methods
+            with error feedback log it; the metric error_norm is its norm. None where there is none.
         paper: arXiv id and title.
         title: the name as papers write it.
     """
@@ -73,6 +75,7 @@ class Algorithm:
     theory: Callable[..., Any]
     lyapunov: Callable[[Problem, Any, PyTree], Scalar] | None = None
     rate: Callable[[Problem, Any], Scalar] | None = None
+    error: Callable[[Problem, Any, PyTree], Vec] | None = None
 
     def check(self, problem: Problem, hp: Any) -> None:
         """Raise InputError where a hyperparameter does not fit the problem or leaves its range.
@@ -105,6 +108,8 @@ _RANGES: dict[str, tuple[str, Callable[[float, int], bool]]] = {
     "batch_size": ("whole and >= 1", lambda v, n: v >= 1 and v.is_integer()),
     "average_every": ("whole and >= 1", lambda v, n: v >= 1 and v.is_integer()),
     "reset_every": ("whole and >= 1", lambda v, n: v >= 1 and v.is_integer()),
+    "period": ("whole and >= 1", lambda v, n: v >= 1 and v.is_integer()),
+    "weight_decay": (">= 0", lambda v, n: v >= 0),
     "groups": ("whole and in 1..n", lambda v, n: 1 <= v <= n and v.is_integer()),
     "client_lr": ("> 0", lambda v, n: v > 0),
     "server_lr": ("> 0", lambda v, n: v > 0),
@@ -144,6 +149,7 @@ def register(
     title: str | None = None,
     lyapunov: Callable[..., Scalar] | None = None,
     rate: Callable[..., Scalar] | None = None,
+    error: Callable[..., Vec] | None = None,
 ) -> Algorithm:
     """Make a method known by name; the last line of its file. Arguments as the attributes of `Algorithm`."""
     algorithm = Algorithm(
@@ -157,6 +163,7 @@ def register(
         theory=theory,
         lyapunov=lyapunov and _casting(lyapunov),
         rate=rate,
+        error=error and _casting(error),
     )
     _REGISTRY[name] = algorithm
     return algorithm

@@ -1,16 +1,20 @@
 """Rounds with a server between an uplink and a downlink: three choices that compose into a method.
 
-An *uplink* turns the clients' gradients into the server's estimate ghat of the mean gradient; a *downlink* steps with
-it and says what the clients see next. Around them, once for all methods: full or mini-batch gradients at what the
-clients see, a step size that may fall, clients that take part at random, and averaged iterates.
+An *uplink* turns the clients' gradients into the server's estimate ghat of the mean gradient; a *downlink* says what
+the model moves along, and what the clients see of it next. A method is who keeps which error, and when it is paid back:
+the clients or the server in a later message (`error_feedback`, `gradient_with_error`), a client in its own model at
+once (the residual of `immediate`), a memory that messages are differences to (`memory`, MCM's H). Around them, once for
+all methods: full or mini-batch gradients at what the clients see, a step size that may fall, weight decay and momentum,
+clients that take part at random, and averaged iterates.
 
 Source: Philippenko and Dieuleveut, "Preserved central model for faster bidirectional compression in distributed
-settings", arXiv 2102.12528, with the details of the authors' code.
+settings", arXiv 2102.12528, and LIEC-SGD, arXiv 2402.11857, with the details of the authors' codes.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -19,6 +23,7 @@ import jax.numpy as jnp
 
 from fedjax_lc import pytree
 from fedjax_lc.algorithms.base import Batches, Cost, gradients
+from fedjax_lc.algorithms.schedules import Schedule, parse
 from fedjax_lc.compressors import Compressor
 from fedjax_lc.compressors.base import FLOAT_BITS
 from fedjax_lc.errors import InputError, unknown
@@ -32,17 +37,20 @@ CONVENTIONS = ("paper", "mcm_repo")  #: whose parameters `theory` gives
 class Rounds(Batches):
     """What all these methods know.
 
-    decay: the step size of round k, from 1 on, is gamma / k^decay. momentum: m of v = m v + ghat, which then takes
-    ghat's place at the server; None without. participation: every client takes part with
-    this probability (drawn again while nobody does), None for all. average_every: evaluate the average of the iterates
-    after every so many rounds, w_bar += (w - w_bar)/(k + 1), instead of the last one.
+    decay: the step size of round k, from 1 on, is gamma / k^decay, times the factor of gamma_schedule (see `schedules`)
+    for round k - 1. momentum: m of v = m v + u, which takes the place of the direction u that the model moves along;
+    None without. weight_decay: u = u + weight_decay w, uncompressed, before momentum; None without. participation:
+    every client takes part with this probability (drawn again while nobody does), None for all. average_every: evaluate
+    the average of the iterates after every so many rounds, w_bar += (w - w_bar)/(k + 1), instead of the last one.
     """
 
     _: dataclasses.KW_ONLY
     decay: Scalar = 0.0
     momentum: Scalar | None = None
+    weight_decay: Scalar | None = None
     participation: Scalar | None = None
     average_every: int | None = pytree.static(default=None)
+    gamma_schedule: Schedule = pytree.static(default="constant")
 
 
 @pytree.dataclass
@@ -59,14 +67,14 @@ class WithMemory(Rounds):
 
 
 class State(NamedTuple):
-    w: Vec  # (d,) the server's model
-    seen: Vec | ClientVecs  # (d,) what all clients see of it, or (n, d), each its own
+    w: Vec | ClientVecs  # (d,) the model, or (n, d), every client's own
+    seen: Vec | ClientVecs | None  # (d,) or (n, d) what the clients see of it; None: w
     up: PyTree  # the uplink's memories
     down: PyTree  # the downlink's
     k: jax.Array  # () rounds so far
     active: jax.Array | None  # (n,) who takes part in the next round; None for all
     average: Vec | None  # (d,) w_bar
-    v: Vec | None  # (d,) momentum
+    v: Vec | ClientVecs | None  # as w: momentum
 
 
 class Cohort(NamedTuple):
@@ -110,60 +118,132 @@ class Turn(NamedTuple):
     key: Key
 
 
-class Uplink(NamedTuple):
-    """start(problem, hp) -> memory; send(hp, memory, g, turn) -> (ghat (d,), memory, bits), from gradients g (n, d).
+class Sent(NamedTuple):
+    """What an uplink brings about: ghat (d,) at the server, its memory, bits () of a client's message (the mean over
+    clients), and r_i (n, d), what each client's message left out, where a downlink pays it back at once."""
 
-    bits () is what a client sends, the mean over clients.
-    """
+    ghat: Vec
+    memory: PyTree
+    bits: Scalar
+    residual: Any = None
+
+
+class Uplink(NamedTuple):
+    """start(problem, hp) -> memory; send(hp, memory, g, turn) -> Sent, from gradients g (n, d)."""
 
     start: Callable[..., PyTree]
-    send: Callable[..., tuple[Vec, PyTree, Scalar]]
+    send: Callable[..., Sent]
+
+
+class Directed(NamedTuple):
+    """What the model moves from and along, base and u, (d,) or (n, d); the downlink's memory, and the bits of it."""
+
+    base: Vec | ClientVecs
+    u: Vec | ClientVecs
+    memory: PyTree
+    bits: Scalar
+
+
+class Told(NamedTuple):
+    """The model w after the move, what clients see of it (None: w), the downlink's memory, the bits of it, and those
+    that the clients sent for it."""
+
+    w: Vec | ClientVecs
+    seen: Vec | ClientVecs | None
+    memory: PyTree
+    bits: Scalar
+    bits_up: Scalar = 0.0
+
+
+def _nothing_sent(hp: Any, memory: PyTree, w: Vec, sent: Sent, turn: Turn) -> Directed:
+    return Directed(w, sent.ghat, memory, 0.0)
+
+
+def _all_see_it(hp: Any, memory: PyTree, w: Vec, seen: None, turn: Turn) -> Told:
+    return Told(w, None, memory, 0.0)
 
 
 class Downlink(NamedTuple):
-    """start(problem, hp) -> (seen, memory); send(hp, memory, w, seen, ghat, turn) -> (w, seen, memory, bits).
+    """start(problem, hp) -> (w, seen, memory); direct(hp, memory, w, sent, turn) -> Directed, by default along ghat;
+    tell(hp, memory, w, seen, turn) -> Told, once the model has moved to w, by default that all know it.
 
-    The cohort of `turn` is the next round's: who needs the message now.
+    Messages about the direction belong into direct, those about the model into tell. The cohort of `turn` is the next
+    round's: who needs the message now.
     """
 
-    start: Callable[..., tuple[Vec | ClientVecs, PyTree]]
-    send: Callable[..., tuple[Vec, Vec | ClientVecs, PyTree, Scalar]]
+    start: Callable[..., tuple[Vec | ClientVecs, Vec | ClientVecs | None, PyTree]]
+    direct: Callable[..., Directed] = _nothing_sent
+    tell: Callable[..., Told] = _all_see_it
 
 
 def compose(uplink: Uplink, downlink: Downlink) -> dict[str, Callable[..., Any]]:
     """init, step and point of the method that sends up by `uplink` and down by `downlink`, for `register`."""
 
     def init(problem: Problem, hp: Any, key: Key) -> State:
-        seen, down = downlink.start(problem, hp)
+        w, seen, down = downlink.start(problem, hp)
         return State(
-            w=problem.x0,
+            w=w,
             seen=seen,
             up=uplink.start(problem, hp),
             down=down,
             k=jnp.zeros((), jnp.int32),
             active=participants(problem, hp, key),
             average=None if hp.average_every is None else problem.x0,
-            v=None if hp.momentum is None else jnp.zeros_like(problem.x0),
+            v=None if hp.momentum is None else jnp.zeros_like(w),
         )
 
     def step(problem: Problem, hp: Any, state: State, key: Key) -> tuple[State, Cost]:
         batch_key, up_key, down_key, cohort_key = jax.random.split(key, 4)
         k, cohort = state.k + 1, Cohort(state.active, hp.participation)
-        gamma = hp.gamma / k.astype(problem.dtype) ** hp.decay
-        g, passes = gradients(problem, hp, state.seen, batch_key)
-        ghat, up, bits_up = uplink.send(hp, state.up, g, Turn(k, gamma, cohort, up_key))
-        v = None if state.v is None else hp.momentum * state.v + ghat
+        gamma = step_size(hp, k, problem.dtype)
+        g, passes = gradients(problem, hp, state.w if state.seen is None else state.seen, batch_key)
+        sent = uplink.send(hp, state.up, g, Turn(k, gamma, cohort, up_key))
         coming = Cohort(participants(problem, hp, cohort_key), hp.participation)
         turn = Turn(k, gamma, coming, down_key)
-        w, seen, down, bits_down = downlink.send(hp, state.down, state.w, state.seen, ghat if v is None else v, turn)
-        average = averaged(hp, state.average, w, k)
-        cost = Cost.of(bits_up, bits_down, grads=cohort.cost(passes), rounds=1)
-        return State(w, seen, up, down, k, coming.active, average, v), cost
+        base, u, down, bits_down = downlink.direct(hp, state.down, state.w, sent, turn)
+        w, v = moved(hp, gamma, base, u, state.v)
+        told = downlink.tell(hp, down, w, state.seen, turn)
+        average = averaged(hp, state.average, told.w, k)
+        cost = Cost.of(sent.bits + told.bits_up, bits_down + told.bits, grads=cohort.cost(passes), rounds=1)
+        return State(told.w, told.seen, sent.memory, told.memory, k, coming.active, average, v), cost
 
     def point(problem: Problem, hp: Any, state: State) -> Vec:
-        return state.w if state.average is None else state.average
+        return model(state.w) if state.average is None else state.average
 
     return {"init": init, "step": step, "point": point}
+
+
+def step_size(hp: Any, k: jax.Array, dtype: Any) -> Scalar:
+    """gamma of round k = 1, 2, ..."""
+    gamma = hp.gamma / k.astype(dtype) ** hp.decay
+    if hp.gamma_schedule == "constant":
+        return gamma
+    return gamma * jnp.asarray(parse(hp.gamma_schedule)((k - 1).astype(dtype)), dtype)
+
+
+def moved(hp: Any, gamma: Scalar, base: Any, u: Any, v: Any) -> tuple[Any, Any]:
+    """base - gamma u, with weight decay and momentum v, and the new v."""
+    if hp.weight_decay is not None:
+        u = u + hp.weight_decay * base
+    if v is not None:
+        v = u = hp.momentum * v + u
+    return base - gamma * u, v
+
+
+def everyone(method: str, hp: Rounds) -> None:
+    """Raise InputError where clients would stay away from a method that needs all of them."""
+    if hp.participation is not None:
+        raise InputError(f"{method} needs all clients in every round: leave out participation")
+
+
+def at_period(hp: Any, turn: Turn) -> jax.Array:
+    """Whether the round's number is a multiple of the field `period`."""
+    return turn.k % jnp.asarray(hp.period).astype(turn.k.dtype) == 0
+
+
+def model(w: Vec | ClientVecs) -> Vec:
+    """(d,) the model; of every client's own, their mean."""
+    return w if w.ndim == 1 else jnp.mean(w, axis=0)
 
 
 def participants(problem: Problem, hp: Rounds, key: Key) -> jax.Array | None:
@@ -180,12 +260,12 @@ def participants(problem: Problem, hp: Rounds, key: Key) -> jax.Array | None:
     return jax.lax.while_loop(nobody, again, again((key, jnp.zeros(problem.n, bool))))[1]
 
 
-def averaged(hp: Rounds, average: Vec | None, w: Vec, k: jax.Array) -> Vec | None:
+def averaged(hp: Rounds, average: Vec | None, w: Any, k: jax.Array) -> Vec | None:
     """w_bar after round k, moved every `average_every` rounds."""
     if average is None or hp.average_every is None:
         return None
-    moved = average + (w - average) / (k + 1).astype(w.dtype)
-    return jnp.where(k % hp.average_every == 0, moved, average)
+    new = average + (model(w) - average) / (k + 1).astype(w.dtype)
+    return jnp.where(k % hp.average_every == 0, new, average)
 
 
 def smoothness(problem: Problem, convention: str) -> float:
@@ -208,10 +288,33 @@ def both_ways(problem: Problem, up: Compressor, down: Compressor, convention: st
     return 1 / (2 * L * (1 + down.omega(d)) * (1 + up.omega(d) / problem.n))
 
 
-def known_form(method: str, form: str) -> None:
-    """Raise InputError for a form of the method that is not here."""
-    if form != "mcm_repo":
-        raise InputError(f"{method} has form 'mcm_repo' only, got {form!r}")
+def known_form(form: str) -> str:
+    """The form of a method that is asked for: its paper's, or that of the code of arXiv 2102.12528.
+
+    Raises:
+        InputError: another one.
+    """
+    if form not in CONVENTIONS:
+        raise unknown("form", form, CONVENTIONS)
+    return form
+
+
+def leftover(compressor: Compressor, d: int) -> float:
+    """rho = sqrt(1 - delta)/(1 - sqrt(1 - delta)): how many messages an error fed back is worth at most."""
+    left = math.sqrt(max(0.0, 1 - float(compressor.delta(d))))
+    return left / (1 - left)
+
+
+def leftover_of_both(up: float, down: float) -> float:
+    """rho where the server compresses again what already carries the clients' errors."""
+    return up + down * (1 + 2 * up)
+
+
+def feedback_step(problem: Problem, rho: float) -> float:
+    """gamma = 1/(L (1 + 2 rho)), L = max_i L_i, with which the model stays near the one without errors (derived by us);
+    1/L for a network, of which no theory holds."""
+    L = float(jnp.max(problem.smooth))
+    return 1 / (L * (1 + 2 * rho)) if problem.solvable else 1 / L
 
 
 def memory_rate(omega: Scalar) -> Scalar:
@@ -222,19 +325,13 @@ def memory_rate(omega: Scalar) -> Scalar:
 # --- uplinks ---
 
 
-def _send_uncompressed(hp: Any, memory: None, g: ClientVecs, turn: Turn) -> tuple[Vec, None, Scalar]:
-    return turn.cohort.mean(g), None, turn.cohort.cost(FLOAT_BITS * g.shape[1])
+def _send_uncompressed(hp: Any, memory: None, g: ClientVecs, turn: Turn) -> Sent:
+    return Sent(turn.cohort.mean(g), None, turn.cohort.cost(FLOAT_BITS * g.shape[1]))
 
 
-def _send_compressed(hp: Any, memory: None, g: ClientVecs, turn: Turn) -> tuple[Vec, None, Scalar]:
+def _send_compressed(hp: Any, memory: None, g: ClientVecs, turn: Turn) -> Sent:
     q = hp.compressor.joint(turn.key, g)
-    return turn.cohort.mean(q.value), None, turn.cohort.cost(q.bits)
-
-
-def _send_with_errors(hp: Any, e_i: ClientVecs, g: ClientVecs, turn: Turn) -> tuple[Vec, ClientVecs, Scalar]:
-    cohort, v = turn.cohort, g + hp.c_ef * e_i
-    q = hp.compressor.joint(turn.key, v)
-    return cohort.mean(q.value), cohort.moved(v - q.value, e_i), cohort.cost(q.bits)
+    return Sent(turn.cohort.mean(q.value), None, turn.cohort.cost(q.bits))
 
 
 def no_memory(problem: Problem, hp: Any) -> None:
@@ -247,9 +344,21 @@ def client_zeros(problem: Problem, hp: Any) -> ClientVecs:
 
 uncompressed = Uplink(no_memory, _send_uncompressed)  #: ghat = mean_i g_i
 compressed = Uplink(no_memory, _send_compressed)  #: ghat = mean_i C(g_i)
-error_feedback = Uplink(
-    client_zeros, _send_with_errors
-)  #: v_i = g_i + c_ef e_i, ghat = mean_i C(v_i), e_i = v_i - C(v_i)
+
+
+def errors_back(hp: Any) -> Scalar:
+    """What part of an error comes back with the next message: the field c_ef of methods that have it, else all."""
+    return getattr(hp, "c_ef", 1)
+
+
+def _send_with_errors(hp: Any, e_i: ClientVecs, g: ClientVecs, turn: Turn) -> Sent:
+    cohort, v = turn.cohort, g + errors_back(hp) * e_i
+    q = hp.compressor.joint(turn.key, v)
+    return Sent(cohort.mean(q.value), cohort.moved(v - q.value, e_i), cohort.cost(q.bits))
+
+
+#: v_i = g_i + c_ef e_i, ghat = mean_i C(v_i), e_i = v_i - C(v_i)
+error_feedback = Uplink(client_zeros, _send_with_errors)
 
 
 class Shifts(NamedTuple):
@@ -273,7 +382,7 @@ def memory(rate: str = "alpha_up") -> Uplink:
             raise InputError(f"memories must be all or one, got {hp.memories!r}")
         return Shifts(client_zeros(problem, hp), jnp.zeros_like(problem.x0))
 
-    def send(hp: Any, shifts: Shifts, g: ClientVecs, turn: Turn) -> tuple[Vec, Shifts, Scalar]:
+    def send(hp: Any, shifts: Shifts, g: ClientVecs, turn: Turn) -> Sent:
         (h_i, h), cohort, alpha = shifts, turn.cohort, getattr(hp, rate)
         if hp.smart:
             first = turn.k == 1
@@ -281,8 +390,8 @@ def memory(rate: str = "alpha_up") -> Uplink:
         q = hp.compressor.joint(turn.key, g - h_i)
         mean_q = cohort.mean(q.value)
         ghat = h + mean_q if cohort.active is None or hp.memories == "one" else cohort.mean(h_i + q.value)
-        moved = Shifts(cohort.moved(h_i + alpha * q.value, h_i), h + alpha * mean_q)
-        return ghat, moved, cohort.cost(q.bits)
+        new = Shifts(cohort.moved(h_i + alpha * q.value, h_i), h + alpha * mean_q)
+        return Sent(ghat, new, cohort.cost(q.bits))
 
     return Uplink(start, send)
 
@@ -296,32 +405,38 @@ def to_all(compressor: Compressor, key: Key, v: Vec) -> tuple[Vec, Scalar]:
     return message.value[0], jnp.mean(message.bits)
 
 
-def _send_model(hp: Any, memory: None, w: Vec, seen: Vec, ghat: Vec, turn: Turn) -> tuple[Vec, Vec, None, Scalar]:
-    w = w - turn.gamma * ghat
-    return w, w, None, turn.cohort.cost(FLOAT_BITS * w.shape[0])
+def _direct_uncompressed(hp: Any, memory: None, w: Vec, sent: Sent, turn: Turn) -> Directed:
+    return Directed(w, sent.ghat, None, turn.cohort.cost(FLOAT_BITS * w.shape[-1]))
 
 
-def _send_gradient(hp: Any, memory: None, w: Vec, seen: Vec, ghat: Vec, turn: Turn) -> tuple[Vec, Vec, None, Scalar]:
-    Omega, bits = to_all(hp.downlink, turn.key, ghat)
-    w = w - turn.gamma * Omega
-    return w, w, None, bits
+def _direct_compressed(hp: Any, memory: None, w: Vec, sent: Sent, turn: Turn) -> Directed:
+    Omega, bits = to_all(hp.downlink, turn.key, sent.ghat)
+    return Directed(w, Omega, None, bits)
 
 
-def _send_gradient_with_error(
-    hp: Any, e: Vec, w: Vec, seen: Vec, ghat: Vec, turn: Turn
-) -> tuple[Vec, Vec, Vec, Scalar]:
-    v = ghat + hp.c_ef * e
+def _direct_with_error(hp: Any, e: Vec, w: Vec, sent: Sent, turn: Turn) -> Directed:
+    v = sent.ghat + errors_back(hp) * e
     Omega, bits = to_all(hp.downlink, turn.key, v)
-    w = w - turn.gamma * Omega
-    return w, w, v - Omega, bits
+    return Directed(w, Omega, v - Omega, bits)
 
 
-def seen_by_all(problem: Problem, hp: Any) -> tuple[Vec, None]:
-    return problem.x0, None
+def seen_by_all(problem: Problem, hp: Any) -> tuple[Vec, None, None]:
+    """Clients see w itself, and there is no memory."""
+    return problem.x0, None, None
 
 
-# Who returns gets every message it missed, so that compressed gradients cost everyone, and what = w for all.
-plain = Downlink(seen_by_all, _send_model)  #: w -= gamma ghat, what = w
-gradient = Downlink(seen_by_all, _send_gradient)  #: w -= gamma C(ghat), what = w
-#: v = ghat + c_ef e, w -= gamma C(v), e = v - C(v), what = w
-gradient_with_error = Downlink(lambda problem, hp: (problem.x0, jnp.zeros_like(problem.x0)), _send_gradient_with_error)
+def seen_apart(problem: Problem, hp: Any) -> tuple[Vec, Vec, None]:
+    """What clients see of w is not w; there is no memory."""
+    return problem.x0, problem.x0, None
+
+
+def server_zeros(problem: Problem, hp: Any) -> tuple[Vec, None, Vec]:
+    """Clients see w itself, and the server keeps an error."""
+    return problem.x0, None, jnp.zeros_like(problem.x0)
+
+
+# Who returns gets every message it missed, so that compressed gradients cost everyone, and clients see w.
+plain = Downlink(seen_by_all, _direct_uncompressed)  #: w -= gamma ghat
+gradient = Downlink(seen_by_all, _direct_compressed)  #: w -= gamma C(ghat)
+#: v = ghat + c_ef e, w -= gamma C(v), e = v - C(v)
+gradient_with_error = Downlink(server_zeros, _direct_with_error)

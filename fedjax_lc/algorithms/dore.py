@@ -1,15 +1,23 @@
-"""Dore: DIANA's memories on the way up, error feedback on the way down.
+"""Dore: DIANA's memories on the way up, the compressed residual of the model with error feedback on the way down.
 
-Liu, Li, Tang, Yan, "A Double Residual Compression Algorithm for Efficient Distributed Learning", arXiv 1910.07561.
-form="mcm_repo" is the version that the code of arXiv 2102.12528 runs: the mean gradient is compressed, not the model
-residual, and the error comes back with the coefficient c_ef, the first step size (with 1 it diverges).
+Liu, Li, Tang, Yan, "A Double Residual Compression Algorithm for Efficient Distributed Learning", arXiv 1910.07561,
+without a regulariser (recalled, re-derived and checked numerically). form="mcm_repo" is the version that the code of
+arXiv 2102.12528 runs: the mean gradient is compressed, not the model residual, and the error comes back with the
+coefficient c_ef, the first step size (with 1 it diverges).
 """
 
 from __future__ import annotations
 
+from typing import Any, ClassVar, NamedTuple
+
 from fedjax_lc import pytree
 from fedjax_lc.algorithms.base import choose, register
 from fedjax_lc.algorithms.bidirectional import (
+    Directed,
+    Downlink,
+    Sent,
+    Told,
+    Turn,
     WithMemory,
     both_ways,
     compose,
@@ -17,22 +25,53 @@ from fedjax_lc.algorithms.bidirectional import (
     known_form,
     memory,
     memory_rate,
+    server_zeros,
+    to_all,
 )
 from fedjax_lc.compressors import Compressor
 from fedjax_lc.problems import Problem
-from fedjax_lc.typing import Scalar
+from fedjax_lc.typing import Scalar, Vec
 
 
 @pytree.dataclass
 class Hparams(WithMemory):
     """compressor, downlink: both unbiased. gamma: step size. alpha_up: learning rate of the shifts. c_ef: what part of
-    the error comes back. The rest: see `bidirectional.WithMemory`."""
+    the error comes back, the paper's eta. beta: rate at which the model takes the residuals. form: paper or mcm_repo.
+    The rest: see `bidirectional.WithMemory`."""
 
     compressor: Compressor
     downlink: Compressor
     gamma: Scalar
     alpha_up: Scalar
     c_ef: Scalar
+    beta: Scalar = 1.0
+    form: str = pytree.static(default="paper")
+    ranges: ClassVar[dict[str, Any]] = {"beta": ("in (0, 1]", lambda v, n: 0 < v <= 1)}
+
+    def validate(self, problem: Problem) -> None:
+        known_form(self.form)
+
+
+class _Before(NamedTuple):
+    """The server's error, and the model before the move."""
+
+    e: Vec
+    x: Vec
+
+
+def _direct(hp: Hparams, e: Vec, x: Vec, sent: Sent, turn: Turn) -> Directed:
+    if hp.form == "mcm_repo":
+        return gradient_with_error.direct(hp, e, x, sent, turn)
+    return Directed(x, sent.ghat, _Before(e, x), 0.0)
+
+
+def _tell(hp: Hparams, memory: Vec | _Before, w: Vec, seen: None, turn: Turn) -> Told:
+    if not isinstance(memory, _Before):
+        return Told(w, None, memory, 0.0)
+    e, x = memory
+    q = w - x + hp.c_ef * e
+    message, bits = to_all(hp.downlink, turn.key, q)
+    return Told(x + hp.beta * message, None, q - message, bits)
 
 
 def theory(
@@ -40,13 +79,21 @@ def theory(
     compressor: Compressor | str | None = None,
     downlink: Compressor | str | None = None,
     convention: str = "paper",
-    form: str = "mcm_repo",
+    form: str | None = None,
 ) -> Hparams:
-    """gamma and alpha_up as Artemis, c_ef = gamma."""
-    known_form("dore", form)
+    """gamma as Artemis, alpha_up = 1/(1 + omega_up), beta = eta = 1/(1 + omega_down) (the paper: beta no larger, eta
+    small; recalled only).
+
+    form="mcm_repo", which is that of convention="mcm_repo": alpha_up as Artemis, c_ef = gamma, beta = 1.
+    """
+    form = known_form(form or convention)
     up, down = choose(compressor, problem), choose(downlink, problem)
-    gamma, alpha = both_ways(problem, up, down, convention), memory_rate(up.omega(problem.dim))
-    return Hparams(up, down, gamma, alpha, c_ef=gamma, smart=convention == "mcm_repo")
+    gamma, omega = both_ways(problem, up, down, convention), up.omega(problem.dim)
+    if form == "mcm_repo":
+        smart = convention == "mcm_repo"
+        return Hparams(up, down, gamma, memory_rate(omega), c_ef=gamma, form=form, smart=smart)
+    beta = 1 / (1 + down.omega(problem.dim))
+    return Hparams(up, down, gamma, 1 / (1 + omega), c_ef=beta, beta=beta, form=form)
 
 
 register(
@@ -54,6 +101,6 @@ register(
     title="Dore",
     paper="1910.07561 A Double Residual Compression Algorithm for Efficient Distributed Learning",
     Hparams=Hparams,
-    **compose(memory(), gradient_with_error),
+    **compose(memory(), Downlink(server_zeros, _direct, _tell)),
     theory=theory,
 )

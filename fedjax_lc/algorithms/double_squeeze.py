@@ -1,8 +1,9 @@
 """DoubleSqueeze: error feedback on the way up and on the way down.
 
 Tang, Lian, Yu, Zhang, Liu, "DoubleSqueeze: Parallel Stochastic Gradient Descent with Double-Pass Error-Compensated
-Compression", arXiv 1905.05957. form="mcm_repo" is the version that the code of arXiv 2102.12528 runs: unbiased
-compressors, and errors that come back with the coefficient c_ef, the first step size (with 1 it diverges).
+Compression", arXiv 1905.05957 (recalled, re-derived and checked numerically; as in the code of LIEC-SGD, arXiv
+2402.11857). form="mcm_repo" is the version that the code of arXiv 2102.12528 runs: unbiased compressors, and errors
+that come back with the coefficient c_ef, the first step size (with 1 it diverges).
 """
 
 from __future__ import annotations
@@ -11,26 +12,30 @@ from fedjax_lc import pytree
 from fedjax_lc.algorithms.base import choose, register
 from fedjax_lc.algorithms.bidirectional import (
     Rounds,
+    State,
     both_ways,
     compose,
     error_feedback,
+    feedback_step,
     gradient_with_error,
     known_form,
+    leftover,
+    leftover_of_both,
 )
 from fedjax_lc.compressors import Compressor
 from fedjax_lc.problems import Problem
-from fedjax_lc.typing import Scalar
+from fedjax_lc.typing import Scalar, Vec
 
 
 @pytree.dataclass
 class Hparams(Rounds):
-    """compressor, downlink: both unbiased. gamma: step size. c_ef: what part of the errors comes back. The rest: see
-    `bidirectional.Rounds`."""
+    """compressor, downlink: contractive (unbiased in the form of arXiv 2102.12528). gamma: step size. c_ef: what part
+    of the errors comes back. The rest: see `bidirectional.Rounds`."""
 
     compressor: Compressor
     downlink: Compressor
     gamma: Scalar
-    c_ef: Scalar
+    c_ef: Scalar = 1.0
 
 
 def theory(
@@ -38,13 +43,24 @@ def theory(
     compressor: Compressor | str | None = None,
     downlink: Compressor | str | None = None,
     convention: str = "paper",
-    form: str = "mcm_repo",
+    form: str | None = None,
 ) -> Hparams:
-    """gamma as Artemis, c_ef = gamma."""
-    known_form("double_squeeze", form)
-    up, down = choose(compressor, problem), choose(downlink, problem)
-    gamma = both_ways(problem, up, down, convention)
-    return Hparams(up, down, gamma, c_ef=gamma)
+    """gamma = 1/(L (1 + 2 rho)), rho = `leftover_of_both` compressors, L = max_i L_i (derived by us); c_ef = 1.
+
+    form="mcm_repo", which is that of convention="mcm_repo": gamma as Artemis, c_ef = gamma.
+    """
+    repo = known_form(form or convention) == "mcm_repo"
+    up, down = (choose(c, problem, contractive=not repo) for c in (compressor, downlink))
+    if repo:
+        gamma = both_ways(problem, up, down, convention)
+        return Hparams(up, down, gamma, c_ef=gamma)
+    rho = leftover_of_both(leftover(up, problem.dim), leftover(down, problem.dim))
+    return Hparams(up, down, feedback_step(problem, rho))
+
+
+def owed(problem: Problem, hp: Hparams, state: State) -> Vec:
+    """mean_i e_i + e."""
+    return state.up.mean(axis=0) + state.down
 
 
 register(
@@ -55,4 +71,5 @@ register(
     Hparams=Hparams,
     **compose(error_feedback, gradient_with_error),
     theory=theory,
+    error=owed,
 )

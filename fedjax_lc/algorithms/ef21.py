@@ -1,7 +1,9 @@
 """EF21: error feedback as a compressed memory of the gradients.
 
 Richtarik, Sokolov, Fatkhullin, "EF21: A New, Simpler, Theoretically Better, and Practically Faster Error Feedback",
-arXiv 2106.05203, Algorithm 2 (update and constants recalled only).
+arXiv 2106.05203, Algorithm 2 (update and constants recalled only). EF21-BC, which compresses the server's message too:
+Fatkhullin, Sokolov, Gorbunov, Li, Richtarik, "EF21 with Bells & Whistles: Practical Algorithmic Extensions of Modern
+Error Feedback", arXiv 2110.03294 (recalled, re-derived and checked numerically).
 
 Every client keeps g_i, what the server believes its gradient to be, and sends the compressed correction
 C(grad f_i(x) - g_i). The compressor need only contract; the error vanishes as the gradients settle.
@@ -9,69 +11,81 @@ C(grad f_i(x) - g_i). The compressor need only contract; the error vanishes as t
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from typing import NamedTuple
+from typing import Any
 
-import jax
 import jax.numpy as jnp
 
 from fedjax_lc import pytree
-from fedjax_lc.algorithms.base import Cost, choose, constants, register
+from fedjax_lc.algorithms.base import Batches, choose, constants, register
+from fedjax_lc.algorithms.bidirectional import leftover, to_all
+from fedjax_lc.algorithms.estimators import Follow, Move, State, compose, dense, first_message, step_size
 from fedjax_lc.compressors import Compressor
-from fedjax_lc.compressors.base import FLOAT_BITS
 from fedjax_lc.problems import Problem
 from fedjax_lc.typing import ClientVecs, Key, Scalar, Vec
 
 
 @pytree.dataclass
-class Hparams:
-    """compressor: of the uplink, contractive. gamma: step size."""
+class Hparams(Batches):
+    """compressor: of the uplink, contractive. gamma: step size. init: g_i starts as the gradient at x0, "dense", or as
+    its compressed message. The rest: see `base.Batches`."""
 
     compressor: Compressor
     gamma: Scalar
+    _: dataclasses.KW_ONLY
+    init: str = pytree.static(default="dense")
 
 
-class State(NamedTuple):
-    x: Vec  # (d,) the model
-    g_i: ClientVecs  # (n, d) the server's picture of the gradients
-    g: Vec  # (d,) their mean, at the server
-    owed: Cost  # what init cost, until the first step charges it
+@pytree.dataclass
+class BothWays(Batches):
+    """As EF21, and downlink: the compressor of the server's message, contractive."""
+
+    compressor: Compressor
+    downlink: Compressor
+    gamma: Scalar
+    _: dataclasses.KW_ONLY
+    init: str = pytree.static(default="dense")
 
 
-def init(problem: Problem, hp: Hparams, key: Key) -> State:
-    """g_i = grad f_i(x0), sent uncompressed: its bits and its gradient are charged with the first round."""
-    g_i = problem.grads(problem.x0)
-    return State(problem.x0, g_i, jnp.mean(g_i, axis=0), owed=Cost.of(FLOAT_BITS * problem.dim, grads=1))
+def start(problem: Problem, hp: Any, at_x0: ClientVecs, key: Key) -> Follow:
+    g_i, bits = first_message(hp, at_x0, key)
+    return Follow(g_i, jnp.mean(g_i, axis=0), bits, 0, 1)
 
 
-def step(problem: Problem, hp: Hparams, state: State, key: Key) -> tuple[State, Cost]:
-    (uplink_key,) = jax.random.split(key, 1)
-    x, g_i, g, owed = state
-    x = x - hp.gamma * g
-    message = hp.compressor.joint(uplink_key, problem.grads(x) - g_i)
-    c_i = message.value
-    g_i = g_i + c_i
-    g = g + jnp.mean(c_i, axis=0)
-    cost = Cost.of(message.bits, FLOAT_BITS * problem.dim, grads=1, rounds=1)
-    return State(x, g_i, g, owed=Cost.of()), cost.plus(owed)
+def follow(problem: Problem, hp: Any, g_i: ClientVecs, g: Vec, move: Move) -> Follow:
+    c = hp.compressor.joint(move.up_key, move.at(move.x_new) - g_i)
+    return Follow(g_i + c.value, g + jnp.mean(c.value, axis=0), c.bits, dense(g), move.passes)
 
 
-def point(problem: Problem, hp: Hparams, state: State) -> Vec:
-    return state.x
+def _follow_both_ways(problem: Problem, hp: BothWays, g_i: ClientVecs, g: Vec, move: Move) -> Follow:
+    up = follow(problem, hp, g_i, g, move)
+    b, bits = to_all(hp.downlink, move.other_key, jnp.mean(up.own, axis=0) - g)
+    return up._replace(g=g + b, bits_down=bits)
 
 
 def theory(problem: Problem, compressor: Compressor | str | None = None) -> Hparams:
-    """gamma = min(1/(L + Lt sqrt(2 beta/theta)), theta/(2 mu)) (recalled only), L of F and Lt = sqrt(mean_i L_i^2).
+    """gamma = min(1/(L + Lt sqrt(2 beta/theta)), theta/(2 mu)) (recalled only), L of F and Lt = sqrt(mean_i L_i^2);
+    without strong convexity 1/(L + Lt sqrt(beta/theta)).
 
     theta = 1 - sqrt(1 - delta), beta = (1 - delta)/theta, delta the compressor's. The default is top-k,
     k = ceil(d/n); an unbiased compressor Q enters as Q/(1 + omega), with delta = 1/(1 + omega).
     """
     compressor = choose(compressor, problem, contractive=True)
-    _, mu = constants(problem, "ef21")
-    L, L_i = float(problem.smooth_mean), problem.smooth
-    theta, beta = contraction(compressor.delta(problem.dim))
-    spread = float(jnp.sqrt(jnp.mean(L_i**2))) * math.sqrt(2 * beta / theta)
-    return Hparams(compressor, gamma=min(1 / (L + spread), theta / (2 * mu)))
+    behind, mu = leftover(compressor, problem.dim), float(problem.strong)
+    if not (problem.solvable and mu > 0):
+        return Hparams(compressor, step_size(problem, behind))
+    theta, _ = contraction(compressor.delta(problem.dim))
+    return Hparams(compressor, min(step_size(problem, math.sqrt(2) * behind), theta / (2 * mu)))
+
+
+def theory_both_ways(
+    problem: Problem, compressor: Compressor | str | None = None, downlink: Compressor | str | None = None
+) -> BothWays:
+    """gamma = 1/(L + Lt (s + 2 s_down (1 + s))), s = sqrt(beta/theta) of each compressor (derived by us)."""
+    up, down = (choose(c, problem, contractive=True) for c in (compressor, downlink))
+    s, s_down = leftover(up, problem.dim), leftover(down, problem.dim)
+    return BothWays(up, down, step_size(problem, s, 2 * s_down * (1 + s)))
 
 
 def contraction(delta: Scalar) -> tuple[Scalar, Scalar]:
@@ -84,7 +98,7 @@ def lyapunov(problem: Problem, hp: Hparams, state: State) -> Scalar:
     """F(x) - F(x*) + (gamma/theta) (1/n) sum_i |g_i - grad f_i(x)|^2 (Theorem 2, recalled only)."""
     x_star = jnp.asarray(problem.x_star, problem.dtype)
     theta, _ = contraction(hp.compressor.delta(problem.dim))
-    errors = jnp.sum((state.g_i - problem.grads(state.x)) ** 2) / problem.n
+    errors = jnp.sum((state.own - problem.grads(state.x)) ** 2) / problem.n
     return problem.value(state.x) - problem.value(x_star) + hp.gamma / theta * errors
 
 
@@ -99,10 +113,17 @@ register(
     title="EF21",
     paper="2106.05203 EF21: A New, Simpler, Theoretically Better, and Practically Faster Error Feedback",
     Hparams=Hparams,
-    init=init,
-    step=step,
-    point=point,
+    **compose(start, follow),
     theory=theory,
     lyapunov=lyapunov,
     rate=rate,
+)
+
+register(
+    "ef21_bc",
+    title="EF21-BC",
+    paper="2110.03294 EF21 with Bells & Whistles: Practical Algorithmic Extensions of Modern Error Feedback",
+    Hparams=BothWays,
+    **compose(start, _follow_both_ways),
+    theory=theory_both_ways,
 )

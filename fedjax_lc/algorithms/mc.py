@@ -9,14 +9,13 @@ from typing import Any
 
 from fedjax_lc.algorithms import artemis, mcm
 from fedjax_lc.algorithms.base import register
-from fedjax_lc.algorithms.bidirectional import Downlink, Turn, compose, memory, seen_by_all, to_all
-from fedjax_lc.typing import Scalar, Vec
+from fedjax_lc.algorithms.bidirectional import Downlink, Told, Turn, compose, memory, seen_apart, to_all
+from fedjax_lc.typing import Vec
 
 
-def _send(hp: Any, _: None, w: Vec, seen: Vec, ghat: Vec, turn: Turn) -> tuple[Vec, Vec, None, Scalar]:
-    w = w - turn.gamma * ghat
+def _tell(hp: Any, _: None, w: Vec, seen: Vec, turn: Turn) -> Told:
     what, bits = to_all(hp.downlink, turn.key, w)
-    return w, what, None, bits
+    return Told(w, what, None, bits)
 
 
 register(
@@ -24,6 +23,6 @@ register(
     title="MC",
     paper=mcm.PAPER,
     Hparams=artemis.Hparams,
-    **compose(memory(), Downlink(seen_by_all, _send)),
+    **compose(memory(), Downlink(seen_apart, tell=_tell)),
     theory=mcm.without_downlink_memory,
 )

@@ -18,7 +18,16 @@ import jax.numpy as jnp
 from fedjax_lc import pytree
 from fedjax_lc.algorithms import artemis
 from fedjax_lc.algorithms.base import choose, register, tile
-from fedjax_lc.algorithms.bidirectional import Downlink, Turn, WithMemory, compose, memory, memory_rate, smoothness
+from fedjax_lc.algorithms.bidirectional import (
+    Downlink,
+    Told,
+    Turn,
+    WithMemory,
+    compose,
+    memory,
+    memory_rate,
+    smoothness,
+)
 from fedjax_lc.compressors import Compressor
 from fedjax_lc.errors import unknown
 from fedjax_lc.problems import Problem
@@ -48,24 +57,23 @@ class GroupHparams(Hparams):
 
 
 def preserved(groups: Callable[[Any, int], int]) -> Downlink:
-    """w+ = w - gamma ghat; Om = C(w+ - H), what = H + Om, H += alpha_dwn Om, for each of groups(hp, n) groups."""
+    """w -= gamma ghat; Om = C(w - H), what = H + Om, H += alpha_dwn Om, for each of groups(hp, n) groups."""
 
-    def start(problem: Problem, hp: Any) -> tuple[Vec | ClientVecs, ClientVecs]:
-        G = groups(hp, problem.n)
-        return problem.x0 if G == 1 else tile(problem.x0, problem.n), tile(problem.x0, G)
+    def start(problem: Problem, hp: Any) -> tuple[Vec, Vec | ClientVecs, ClientVecs]:
+        G, x0 = groups(hp, problem.n), problem.x0
+        return x0, x0 if G == 1 else tile(x0, problem.n), tile(x0, G)
 
-    def send(hp: Any, H: ClientVecs, w: Vec, seen: Any, ghat: Vec, turn: Turn) -> tuple[Vec, Any, ClientVecs, Scalar]:
-        w = w - turn.gamma * ghat
+    def tell(hp: Any, H: ClientVecs, w: Vec, seen: Any, turn: Turn) -> Told:
         Omega = hp.downlink.joint(turn.key, w[None] - H)
         what, H_next = H + Omega.value, H + hp.alpha_dwn * Omega.value
         if len(H) == 1:
-            return w, what[0], H_next, jnp.mean(Omega.bits)
+            return Told(w, what[0], H_next, jnp.mean(Omega.bits))
         own = jnp.arange(len(seen)) * len(H) // len(seen)  # the group of each client
         groups = turn.cohort.groups(own, len(H))
         clients = groups.members(own)
-        return w, clients.moved(what[own], seen), groups.moved(H_next, H), clients.cost(Omega.bits[own])
+        return Told(w, clients.moved(what[own], seen), groups.moved(H_next, H), clients.cost(Omega.bits[own]))
 
-    return Downlink(start, send)
+    return Downlink(start, tell=tell)
 
 
 def theory(

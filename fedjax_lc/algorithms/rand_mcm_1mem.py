@@ -14,10 +14,10 @@ import jax.numpy as jnp
 from fedjax_lc import pytree
 from fedjax_lc.algorithms import mcm
 from fedjax_lc.algorithms.base import register, tile
-from fedjax_lc.algorithms.bidirectional import Downlink, Turn, compose, memory
+from fedjax_lc.algorithms.bidirectional import Downlink, Told, Turn, compose, memory
 from fedjax_lc.compressors import Compressor
 from fedjax_lc.problems import Problem
-from fedjax_lc.typing import ClientVecs, Scalar, Vec
+from fedjax_lc.typing import ClientVecs, Vec
 
 
 @pytree.dataclass
@@ -27,16 +27,13 @@ class Hparams(mcm.Hparams):
     reset_every: int | None = pytree.static(default=None)
 
 
-def _start(problem: Problem, hp: Any) -> tuple[ClientVecs, tuple[Vec, ClientVecs]]:
+def _start(problem: Problem, hp: Any) -> tuple[Vec, ClientVecs, tuple[Vec, ClientVecs]]:
     everyone = tile(problem.x0, problem.n)
-    return everyone, (problem.x0, everyone)
+    return problem.x0, everyone, (problem.x0, everyone)
 
 
-def _send(
-    hp: Any, memories: tuple[Vec, ClientVecs], w: Vec, seen: ClientVecs, ghat: Vec, turn: Turn
-) -> tuple[Vec, ClientVecs, tuple[Vec, ClientVecs], Scalar]:
+def _tell(hp: Any, memories: tuple[Vec, ClientVecs], w: Vec, seen: ClientVecs, turn: Turn) -> Told:
     (H, H_i), cohort = memories, turn.cohort
-    w = w - turn.gamma * ghat
     own = H_i
     if hp.reset_every is not None:
         own = jnp.where((turn.k - 1) % hp.reset_every == 0, H[None], H_i)
@@ -44,7 +41,7 @@ def _send(
     seen = cohort.moved(own + Omega.value, seen)
     H_i = cohort.moved(own + hp.alpha_dwn * Omega.value, H_i)
     H = H + hp.alpha_dwn * cohort.mean(Omega.value)
-    return w, seen, (H, H_i), cohort.cost(Omega.bits)
+    return Told(w, seen, (H, H_i), cohort.cost(Omega.bits))
 
 
 def theory(
@@ -64,6 +61,6 @@ register(
     title="Rand-MCM 1Mem",
     paper=mcm.PAPER,
     Hparams=Hparams,
-    **compose(memory(), Downlink(_start, _send)),
+    **compose(memory(), Downlink(_start, tell=_tell)),
     theory=theory,
 )

@@ -143,7 +143,7 @@ def test_ef21(pair, compressor):
     same_numbers(mine, ef21.theory(ref.smooth_mean, ref.smooth, ref.l2, delta))
     compress = replay(hp.compressor, purposes(STEPS, 1), ref.n)
     theirs = ef21.run(ref.grad, ref.n, mine, np.asarray(problem.x0), STEPS, compress)
-    agree(walk("ef21", problem, hp, STEPS), theirs, {"x": "x", "g_i": "G", "g": "g"})
+    agree(walk("ef21", problem, hp, STEPS), theirs, {"x": "x", "own": "G", "g": "g"})
 
 
 def test_scaffnew(pair):

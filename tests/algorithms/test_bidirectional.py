@@ -113,7 +113,8 @@ def both(name, pair, steps=STEPS, **changes):
 def agree(ours, theirs, steps=STEPS):
     states, _, points = ours
     n = theirs[0]["what"].shape[0]
-    seen = states.seen if states.seen.ndim == 3 else np.repeat(states.seen[:, None], n, axis=1)
+    seen = states.w if states.seen is None else states.seen
+    seen = seen if seen.ndim == 3 else np.repeat(seen[:, None], n, axis=1)
     pairs = {"point": points, "w": states.w, "what": seen}
     if hasattr(states.up, "h_i"):
         pairs["h_i"] = states.up.h_i

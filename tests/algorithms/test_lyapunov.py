@@ -167,7 +167,7 @@ def test_diana(name):
         hp = pytree.cast(hp, jnp.float64)
         h_i = jnp.asarray(rng.normal(size=(n, d)) * 10 ** rng.uniform(-1, 2))
         w, state = jnp.asarray(problem.attached + rng.normal(size=d)), diana.init(problem, hp, KEY)
-        state = state._replace(w=w, seen=w, up=Shifts(h_i, h_i.mean(axis=0)))
+        state = state._replace(w=w, up=Shifts(h_i, h_i.mean(axis=0)))
         sent = np.asarray(problem.grads(w) - h_i)
         outcomes = outcomes_of.joint([enumerate_all(row) for row in sent])
         bound = diana.rate(problem, hp) * PSI["diana"](problem, hp, state)

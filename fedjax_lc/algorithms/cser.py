@@ -1,0 +1,102 @@
+"""CSER: what messages leave out goes into the clients' own models at once, and is averaged at every H-th iteration.
+
+Xie, Zheng, Koyejo, Gupta, Li, Lin, "CSER: Communication-efficient SGD with Error Reset", arXiv 2007.13221 (recalled,
+re-derived and checked numerically), with errors in units of gradients as in the code of LIEC-SGD, arXiv 2402.11857. The
+paper compresses by random blocks that all clients share, so that the downlink is sparse too.
+"""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+
+from fedjax_lc import pytree
+from fedjax_lc.algorithms.base import choose, register, tile
+from fedjax_lc.algorithms.bidirectional import (
+    Directed,
+    Downlink,
+    Rounds,
+    Sent,
+    Told,
+    Turn,
+    Uplink,
+    at_period,
+    client_zeros,
+    compose,
+    everyone,
+    no_memory,
+)
+from fedjax_lc.algorithms.local import step_size
+from fedjax_lc.compressors import Compressor
+from fedjax_lc.compressors.base import FLOAT_BITS
+from fedjax_lc.errors import unknown
+from fedjax_lc.problems import Problem
+from fedjax_lc.typing import ClientVecs, Scalar
+
+METERS = ("dense", "sparse")
+
+
+@pytree.dataclass
+class Hparams(Rounds):
+    """compressor: C2, of the gradients. reset: C1, of the errors, contractive both. gamma: step size. period: H,
+    iterations from one reset to the next. down: what a mean of messages costs on its way down, 32 d ("dense"), or as
+    much as one of them ("sparse", where all clients send the same entries). The rest: see `bidirectional.Rounds`;
+    momentum is each client's own, and everybody takes part."""
+
+    compressor: Compressor
+    reset: Compressor
+    gamma: Scalar
+    period: Scalar = 8
+    down: str = pytree.static(default="dense")
+
+    def validate(self, problem: Problem) -> None:
+        everyone("cser", self)
+        if self.down not in METERS:
+            raise unknown("down", self.down, METERS)
+
+
+def _send(hp: Hparams, memory: None, g: ClientVecs, turn: Turn) -> Sent:
+    q = hp.compressor.joint(turn.key, g)
+    return Sent(jnp.mean(q.value, axis=0), None, jnp.mean(q.bits), residual=g - q.value)
+
+
+def _direct(hp: Hparams, e_i: ClientVecs, x: ClientVecs, sent: Sent, turn: Turn) -> Directed:
+    return Directed(x, sent.ghat[None] + sent.residual, e_i + sent.residual, _downwards(hp, sent.bits, x))
+
+
+def _tell(hp: Hparams, e_i: ClientVecs, x: ClientVecs, seen: None, turn: Turn) -> Told:
+    now, m = at_period(hp, turn), hp.reset.joint(turn.key, e_i)
+    m_i, bits = jnp.where(now, m.value, 0), jnp.where(now, jnp.mean(m.bits), 0)
+    x = x - turn.gamma * (jnp.mean(m_i, axis=0)[None] - m_i)
+    return Told(x, None, e_i - m_i, jnp.where(now, _downwards(hp, bits, x), 0), bits_up=bits)
+
+
+def _downwards(hp: Hparams, bits: Scalar, x: ClientVecs) -> Scalar:
+    """Bits of a mean of messages of so many bits."""
+    return FLOAT_BITS * x.shape[1] if hp.down == "dense" else bits
+
+
+def _start(problem: Problem, hp: Hparams) -> tuple[ClientVecs, None, ClientVecs]:
+    return tile(problem.x0, problem.n), None, client_zeros(problem, hp)
+
+
+def theory(
+    problem: Problem,
+    compressor: Compressor | str | None = None,
+    reset: Compressor | str | None = None,
+    period: int = 8,
+    down: str = "dense",
+) -> Hparams:
+    """gamma as Local SGD with H local steps (`local.step_size`), which bounds the drift of the models (our choice)."""
+    of_gradients, of_errors = (choose(c, problem, contractive=True) for c in (compressor, reset))
+    return Hparams(of_gradients, of_errors, step_size(problem, period), period, down)
+
+
+register(
+    "cser",
+    title="CSER",
+    paper="2007.13221 CSER: Communication-efficient SGD with Error Reset",
+    Hparams=Hparams,
+    **compose(Uplink(no_memory, _send), Downlink(_start, _direct, _tell)),
+    theory=theory,
+    error=lambda problem, hp, state: state.down.mean(axis=0),
+)

@@ -1,0 +1,100 @@
+"""LIEC-SGD: a client pays what its message left out back at once, in its own model; only the server keeps an error.
+
+Cheng et al., "Communication-Efficient Distributed Learning with Local Immediate Error Compensation",
+arXiv 2402.11857; updates and units are those of the authors' code, the paper's text was not consulted. All models are
+averaged in every p-th iteration, without compression. Without an uplink it is Local SGD with period p, and with p = 1
+parallel SGD; its drift is bounded by the period alone, so gamma must be small against the largest L_i.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import jax.numpy as jnp
+
+from fedjax_lc import pytree
+from fedjax_lc.algorithms.base import choose, register, tile
+from fedjax_lc.algorithms.bidirectional import (
+    Directed,
+    Downlink,
+    Rounds,
+    Sent,
+    Turn,
+    Uplink,
+    at_period,
+    compose,
+    everyone,
+    no_memory,
+    to_all,
+)
+from fedjax_lc.algorithms.local import step_size
+from fedjax_lc.compressors import Compressor
+from fedjax_lc.compressors.base import FLOAT_BITS
+from fedjax_lc.errors import InputError
+from fedjax_lc.problems import Problem
+from fedjax_lc.typing import ClientVecs, Scalar, Vec
+
+
+@pytree.dataclass
+class Hparams(Rounds):
+    """compressor, downlink: contractive. gamma: step size. period: p, iterations from one average of the models to the
+    next. sync_vectors: dense vectors each way for that, 2 (model and gradient, as the authors' code sends them) or 1 (a
+    model after its own step), which needs momentum=None. The rest: see `bidirectional.Rounds`; momentum is each
+    client's own, and everybody takes part."""
+
+    compressor: Compressor
+    downlink: Compressor
+    gamma: Scalar
+    period: Scalar = 32
+    sync_vectors: int = pytree.static(default=2)
+    ranges: ClassVar[dict[str, Any]] = {"sync_vectors": ("1 or 2", lambda v, n: v in (1, 2))}
+
+    def validate(self, problem: Problem) -> None:
+        everyone("liec_sgd", self)
+        if self.sync_vectors == 1 and self.momentum is not None:
+            raise InputError("sync_vectors=1 sends one model, no gradient for the momentum: set sync_vectors=2")
+
+
+def _dense_bits(hp: Hparams, d: int) -> int:
+    return hp.sync_vectors * FLOAT_BITS * d
+
+
+def _send(hp: Hparams, memory: None, g: ClientVecs, turn: Turn) -> Sent:
+    sync, q = at_period(hp, turn), hp.compressor.joint(turn.key, g)
+    m = jnp.where(sync, g, q.value)
+    bits = jnp.where(sync, _dense_bits(hp, g.shape[1]), jnp.mean(q.bits))
+    return Sent(jnp.mean(m, axis=0), None, bits, residual=g - m)
+
+
+def _direct(hp: Hparams, e: Vec, x: ClientVecs, sent: Sent, turn: Turn) -> Directed:
+    sync, v = at_period(hp, turn), sent.ghat + e
+    c, bits = to_all(hp.downlink, turn.key, v)
+    c = jnp.where(sync, v, c)
+    base = jnp.where(sync, jnp.mean(x, axis=0)[None], x)
+    return Directed(base, c[None] + sent.residual, v - c, jnp.where(sync, _dense_bits(hp, len(e)), bits))
+
+
+def _start(problem: Problem, hp: Hparams) -> tuple[ClientVecs, None, Vec]:
+    return tile(problem.x0, problem.n), None, jnp.zeros_like(problem.x0)
+
+
+def theory(
+    problem: Problem,
+    compressor: Compressor | str | None = None,
+    downlink: Compressor | str | None = None,
+    period: int = 32,
+) -> Hparams:
+    """gamma as Local SGD with p local steps (`local.step_size`), which bounds the drift of the models (our choice)."""
+    up, down = (choose(c, problem, contractive=True) for c in (compressor, downlink))
+    return Hparams(up, down, step_size(problem, period), period)
+
+
+register(
+    "liec_sgd",
+    title="LIEC-SGD",
+    paper="2402.11857 Communication-Efficient Distributed Learning with Local Immediate Error Compensation",
+    Hparams=Hparams,
+    **compose(Uplink(no_memory, _send), Downlink(_start, _direct)),
+    theory=theory,
+    error=lambda problem, hp, state: state.down,
+)

@@ -1,0 +1,40 @@
+"""MEM-SGD, also EF-SGD: what a client's message leaves out is added to its next gradient.
+
+Stich, Cordonnier, Jaggi, "Sparsified SGD with Memory", arXiv 1809.07599; Karimireddy, Rebjock, Stich, Jaggi, "Error
+Feedback Fixes SignSGD", arXiv 1901.09847 (recalled, re-derived and checked numerically). Errors are in units of
+gradients, as in the code of LIEC-SGD, arXiv 2402.11857; with a constant step size the classical form is the same.
+"""
+
+from __future__ import annotations
+
+from fedjax_lc import pytree
+from fedjax_lc.algorithms.base import choose, register
+from fedjax_lc.algorithms.bidirectional import Rounds, compose, error_feedback, feedback_step, leftover, plain
+from fedjax_lc.compressors import Compressor
+from fedjax_lc.problems import Problem
+from fedjax_lc.typing import Scalar
+
+
+@pytree.dataclass
+class Hparams(Rounds):
+    """compressor: of the uplink, contractive. gamma: step size. The rest: see `bidirectional.Rounds`."""
+
+    compressor: Compressor
+    gamma: Scalar
+
+
+def theory(problem: Problem, compressor: Compressor | str | None = None) -> Hparams:
+    """gamma = 1/(L (1 + 2 rho)), rho = `leftover` of the compressor, L = max_i L_i (derived by us)."""
+    up = choose(compressor, problem, contractive=True)
+    return Hparams(up, feedback_step(problem, leftover(up, problem.dim)))
+
+
+register(
+    "mem_sgd",
+    title="MEM-SGD",
+    paper="1809.07599 Sparsified SGD with Memory",
+    Hparams=Hparams,
+    **compose(error_feedback, plain),
+    theory=theory,
+    error=lambda problem, hp, state: state.up.mean(axis=0),
+)
