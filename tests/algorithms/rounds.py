@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import functools
 from typing import Any
@@ -15,6 +14,7 @@ from fedjax_lc import algorithms, problems, pytree
 from fedjax_lc.algorithms.local import Local, select
 from tests.algorithms.shared import KEY, _scan, purposes, replay, step_keys
 from tests.conftest import make_clients
+from tests.quickly import QUICKLY
 from tests.reference import local, savic
 from tests.reference import problems as ref_problems
 
@@ -30,22 +30,6 @@ L = float(PROBLEM.smooth.max())
 X0 = np.asarray(PROBLEM.x0)
 #: two clients or one; who is absent stands first or last
 SCHEDULE = jnp.array([[0, 2], [1, -1], [3, 1], [-1, 0], [2, 3], [1, 0], [-1, 2]], jnp.int32)
-QUICKLY = {
-    "xla_backend_optimization_level": 0,
-    "xla_llvm_disable_expensive_passes": True,
-    "xla_cpu_use_fusion_emitters": False,
-}
-
-
-@functools.cache
-def quickly():
-    """QUICKLY where this jax knows all of it, else nothing."""
-    with contextlib.suppress(Exception):
-        jax.jit(lambda x: x + 1, compiler_options=QUICKLY)(1.0)
-        return QUICKLY
-    return {}
-
-
 WHO = ("cohort_size", "selection", "schedule")
 COHORTS: dict[str, dict[str, Any]] = {
     "uniform": {"cohort_size": 2},
@@ -64,7 +48,7 @@ def hyperparameters(name, problem=PROBLEM, choices=(), **changes):
 @functools.cache
 def _program(name):
     """`_scan`, compiled in a third of the time into slower code: here compiling is nearly all of it."""
-    return jax.jit(_scan(name, ROUNDS).__wrapped__, compiler_options=quickly())
+    return jax.jit(_scan(name, ROUNDS).__wrapped__, compiler_options=QUICKLY)
 
 
 def begin(name, hp, problem=PROBLEM):

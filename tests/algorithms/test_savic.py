@@ -17,7 +17,6 @@ from tests.algorithms.rounds import (
     CLIENTS,
     KEY,
     PROBLEM,
-    QUICKLY,
     REF,
     ROUNDS,
     SCHEDULE,
@@ -36,6 +35,7 @@ from tests.algorithms.rounds import (
     walk,
 )
 from tests.algorithms.shared import _scan
+from tests.quickly import QUICKLY
 from tests.reference import savic
 
 H, FLOATS = 3, 32 * D

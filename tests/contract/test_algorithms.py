@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from fedjax_lc import algorithms, problems, pytree
+from tests.quickly import QUICKLY
 
 NAMES = algorithms.names()
 KEY = jax.random.key(0)
@@ -55,7 +56,7 @@ def walker(name):
     """jit of CHUNK steps from step `first` on: the last state; stacked points, values of F, costs and Psi."""
     algorithm = algorithms.get(name)
 
-    @jax.jit
+    @functools.partial(jax.jit, compiler_options=QUICKLY)
     def go(problem, hp, state, key, first):
         def one(state, t):
             state, cost = algorithm.step(problem, hp, state, jax.random.fold_in(key, t))
