@@ -1,0 +1,1 @@
+"""LIEC-SGD and its comparison set (arXiv 2402.11857)."""
