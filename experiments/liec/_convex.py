@@ -103,8 +103,9 @@ class Feedback:
         problem, started = self.problem(), time.perf_counter()
         unit = 1 / float(np.max(np.asarray(problem.smooth)))
         over_steps = {m.label: self.over_steps(m, problem, unit, progress) for m in (*METHODS, *ESTIMATES)}
+        without_period = [m for m in METHODS if m.period is None]
         over_periods = {m.label: self.over_periods(m, problem, unit, progress) for m in WITH_PERIOD}
-        tuned = {m.label: self.tuned(m, problem, unit, progress) for m in (*METHODS[:4], *WITH_PERIOD, *ESTIMATES)}
+        tuned = {m.label: self.tuned(m, problem, unit, progress) for m in (*without_period, *WITH_PERIOD, *ESTIMATES)}
         facts: dict[str, Any] = {
             "title": self.title,
             "clients": problem.n,
@@ -205,7 +206,7 @@ class Feedback:
         for method in WITH_PERIOD:
             place = next(places[label] for label in places if label.startswith(method.label))
             over_periods.plot(PERIODS, _means(facts["periods"][method.label]), **look(place))
-        for label in ("MEM-SGD", "DoubleSqueeze", "NEOLITHIC(2)"):
+        for label in places.keys() & {"MEM-SGD", "DoubleSqueeze", "NEOLITHIC(2)"}:
             without = _means(facts["floors"][label])[FACTORS.index(SHOWN)]
             over_periods.axhline(without, color=look(places[label])["color"], linestyle="--", linewidth=1)
         for label, found in errors.items():
