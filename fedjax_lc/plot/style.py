@@ -136,7 +136,8 @@ def write(axes: Axes, x_label: str, y_label: str, title: str | None, note: str) 
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
     axes.set_title(title or "", fontsize=12, loc="left", pad=8 + (12 * (note.count("\n") + 1) if note else 0))
-    small = axes.annotate(note, (0, 1), (0, 5), "axes fraction", "offset points", fontsize=8.5, color="0.35", va="bottom")
+    place = ((0, 1), (0, 5), "axes fraction", "offset points")
+    small = axes.annotate(note, *place, fontsize=8.5, color="0.35", va="bottom")
     small.set_in_layout(not title)  # the title keeps its place free; a long note should not push panels apart
 
 
