@@ -136,23 +136,23 @@ class Uplink(NamedTuple):
 
 
 class Directed(NamedTuple):
-    """What the model moves from and along, base and u, (d,) or (n, d); the downlink's memory, and the bits of it."""
+    """What the model moves from and along, base and u, (d,) or (n, d); the downlink's memory, the bits of it, and those
+    that the clients sent for it besides the uplink's."""
 
     base: Vec | ClientVecs
     u: Vec | ClientVecs
     memory: PyTree
     bits: Scalar
+    bits_up: Scalar = 0.0
 
 
 class Told(NamedTuple):
-    """The model w after the move, what clients see of it (None: w), the downlink's memory, the bits of it, and those
-    that the clients sent for it."""
+    """The model w after the move, what the clients see of it (None: w), the downlink's memory, and the bits of it."""
 
     w: Vec | ClientVecs
     seen: Vec | ClientVecs | None
     memory: PyTree
     bits: Scalar
-    bits_up: Scalar = 0.0
 
 
 def _nothing_sent(hp: Any, memory: PyTree, w: Vec, sent: Sent, turn: Turn) -> Directed:
@@ -200,11 +200,11 @@ def compose(uplink: Uplink, downlink: Downlink) -> dict[str, Callable[..., Any]]
         sent = uplink.send(hp, state.up, g, Turn(k, gamma, cohort, up_key))
         coming = Cohort(participants(problem, hp, cohort_key), hp.participation)
         turn = Turn(k, gamma, coming, down_key)
-        base, u, down, bits_down = downlink.direct(hp, state.down, state.w, sent, turn)
+        base, u, down, bits_down, more_up = downlink.direct(hp, state.down, state.w, sent, turn)
         w, v = moved(hp, gamma, base, u, state.v)
         told = downlink.tell(hp, down, w, state.seen, turn)
         average = averaged(hp, state.average, told.w, k)
-        cost = Cost.of(sent.bits + told.bits_up, bits_down + told.bits, grads=cohort.cost(passes), rounds=1)
+        cost = Cost.of(sent.bits + more_up, bits_down + told.bits, grads=cohort.cost(passes), rounds=1)
         return State(told.w, told.seen, sent.memory, told.memory, k, coming.active, average, v), cost
 
     def point(problem: Problem, hp: Any, state: State) -> Vec:

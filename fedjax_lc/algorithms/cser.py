@@ -16,7 +16,6 @@ from fedjax_lc.algorithms.bidirectional import (
     Downlink,
     Rounds,
     Sent,
-    Told,
     Turn,
     Uplink,
     at_period,
@@ -60,14 +59,12 @@ def _send(hp: Hparams, memory: None, g: ClientVecs, turn: Turn) -> Sent:
 
 
 def _direct(hp: Hparams, e_i: ClientVecs, x: ClientVecs, sent: Sent, turn: Turn) -> Directed:
-    return Directed(x, sent.ghat[None] + sent.residual, e_i + sent.residual, _downwards(hp, sent.bits, x))
-
-
-def _tell(hp: Hparams, e_i: ClientVecs, x: ClientVecs, seen: None, turn: Turn) -> Told:
-    now, m = at_period(hp, turn), hp.reset.joint(turn.key, e_i)
+    now, e_i = at_period(hp, turn), e_i + sent.residual
+    m = hp.reset.joint(turn.key, e_i)
     m_i, bits = jnp.where(now, m.value, 0), jnp.where(now, jnp.mean(m.bits), 0)
-    x = x - turn.gamma * (jnp.mean(m_i, axis=0)[None] - m_i)
-    return Told(x, None, e_i - m_i, jnp.where(now, _downwards(hp, bits, x), 0), bits_up=bits)
+    u = sent.ghat[None] + sent.residual + jnp.mean(m_i, axis=0)[None] - m_i
+    down = _downwards(hp, sent.bits, x) + jnp.where(now, _downwards(hp, bits, x), 0)
+    return Directed(x, u, e_i - m_i, down, bits_up=bits)
 
 
 def _downwards(hp: Hparams, bits: Scalar, x: ClientVecs) -> Scalar:
@@ -96,7 +93,7 @@ register(
     title="CSER",
     paper="2007.13221 CSER: Communication-efficient SGD with Error Reset",
     Hparams=Hparams,
-    **compose(Uplink(no_memory, _send), Downlink(_start, _direct, _tell)),
+    **compose(Uplink(no_memory, _send), Downlink(_start, _direct)),
     theory=theory,
     error=lambda problem, hp, state: state.down.mean(axis=0),
 )

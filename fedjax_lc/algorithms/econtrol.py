@@ -17,7 +17,7 @@ from fedjax_lc.algorithms.bidirectional import leftover
 from fedjax_lc.algorithms.estimators import Follow, Move, State, compose, dense, step_size
 from fedjax_lc.compressors import Compressor
 from fedjax_lc.problems import Problem
-from fedjax_lc.typing import ClientVecs, Key, Scalar, Vec
+from fedjax_lc.typing import ClientVecs, Scalar, Vec
 
 
 @pytree.dataclass
@@ -36,8 +36,9 @@ class Own(NamedTuple):
     e_i: ClientVecs  # (n, d) the sum of what it lacked
 
 
-def _start(problem: Problem, hp: Hparams, at_x0: ClientVecs, key: Key) -> Follow:
-    return Follow(Own(at_x0, jnp.zeros_like(at_x0)), jnp.mean(at_x0, axis=0), dense(at_x0[0]), 0, 1)
+def _start(problem: Problem, hp: Hparams, move: Move) -> Follow:
+    h_i = move.at(move.x)
+    return Follow(Own(h_i, jnp.zeros_like(h_i)), jnp.mean(h_i, axis=0), dense(move.x), 0, move.passes)
 
 
 def _follow(problem: Problem, hp: Hparams, own: Own, g: Vec, move: Move) -> Follow:

@@ -23,7 +23,7 @@ from fedjax_lc.algorithms.bidirectional import leftover, to_all
 from fedjax_lc.algorithms.estimators import Follow, Move, State, compose, dense, first_message, step_size
 from fedjax_lc.compressors import Compressor
 from fedjax_lc.problems import Problem
-from fedjax_lc.typing import ClientVecs, Key, Scalar, Vec
+from fedjax_lc.typing import ClientVecs, Scalar, Vec
 
 
 @pytree.dataclass
@@ -48,14 +48,23 @@ class BothWays(Batches):
     init: str = pytree.static(default="dense")
 
 
-def start(problem: Problem, hp: Any, at_x0: ClientVecs, key: Key) -> Follow:
-    g_i, bits = first_message(hp, at_x0, key)
-    return Follow(g_i, jnp.mean(g_i, axis=0), bits, 0, 1)
+def start(problem: Problem, hp: Any, move: Move) -> Follow:
+    g_i, bits = first_message(hp, move)
+    return Follow(g_i, jnp.mean(g_i, axis=0), bits, 0, move.passes)
 
 
 def follow(problem: Problem, hp: Any, g_i: ClientVecs, g: Vec, move: Move) -> Follow:
     c = hp.compressor.joint(move.up_key, move.at(move.x_new) - g_i)
     return Follow(g_i + c.value, g + jnp.mean(c.value, axis=0), c.bits, dense(g), move.passes)
+
+
+def _start_both_ways(problem: Problem, hp: BothWays, move: Move) -> Follow:
+    """Clients must know the first estimate too: it is sent down as the gradients were sent up."""
+    begun = start(problem, hp, move)
+    if hp.init == "dense":
+        return begun._replace(bits_down=dense(begun.g))
+    g, bits = to_all(hp.downlink, move.other_key, begun.g)
+    return begun._replace(g=g, bits_down=bits)
 
 
 def _follow_both_ways(problem: Problem, hp: BothWays, g_i: ClientVecs, g: Vec, move: Move) -> Follow:
@@ -124,6 +133,6 @@ register(
     title="EF21-BC",
     paper="2110.03294 EF21 with Bells & Whistles: Practical Algorithmic Extensions of Modern Error Feedback",
     Hparams=BothWays,
-    **compose(start, _follow_both_ways),
+    **compose(_start_both_ways, _follow_both_ways),
     theory=theory_both_ways,
 )

@@ -16,7 +16,7 @@ from fedjax_lc.algorithms.bidirectional import leftover
 from fedjax_lc.algorithms.estimators import Follow, Move, compose, step_size
 from fedjax_lc.compressors import Compressor
 from fedjax_lc.problems import Problem
-from fedjax_lc.typing import ClientVecs, Key, Scalar, Vec
+from fedjax_lc.typing import ClientVecs, Scalar, Vec
 
 
 @pytree.dataclass
@@ -35,9 +35,9 @@ class Own(NamedTuple):
     u_i: ClientVecs | None  # (n, d) momenta of these, where they are sent
 
 
-def _start(problem: Problem, hp: Hparams, at_x0: ClientVecs, key: Key) -> Follow:
-    begun = ef21.start(problem, hp, at_x0, key)
-    return begun._replace(own=Own(begun.own, at_x0, at_x0 if hp.double else None))
+def _start(problem: Problem, hp: Hparams, move: Move) -> Follow:
+    begun, v_i = ef21.start(problem, hp, move), move.at(move.x)
+    return begun._replace(own=Own(begun.own, v_i, v_i if hp.double else None))
 
 
 def _follow(problem: Problem, hp: Hparams, own: Own, g: Vec, move: Move) -> Follow:

@@ -52,24 +52,25 @@ class Move(NamedTuple):
 
 
 def compose(
-    start: Callable[[Problem, Any, ClientVecs, Key], Follow],
+    start: Callable[[Problem, Any, Move], Follow],
     follow: Callable[[Problem, Any, PyTree, Vec, Move], Follow],
 ) -> dict[str, Callable[..., Any]]:
-    """init, step and point, for `register`: start(problem, hp, gradients at x0, key) and follow(problem, hp, own, g,
-    move) are the estimate's."""
+    """init, step and point, for `register`: start(problem, hp, move), a move that stays at x0, and follow(problem, hp,
+    own, g, move) are the estimate's."""
 
-    def init(problem: Problem, hp: Any, key: Key) -> State:
-        batch_key, up_key = jax.random.split(key)
-        at_x0, passes = gradients(problem, hp, problem.x0, batch_key)
-        begun = start(problem, hp, at_x0, up_key)
-        return State(problem.x0, begun.own, begun.g, Cost.of(begun.bits_up, begun.bits_down, grads=passes))
-
-    def step(problem: Problem, hp: Any, state: State, key: Key) -> tuple[State, Cost]:
+    def moving(problem: Problem, hp: Any, x: Vec, x_new: Vec, key: Key) -> Move:
         batch_key, up_key, other_key = jax.random.split(key, 3)
         passes = 1 if hp.batch_size is None else problem.passes(hp.batch_size, replacement=hp.replacement)
         at = lambda y, clients=problem: gradients(clients, hp, y, batch_key)[0]
+        return Move(x, x_new, at, passes, up_key, other_key)
+
+    def init(problem: Problem, hp: Any, key: Key) -> State:
+        begun = start(problem, hp, moving(problem, hp, problem.x0, problem.x0, key))
+        return State(problem.x0, begun.own, begun.g, Cost.of(begun.bits_up, begun.bits_down, begun.grads))
+
+    def step(problem: Problem, hp: Any, state: State, key: Key) -> tuple[State, Cost]:
         x = state.x - hp.gamma * state.g
-        new = follow(problem, hp, state.own, state.g, Move(state.x, x, at, passes, up_key, other_key))
+        new = follow(problem, hp, state.own, state.g, moving(problem, hp, state.x, x, key))
         cost = Cost.of(new.bits_up, new.bits_down, new.grads, rounds=1)
         return State(x, new.own, new.g, owed=Cost.of()), cost.plus(state.owed)
 
@@ -79,14 +80,14 @@ def compose(
     return {"init": init, "step": step, "point": point}
 
 
-def first_message(hp: Any, at_x0: ClientVecs, key: Key) -> tuple[ClientVecs, Scalar]:
+def first_message(hp: Any, move: Move) -> tuple[ClientVecs, Scalar]:
     """(n, d) the first estimates and the bits of a client's message: the gradients themselves (init="dense") or C of
     them ("compressed")."""
     if hp.init not in STARTS:
         raise unknown("init", hp.init, STARTS)
     if hp.init == "dense":
-        return at_x0, FLOAT_BITS * at_x0.shape[1]
-    message = hp.compressor.joint(key, at_x0)
+        return move.at(move.x), dense(move.x)
+    message = hp.compressor.joint(move.up_key, move.at(move.x))
     return message.value, jnp.mean(message.bits)
 
 

@@ -17,14 +17,14 @@ from fedjax_lc.algorithms.base import Batches, choose, constants, register, samp
 from fedjax_lc.algorithms.estimators import Follow, Move, State, compose, dense
 from fedjax_lc.compressors import Compressor
 from fedjax_lc.problems import Problem
-from fedjax_lc.typing import ClientVecs, Key, Scalar, Vec
+from fedjax_lc.typing import Scalar, Vec
 
 
 @pytree.dataclass
 class Hparams(Batches):
-    """compressor: of differences, unbiased. gamma: step size. p: the chance of a round with full gradients, which all
-    clients send uncompressed. cohort_size: clients that send differences in the other rounds, drawn uniformly; all if
-    None. The rest: see `base.Batches`."""
+    """compressor: of differences, unbiased. gamma: step size. p: the chance of a round in which all clients send their
+    full gradients, uncompressed, as at the start. cohort_size: clients that send differences in the other rounds, drawn
+    uniformly; all if None. The rest: see `base.Batches`."""
 
     compressor: Compressor
     gamma: Scalar
@@ -32,8 +32,8 @@ class Hparams(Batches):
     cohort_size: int | None = pytree.static(default=None)
 
 
-def _start(problem: Problem, hp: Hparams, at_x0: ClientVecs, key: Key) -> Follow:
-    return Follow(None, jnp.mean(at_x0, axis=0), dense(problem.x0), 0, 1)
+def _start(problem: Problem, hp: Hparams, move: Move) -> Follow:
+    return Follow(None, jnp.mean(problem.grads(move.x), axis=0), dense(move.x), 0, 1)
 
 
 def _follow(problem: Problem, hp: Hparams, own: None, g: Vec, move: Move) -> Follow:
