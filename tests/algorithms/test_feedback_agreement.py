@@ -62,8 +62,8 @@ def messages(hp, up_keys, down_keys):
         keys = keys[:, None] if rounds is None else jax.vmap(lambda key: jax.random.split(key, rounds))(keys)
         return replay(inner, keys, N)
 
-    ways = {"up": (hp.compressor, up_keys), "down": ("downlink", down_keys), "reset": ("reset", down_keys)}
-    ways = {slot: (getattr(hp, c, None) if isinstance(c, str) else c, keys) for slot, (c, keys) in ways.items()}
+    ways = {"up": ("compressor", up_keys), "down": ("downlink", down_keys), "reset": ("reset", down_keys)}
+    ways = {slot: (getattr(hp, way, None), keys) for slot, (way, keys) in ways.items()}
     found = {slot: sender(*own) for slot, own in ways.items()}
 
     def compress(t, i, slot, v):
@@ -84,7 +84,7 @@ def of_rounds(name, **changes):
     told |= {field: getattr(hp, field) for field in ("beta", "down", "sync_vectors") if hasattr(hp, field)}
     drop = 0.5 if hp.gamma_schedule == "steps:7,0.5" else 1.0
     told["gamma"] = lambda t: GAMMA / (t + 1) ** float(hp.decay) * drop ** (t // 7)
-    compress = messages(hp, keys[:, 1], keys[:, 2]) if hasattr(hp, "compressor") else None
+    compress = messages(hp, keys[:, 1], keys[:, 2])
     theirs = feedback.run(name, grad, compress, N, told, X0, STEPS, bits=lengths(hp))
     return walk(name, PROBLEM, hp, STEPS), theirs
 
