@@ -31,12 +31,14 @@ bench: $(READY)  ## speed against honest baselines
 	$(BIN)/fedjax-lc bench sweep
 	$(BIN)/fedjax-lc bench mcm
 	$(BIN)/fedjax-lc bench neural
+	$(BIN)/fedjax-lc bench feedback
 
 figures: $(READY)  ## all figures of the papers; FEDJAX_LC_DATA names a folder of LibSVM files, else they are fetched
 	$(BIN)/fedjax-lc figure locodl --jobs 2
 	$(BIN)/fedjax-lc figure mcm --jobs 2
 	$(BIN)/fedjax-lc figure savic --jobs 2
 	$(BIN)/fedjax-lc figure fedopt --jobs 2
+	$(BIN)/fedjax-lc figure liec --jobs 2
 
 $(READY): pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit("fedjax_lc needs Python 3.11 or later, found %d.%d: make PYTHON=python3.12" % sys.version_info[:2] if sys.version_info < (3, 11) else 0)'

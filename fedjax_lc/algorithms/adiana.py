@@ -93,6 +93,9 @@ def theory(problem: Problem, compressor: Compressor | str | None = None) -> Hpar
 register(
     "adiana",
     title="ADIANA",
+    up="C(g_i(x) - h_i), C(g_i(w) - h_i)",
+    down="x",
+    speed="((1 + ω^¾/n^¼ + ω/√n) √κ + ω) log 1/ε (recalled)",
     paper="2002.11364 Acceleration for Compressed Gradient Descent in Distributed and Federated Optimization",
     Hparams=Hparams,
     init=init,

@@ -25,6 +25,8 @@ def _tell(hp: Any, message: Vec, w: Vec, seen: Vec, turn: Turn) -> Told:
 register(
     "artemis_nd",
     title="Artemis-ND",
+    up="C(g_i - h_i)",
+    down="C(mean)",
     paper=mcm.PAPER,
     Hparams=artemis.Hparams,
     **compose(memory(), Downlink(seen_apart, _direct, _tell)),

@@ -63,6 +63,9 @@ class Algorithm:
             with error feedback log it; the metric error_norm is its norm. None where there is none.
         paper: arXiv id and title.
         title: the name as papers write it.
+        up, down: what a client sends in a round, and what it receives; in symbols.
+        speed: the theorem that is known of it, in short.
+        file: where it is written.
     """
 
     name: str
@@ -76,6 +79,10 @@ class Algorithm:
     lyapunov: Callable[[Problem, Any, PyTree], Scalar] | None = None
     rate: Callable[[Problem, Any], Scalar] | None = None
     error: Callable[[Problem, Any, PyTree], Vec] | None = None
+    up: str = ""
+    down: str = ""
+    speed: str = ""
+    file: str = ""
 
     def check(self, problem: Problem, hp: Any) -> None:
         """Raise InputError where a hyperparameter does not fit the problem or leaves its range.
@@ -150,6 +157,9 @@ def register(
     lyapunov: Callable[..., Scalar] | None = None,
     rate: Callable[..., Scalar] | None = None,
     error: Callable[..., Vec] | None = None,
+    up: str = "",
+    down: str = "",
+    speed: str = "",
 ) -> Algorithm:
     """Make a method known by name; the last line of its file. Arguments as the attributes of `Algorithm`."""
     algorithm = Algorithm(
@@ -164,6 +174,10 @@ def register(
         lyapunov=lyapunov and _casting(lyapunov),
         rate=rate,
         error=error and _casting(error),
+        up=up,
+        down=down,
+        speed=speed,
+        file=sys._getframe(1).f_code.co_filename,
     )
     _REGISTRY[name] = algorithm
     return algorithm

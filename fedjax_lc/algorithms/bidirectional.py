@@ -176,7 +176,7 @@ class Downlink(NamedTuple):
     tell: Callable[..., Told] = _all_see_it
 
 
-def compose(uplink: Uplink, downlink: Downlink) -> dict[str, Callable[..., Any]]:
+def compose(uplink: Uplink, downlink: Downlink) -> dict[str, Any]:
     """init, step and point of the method that sends up by `uplink` and down by `downlink`, for `register`."""
 
     def init(problem: Problem, hp: Any, key: Key) -> State:

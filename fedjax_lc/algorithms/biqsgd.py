@@ -36,6 +36,8 @@ def theory(
 register(
     "biqsgd",
     title="BiQSGD",
+    up="C(g_i)",
+    down="C(mean)",
     paper="2006.14591 Bidirectional compression in heterogeneous settings for distributed or federated learning with "
     "partial participation: tight convergence guarantees",
     Hparams=Hparams,

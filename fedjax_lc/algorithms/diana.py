@@ -68,6 +68,9 @@ def rate(problem: Problem, hp: Hparams) -> Scalar:
 register(
     "diana",
     title="DIANA",
+    up="C(g_i - h_i)",
+    down="x",
+    speed="((1 + ω/n) κ + ω) log 1/ε (recalled)",
     paper="1901.09269 Distributed Learning with Compressed Gradient Differences",
     Hparams=Hparams,
     **compose(memory("alpha"), plain),

@@ -99,6 +99,9 @@ def theory(
 register(
     "dore",
     title="Dore",
+    up="C(g_i - h_i)",
+    down="C(residual of x + η e)",
+    speed="linear to noise (recalled)",
     paper="1910.07561 A Double Residual Compression Algorithm for Efficient Distributed Learning",
     Hparams=Hparams,
     **compose(memory(), Downlink(server_zeros, _direct, _tell)),

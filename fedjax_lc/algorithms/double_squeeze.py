@@ -66,6 +66,9 @@ def owed(problem: Problem, hp: Hparams, state: State) -> Vec:
 register(
     "double_squeeze",
     title="DoubleSqueeze",
+    up="C(g_i + e_i)",
+    down="C(mean + e)",
+    speed="1/√(nT) + ε^⅔/T^⅔ + 1/T (recalled)",
     paper="1905.05957 DoubleSqueeze: Parallel Stochastic Gradient Descent with Double-Pass Error-Compensated "
     "Compression",
     Hparams=Hparams,

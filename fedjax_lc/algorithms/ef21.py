@@ -120,6 +120,9 @@ def rate(problem: Problem, hp: Hparams) -> Scalar:
 register(
     "ef21",
     title="EF21",
+    up="C(grad f_i(x) - g_i)",
+    down="x",
+    speed="1 - gamma μ per step, gamma of order δ/Lt (recalled)",
     paper="2106.05203 EF21: A New, Simpler, Theoretically Better, and Practically Faster Error Feedback",
     Hparams=Hparams,
     **compose(start, follow),
@@ -131,6 +134,9 @@ register(
 register(
     "ef21_bc",
     title="EF21-BC",
+    up="C(grad f_i(x) - g_i)",
+    down="C(mean - g)",
+    speed="linear for full gradients (checked by tests)",
     paper="2110.03294 EF21 with Bells & Whistles: Practical Algorithmic Extensions of Modern Error Feedback",
     Hparams=BothWays,
     **compose(_start_both_ways, _follow_both_ways),

@@ -61,6 +61,9 @@ def theory(
 register(
     "ef21_sgdm",
     title="EF21-SGDM",
+    up="C(v_i - g_i)",
+    down="x",
+    speed="Lt/(δ ε²) + L σ²/(n ε⁴) + ... (recalled)",
     paper="2305.15155 Momentum Provably Improves Error Feedback!",
     Hparams=Hparams,
     **compose(_start, _follow),

@@ -54,7 +54,7 @@ class Move(NamedTuple):
 def compose(
     start: Callable[[Problem, Any, Move], Follow],
     follow: Callable[[Problem, Any, PyTree, Vec, Move], Follow],
-) -> dict[str, Callable[..., Any]]:
+) -> dict[str, Any]:
     """init, step and point, for `register`: start(problem, hp, move), a move that stays at x0, and follow(problem, hp,
     own, g, move) are the estimate's."""
 

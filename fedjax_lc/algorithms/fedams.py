@@ -112,11 +112,24 @@ def cams_theory(
     return pytree.replace(hp, compressor=choose(compressor, problem, contractive=True))
 
 
-register("fedams", title="FedAMS", paper=PAPER, Hparams=Hparams, init=init, step=step, point=point, theory=theory)
+register(
+    "fedams",
+    title="FedAMS",
+    up="y_i - x",
+    down="x",
+    paper=PAPER,
+    Hparams=Hparams,
+    init=init,
+    step=step,
+    point=point,
+    theory=theory,
+)
 
 register(
     "fedcams",
     title="FedCAMS",
+    up="C(y_i - x + e_i)",
+    down="x",
     paper=PAPER,
     Hparams=Hparams,
     init=cams_init,

@@ -88,11 +88,25 @@ def prox_theory(
 
 PAPER = "1602.05629 Communication-Efficient Learning of Deep Networks from Decentralized Data"
 
-register("fedavg", title="FedAvg", paper=PAPER, Hparams=Hparams, init=init, step=step, point=point, theory=theory)
+register(
+    "fedavg",
+    title="FedAvg",
+    up="y_i - x, compressed on request",
+    down="x",
+    speed="stalls where clients differ",
+    paper=PAPER,
+    Hparams=Hparams,
+    init=init,
+    step=step,
+    point=point,
+    theory=theory,
+)
 
 register(
     "fedprox",
     title="FedProx",
+    up="y_i - x",
+    down="x",
     paper="1812.06127 Federated Optimization in Heterogeneous Networks",
     Hparams=ProxHparams,
     init=init,

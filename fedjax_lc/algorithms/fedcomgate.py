@@ -83,6 +83,9 @@ def theory(
 register(
     "fedcomgate",
     title="FedCOMGATE",
+    up="C(y_i - x)",
+    down="x",
+    speed="(1 + ω) κ log 1/ε (recalled)",
     paper="2007.01154 Federated Learning with Compression: Unified Analysis and Sharp Guarantees",
     Hparams=Hparams,
     init=init,

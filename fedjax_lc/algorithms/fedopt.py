@@ -170,6 +170,8 @@ def optax_theory(
 register(
     "fedavgm",
     title="FedAvgM",
+    up="y_i - x",
+    down="x",
     paper="1909.06335 Measuring the Effects of Non-Identical Data Distribution for Federated Visual Classification",
     Hparams=MomentumHparams,
     init=momentum_init,
@@ -186,6 +188,8 @@ for _name, _title, _rule in (
     register(
         _name,
         title=_title,
+        up="y_i - x",
+        down="x",
         paper=PAPER,
         Hparams=AdaptiveHparams,
         init=adaptive_init,
@@ -197,6 +201,8 @@ for _name, _title, _rule in (
 register(
     "fedopt",
     title="FedOpt",
+    up="y_i - x",
+    down="x",
     paper=PAPER,
     Hparams=OptaxHparams,
     init=optax_init,

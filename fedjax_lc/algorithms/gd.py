@@ -58,6 +58,9 @@ def rate(problem: Problem, hp: Hparams) -> Scalar:
 register(
     "gd",
     title="GD",
+    up="g_i",
+    down="x",
+    speed="(1 - 2/(κ + 1))² per step",
     paper="Nesterov, Introductory Lectures on Convex Optimization, Theorem 2.1.15",
     Hparams=Hparams,
     init=init,

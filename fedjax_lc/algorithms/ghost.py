@@ -26,6 +26,8 @@ def _tell(hp: Any, noise: Vec, w: Vec, seen: Vec, turn: Turn) -> Told:
 register(
     "ghost",
     title="Ghost",
+    up="C(g_i - h_i)",
+    down="C(mean), in theory only",
     paper=mcm.PAPER,
     Hparams=artemis.Hparams,
     **compose(memory(), Downlink(seen_apart, _direct, _tell)),

@@ -31,6 +31,7 @@ from fedjax_lc.algorithms.local import step_size
 from fedjax_lc.compressors import Compressor
 from fedjax_lc.compressors.base import FLOAT_BITS
 from fedjax_lc.errors import InputError
+from fedjax_lc.lanes import rarely
 from fedjax_lc.problems import Problem
 from fedjax_lc.typing import ClientVecs, Scalar, Vec
 
@@ -70,7 +71,7 @@ def _direct(hp: Hparams, e: Vec, x: ClientVecs, sent: Sent, turn: Turn) -> Direc
     sync, v = at_period(hp, turn), sent.ghat + e
     c, bits = to_all(hp.downlink, turn.key, v)
     c = jnp.where(sync, v, c)
-    base = jnp.where(sync, jnp.mean(x, axis=0)[None], x)
+    base = rarely(sync, lambda x: tile(jnp.mean(x, axis=0), len(x)), x)
     return Directed(base, c[None] + sent.residual, v - c, jnp.where(sync, _dense_bits(hp, len(e)), bits))
 
 
@@ -92,6 +93,9 @@ def theory(
 register(
     "liec_sgd",
     title="LIEC-SGD",
+    up="C(g_i); every p-th x_i, g_i",
+    down="C(mean + e); every p-th x, mean",
+    speed="1/√(nT) + (n/T)(p² (1-δ) + min(1/δ², p²)) (ours)",
     paper="2402.11857 Communication-Efficient Distributed Learning with Local Immediate Error Compensation",
     Hparams=Hparams,
     **compose(Uplink(no_memory, _send), Downlink(_start, _direct)),

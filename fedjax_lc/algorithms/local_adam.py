@@ -100,6 +100,8 @@ def theory(problem: Problem, local_steps: int = 10, moments: str = "reset") -> H
 register(
     "local_adam",
     title="Local Adam",
+    up="y_i, moments on request",
+    down="x, theirs",
     paper="2106.02305 Toward Communication Efficient Adaptive Gradient Method",
     Hparams=Hparams,
     init=init,

@@ -126,6 +126,9 @@ def rate(problem: Problem, hp: Hparams) -> Scalar:
 register(
     "locodl",
     title="LoCoDL",
+    up="C(x_i - y)",
+    down="mean",
+    speed="((1 + √ω + ω/√n) √κ + ω (1 + ω/n)) log 1/ε (recalled)",
     paper="2403.04348 LoCoDL: Communication-Efficient Distributed Learning with Local Training and Compression",
     Hparams=Hparams,
     init=init,

@@ -104,6 +104,9 @@ _METHOD = compose(_start, _follow)
 register(
     "marina",
     title="MARINA",
+    up="C(g_i(x+) - g_i(x)), or g_i",
+    down="g",
+    speed="1 - gamma μ per step (recalled; checked by tests)",
     paper="2102.07845 MARINA: Faster Non-Convex Distributed Learning with Compression",
     Hparams=Hparams,
     **_METHOD,
@@ -115,6 +118,9 @@ register(
 register(
     "pp_marina",
     title="PP-MARINA",
+    up="C(g_i(x+) - g_i(x)) of some, or all g_i",
+    down="g",
+    speed="as MARINA (recalled)",
     paper="2102.07845 MARINA: Faster Non-Convex Distributed Learning with Compression",
     Hparams=Hparams,
     **_METHOD,

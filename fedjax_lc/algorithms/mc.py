@@ -21,6 +21,8 @@ def _tell(hp: Any, _: None, w: Vec, seen: Vec, turn: Turn) -> Told:
 register(
     "mc",
     title="MC",
+    up="C(g_i - h_i)",
+    down="C(w)",
     paper=mcm.PAPER,
     Hparams=artemis.Hparams,
     **compose(memory(), Downlink(seen_apart, tell=_tell)),

@@ -127,6 +127,9 @@ def group_theory(
 register(
     "mcm",
     title="MCM",
+    up="C(g_i - h_i)",
+    down="C(w - H)",
+    speed="linear to a floor of the uplink's noise (recalled)",
     paper=PAPER,
     Hparams=Hparams,
     **compose(memory(), preserved(lambda hp, n: 1)),
@@ -136,6 +139,9 @@ register(
 register(
     "rand_mcm",
     title="Rand-MCM",
+    up="C(g_i - h_i)",
+    down="C_i(w - H_i)",
+    speed="as MCM (recalled)",
     paper=PAPER,
     Hparams=Hparams,
     **compose(memory(), preserved(lambda hp, n: n)),
@@ -145,6 +151,9 @@ register(
 register(
     "rand_mcm_g",
     title="Rand-MCM-G",
+    up="C(g_i - h_i)",
+    down="C_g(w - H_g)",
+    speed="as MCM (recalled)",
     paper=PAPER,
     Hparams=GroupHparams,
     **compose(memory(), preserved(lambda hp, n: hp.groups)),

@@ -32,6 +32,9 @@ def theory(problem: Problem, compressor: Compressor | str | None = None) -> Hpar
 register(
     "mem_sgd",
     title="MEM-SGD",
+    up="C(g_i + e_i)",
+    down="x",
+    speed="1/√(nT) + n/(δ² T) (recalled)",
     paper="1809.07599 Sparsified SGD with Memory",
     Hparams=Hparams,
     **compose(error_feedback, plain),

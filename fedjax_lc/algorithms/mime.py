@@ -115,4 +115,15 @@ def theory(problem: Problem, local_steps: int = 10, opt: str = "sgd", frozen: st
 PAPER = "2008.03606 Mime: Mimicking Centralized Stochastic Algorithms in Federated Learning"
 
 for _name, _title, _lite in (("mime", "MIME", False), ("mimelite", "MimeLite", True)):
-    register(_name, title=_title, paper=PAPER, Hparams=Hparams, init=init, step=mime(_lite), point=point, theory=theory)
+    register(
+        _name,
+        title=_title,
+        up="y_i, g_i",
+        down="x, s" if _lite else "x, s, c",
+        paper=PAPER,
+        Hparams=Hparams,
+        init=init,
+        step=mime(_lite),
+        point=point,
+        theory=theory,
+    )

@@ -33,6 +33,9 @@ def theory(problem: Problem, compressor: Compressor | str | None = None, convent
 register(
     "qsgd",
     title="QSGD",
+    up="C(g_i)",
+    down="x",
+    speed="linear to a floor of noise",
     paper="1610.02132 QSGD: Communication-Efficient SGD via Gradient Quantization and Encoding",
     Hparams=Hparams,
     **compose(compressed, plain),

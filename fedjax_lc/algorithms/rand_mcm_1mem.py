@@ -59,6 +59,8 @@ def theory(
 register(
     "rand_mcm_1mem",
     title="Rand-MCM 1Mem",
+    up="C(g_i - h_i)",
+    down="C_i(w - H)",
     paper=mcm.PAPER,
     Hparams=Hparams,
     **compose(memory(), Downlink(_start, tell=_tell)),

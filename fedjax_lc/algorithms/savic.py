@@ -258,6 +258,9 @@ def theory(
 register(
     "savic",
     title="SAVIC",
+    up="y_i, for global rules a diagonal",
+    down="x, D",
+    speed="closed forms for a diagonal that is held (ours)",
     paper="2406.00846 Local Methods with Adaptivity via Scaling",
     Hparams=Hparams,
     init=init,

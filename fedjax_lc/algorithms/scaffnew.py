@@ -84,6 +84,9 @@ def rate(problem: Problem, hp: Hparams) -> Scalar:
 register(
     "scaffnew",
     title="Scaffnew",
+    up="x_i",
+    down="x",
+    speed="max((1 - gamma μ)², 1 - p²) per step: √κ rounds log 1/ε",
     paper="2202.09357 ProxSkip: Yes! Local Gradient Steps Provably Lead to Communication Acceleration! Finally!",
     Hparams=Hparams,
     init=init,

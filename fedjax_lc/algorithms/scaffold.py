@@ -71,6 +71,8 @@ def theory(problem: Problem, local_steps: int = 10, option: str = "II") -> Hpara
 register(
     "scaffold",
     title="SCAFFOLD",
+    up="y_i - x, c_i - its last",
+    down="x, c",
     paper="1910.06378 SCAFFOLD: Stochastic Controlled Averaging for Federated Learning",
     Hparams=Hparams,
     init=init,

@@ -24,6 +24,9 @@ def theory(problem: Problem, convention: str = "paper") -> Hparams:
 register(
     "sgd",
     title="SGD",
+    up="g_i",
+    down="x",
+    speed="linear to a floor of noise",
     paper="textbook: stochastic gradient descent, one step per round",
     Hparams=Hparams,
     **compose(uncompressed, plain),

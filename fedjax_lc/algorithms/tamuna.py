@@ -79,6 +79,9 @@ def theory(problem: Problem, cohort_size: int | None = None, s: int | None = Non
 register(
     "tamuna",
     title="TAMUNA",
+    up="s-th part of x_i by masks",
+    down="x",
+    speed="as CompressedScaffnew, of cohorts (recalled)",
     paper="2302.09832 TAMUNA: Doubly Accelerated Distributed Optimization with Local Training, Compression, and "
     "Partial Participation",
     Hparams=Hparams,

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from fedjax_lc.cli.options import first_line
-from fedjax_lc.errors import unknown
+from fedjax_lc.errors import InputError, unknown
 
 
 def add(commands: Any, arguments: Sequence[str]) -> None:
     """Add the command."""
     parser = commands.add_parser("list", help="list what is known by name: methods, compressors, data, ...")
     parser.add_argument("what", nargs="?", default="methods", help=f"one of: {', '.join(_LISTS)} (default: methods)")
+    parser.add_argument(
+        "--long", action="store_true", help="of methods: what travels, what clients keep, what is proven"
+    )
+    parser.add_argument("--markdown", action="store_true", help="print a Markdown table")
     parser.set_defaults(command=_list)
 
 
@@ -22,7 +27,10 @@ def _list(options: argparse.Namespace) -> int:
 
     if options.what not in _LISTS:
         raise unknown("list", options.what, _LISTS)
-    print(report.table(_LISTS[options.what]()))
+    if options.long and options.what != "methods":
+        raise InputError(f"--long is for the list of methods, got {options.what}")
+    rows = _long_methods(options.markdown) if options.long else _LISTS[options.what]()
+    print(report.table(rows, style="github" if options.markdown else "simple"))
     return 0
 
 
@@ -31,6 +39,45 @@ def _methods() -> list[dict[str, str]]:
 
     found = [algorithms.get(name) for name in algorithms.names()]
     return [{"name": a.name, "method": a.title, "paper": a.paper} for a in found]
+
+
+def _long_methods(linked: bool) -> list[dict[str, str]]:
+    """A row for each method; with links, as a Markdown page of the project's root has them."""
+    from fedjax_lc import algorithms
+
+    rows = []
+    for method in map(algorithms.get, algorithms.names()):
+        identifier, path = method.paper.split()[0].rstrip(":,"), Path(method.file)
+        paper = identifier if identifier[:4].isdigit() else method.paper
+        inside = f"fedjax_lc/algorithms/{path.name}"
+        published = linked and paper == identifier
+        rows.append(
+            {
+                "name": f"`{method.name}`" if linked else method.name,
+                "method": method.title,
+                "paper": f"[{paper}](https://arxiv.org/abs/{paper})" if published else paper,
+                "up": method.up,
+                "down": method.down,
+                "(n, d) arrays": str(_client_arrays(method)),
+                "known rate": method.speed or "-",
+                "file": f"[{path.name}]({inside})" if linked else path.name,
+            }
+        )
+    return rows
+
+
+def _client_arrays(method: Any) -> int:
+    """How many arrays (n, d) the state holds, counted on a small problem."""
+    import jax
+    import numpy as np
+
+    from fedjax_lc import problems
+
+    n, d = 3, 4
+    problem = problems.quadratic(np.array([np.eye(d)] * n), np.zeros((n, d)))
+    hp = method.theory(problem)
+    state = jax.eval_shape(lambda: method.init(problem, hp, jax.random.key(0)))
+    return sum(leaf.shape == (n, d) for leaf in jax.tree.leaves(state))
 
 
 def _compressors() -> list[dict[str, str]]:

@@ -11,6 +11,7 @@ import numpy as np
 
 from fedjax_lc import algorithms, problems, pytree
 from fedjax_lc.compressors import Compressor, Message
+from tests.quickly import QUICKLY
 from tests.reference import problems as ref_problems
 
 KEY = jax.random.key(7)
@@ -33,10 +34,10 @@ def quadratic_pair(rng, n, d, kappa):
 
 
 @functools.cache
-def _scan(name, steps):
+def _scan(name, steps, quick):
     algorithm = algorithms.get(name)
 
-    @jax.jit
+    @functools.partial(jax.jit, compiler_options=QUICKLY if quick else {})
     def go(problem, hp, state, keys):
         def one(state, key):
             state, cost = algorithm.step(problem, hp, state, key)
@@ -47,12 +48,13 @@ def _scan(name, steps):
     return go
 
 
-def walk(name, problem, hp, steps, key=KEY, keys=None, state=None):
-    """States, costs and points after each step, stacked: NumPy arrays with a leading axis of `steps`."""
+def walk(name, problem, hp, steps, key=KEY, keys=None, state=None, quick=True):
+    """States, costs and points after each step, stacked: NumPy arrays with a leading axis of `steps`. quick: compiled
+    soon into slow code, or as users have it."""
     algorithm, hp = algorithms.get(name), pytree.cast(hp, problem.dtype)
     keys = step_keys(steps, key) if keys is None else keys
     state = algorithm.init(problem, hp, jax.random.fold_in(key, 2**32 - 1)) if state is None else state
-    return jax.tree.map(np.asarray, _scan(name, steps)(problem, hp, state, keys))
+    return jax.tree.map(np.asarray, _scan(name, steps, quick)(problem, hp, state, keys))
 
 
 @functools.partial(jax.jit, static_argnums=0)

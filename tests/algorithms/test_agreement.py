@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import operator
 
 import jax
@@ -12,7 +13,8 @@ import pytest
 
 from fedjax_lc import algorithms
 from fedjax_lc.compressors import parse
-from tests.algorithms.shared import purposes, replay, walk
+from tests.algorithms import shared
+from tests.algorithms.shared import purposes, replay
 from tests.reference import (
     adiana,
     agd,
@@ -30,6 +32,7 @@ from tests.reference import (
 from tests.reference import problems as ref_problems
 
 STEPS = 50
+walk = functools.partial(shared.walk, quick=False)  # a comparison of what users run
 CHAIN = "rand_k:2|natural"
 
 

@@ -57,7 +57,10 @@ def hyperparameters(name, problem, **changes):
     fields = {field.name for field in dataclasses.fields(algorithm.Hparams)}
     choices = {"compressor": UP, "downlink": DOWN}
     changes = {field: value for field, value in changes.items() if field != "smart" or field in fields}
-    hp = algorithm.theory(problem, **{choice: value for choice, value in choices.items() if choice in fields})
+    chosen = {choice: value for choice, value in choices.items() if choice in fields}
+    if name in ("dore", "double_squeeze"):
+        chosen["form"] = "mcm_repo"
+    hp = algorithm.theory(problem, **chosen)
     return dataclasses.replace(hp, gamma=4 * hp.gamma, **changes)
 
 
@@ -179,8 +182,9 @@ def test_conventions_and_forms(problem):
     assert careful.alpha_dwn == pytest.approx(1 / (8 * d**0.5))
     with pytest.raises(InputError, match="convention"):
         algorithms.get("sgd").theory(problem, convention="authors")
-    with pytest.raises(InputError, match="dore has form 'mcm_repo' only, got 'own'"):
-        algorithms.get("dore").theory(problem, form="own")
+    for name in ("dore", "double_squeeze"):
+        with pytest.raises(InputError, match="unknown form 'own'"):
+            algorithms.get(name).theory(problem, form="own")
 
 
 def test_momentum_at_the_server(problem):

@@ -121,11 +121,14 @@ def test_theory_says_what_does_not_fit(name, choices, message, problem):
     assert "\n" not in str(error.value)
 
 
+ESTIMATES = ("econtrol", "ef21", "ef21_bc", "ef21_sgdm", "marina", "pp_marina")
+
+
 @pytest.mark.parametrize("name", algorithms.names())
 def test_theory_needs_strong_convexity(name, clients):
-    """The families of MCM and of FedAvg aside, whose step sizes know L alone."""
+    """The families of MCM, of FedAvg and of EF21 aside, whose step sizes know L alone."""
     flat = problems.logistic_regression(clients, l2=0.0)
-    if issubclass(algorithms.get(name).Hparams, Rounds | Local):
+    if issubclass(algorithms.get(name).Hparams, Rounds | Local) or name in ESTIMATES:
         hp = algorithms.get(name).theory(flat)
         assert 0 < getattr(hp, "gamma", getattr(hp, "client_lr", 0)) < np.inf
         return

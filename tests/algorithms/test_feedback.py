@@ -18,6 +18,7 @@ from fedjax_lc.algorithms.bidirectional import model
 from fedjax_lc.errors import InputError
 from tests.algorithms.shared import KEY, quadratic_pair, step_keys, walk
 from tests.conftest import make_clients
+from tests.quickly import QUICKLY
 
 N, D, STEPS = 4, 5, 24
 PROBLEM = problems.logistic_regression(make_clients(), kappa=30).replace(
@@ -210,7 +211,6 @@ def test_bits_of_cser(meter, mean):
         ("neolithic", 2 * SIGN_BITS, 2 * SIGN_BITS),
         ("dore", SIGN_BITS, SIGN_BITS),
         ("ef21", SIGN_BITS, DENSE),
-        ("ef21_bc", SIGN_BITS, SIGN_BITS),
         ("ef21_sgdm", SIGN_BITS, DENSE),
         ("econtrol", SIGN_BITS, DENSE),
     ],
@@ -240,6 +240,13 @@ def test_marina_pays_two_gradients_or_one():
 def test_the_first_message_of_ef21_may_be_compressed():
     _, cost, _ = states("ef21", init="compressed")
     np.testing.assert_array_equal(cost.bits_up, [2 * SIGN_BITS] + [SIGN_BITS] * (STEPS - 1))
+
+
+@pytest.mark.parametrize(("init", "first"), [("dense", DENSE), ("compressed", SIGN_BITS)])
+def test_ef21_bc_pays_for_its_first_messages_both_ways(init, first):
+    _, cost, _ = states("ef21_bc", init=init)
+    for bits in (cost.bits_up, cost.bits_down):
+        np.testing.assert_array_equal(bits, [first + SIGN_BITS] + [SIGN_BITS] * (STEPS - 1))
 
 
 # State, options, bad input.
@@ -443,7 +450,7 @@ def noisy(name, k, **changes):
 
         return jnp.mean(jax.lax.scan(go, method.init(problem, hp, key), jnp.arange(NOISY))[1][NOISY // 2 :], axis=0)
 
-    found = np.array(jax.jit(jax.vmap(one))(jax.random.split(KEY, SEEDS)))
+    found = np.array(jax.jit(jax.vmap(one), compiler_options=QUICKLY)(jax.random.split(KEY, SEEDS)))
     found[:, 0] -= float(problem.value(problem.x0))
     return found.mean(axis=0), found.std(axis=0, ddof=1) / SEEDS**0.5
 

@@ -31,7 +31,7 @@ def compiled(name):
     return jax.jit(jax.vmap(after, in_axes=(None, None, None, 0, 0)))
 
 
-PSI_AFTER = {name: compiled(name) for name in ("locodl", "scaffnew", "compressed_scaffnew", "diana")}
+PSI_AFTER = {name: compiled(name) for name in ("locodl", "scaffnew", "compressed_scaffnew", "diana", "marina")}
 PSI = {name: jax.jit(algorithms.get(name).lyapunov) for name in PSI_AFTER}
 
 
@@ -193,3 +193,38 @@ def test_locodl_trajectory(compressor):
     first = PSI["locodl"](problem, hp, locodl.init(problem, hp, KEY))
     bound = float(locodl.rate(problem, hp)) ** np.arange(1, 1501)
     assert np.all(np.mean(np.asarray(paths), axis=0) <= float(first) * bound)
+
+
+def coin_keys_of_marina(p):
+    """A step key whose coin shows heads, and one with tails."""
+    keys = POOL[:512]
+    coin = lambda key: jax.random.bernoulli(jax.random.split(jax.random.split(key, 3)[2])[0], p)
+    heads = np.asarray(jax.vmap(coin)(keys))
+    assert 0 < heads.sum() < len(heads)
+    return keys[int(np.argmax(heads))], keys[int(np.argmin(heads))]
+
+
+@pytest.mark.parametrize("name", ["rand_1", "natural", "rand_2"])
+def test_marina(name):
+    """Any p, and gamma up to theory's for it; any estimate g."""
+    marina, (enumerate_all, omega_of) = algorithms.get("marina"), ENUMERATED[name]
+    rng, ratios = np.random.default_rng(15), []
+    for n, d in [(2, 3), (3, 3)] * 6:
+        problem, _ = quadratic_pair(rng, n, d, rng.uniform(3, 60))
+        omega, p = omega_of(d), rng.uniform(0.1, 0.9)
+        Lt, mu = float(np.sqrt(np.mean(np.asarray(problem.smooth) ** 2))), float(problem.strong)
+        most = min(1 / (Lt * (1 + np.sqrt(2 * (1 - p) * omega / (p * n)))), p / (2 * mu))
+        hp = marina.Hparams(Prescribed(np.zeros((n, d)), omega), rng.uniform(0.2, 1) * most, p)
+        hp = pytree.cast(hp, jnp.float64)
+        x = jnp.asarray(problem.attached + rng.normal(size=d))
+        g = jnp.mean(problem.grads(x), axis=0) + rng.normal(size=d) * 10 ** rng.uniform(-1, 1)
+        state = marina.init(problem, hp, KEY)._replace(x=x, g=g)
+        heads, tails = coin_keys_of_marina(p)
+        change = np.asarray(problem.grads(x - hp.gamma * g) - problem.grads(x))
+        compressed = expected_psi(
+            "marina", problem, hp, state, outcomes_of.joint([enumerate_all(v) for v in change]), tails
+        )
+        exact = expected_psi("marina", problem, hp, state, [(np.zeros((n, d)), 1.0)], heads)
+        expected = p * exact + (1 - p) * compressed
+        ratios.append(expected / float(PSI["marina"](problem, hp, state)) / float(marina.rate(problem, hp)))
+    assert max(ratios) <= 1 + TOLERANCE
