@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 import fedjax_lc as fl
-from fedjax_lc import data, figure
+from fedjax_lc import algorithms, data, figure
+from fedjax_lc.algorithms import base
 from fedjax_lc.cli import main
 
 QUICK = ["--steps", "200", "--quiet"]
@@ -293,3 +294,28 @@ def test_a_broken_method_file_is_one_line(tmp_path):
     done = fedjax_lc("list", FEDJAX_LC_METHODS=str(tmp_path))
     assert done.returncode == 2
     assert done.stderr == f"fedjax-lc: {tmp_path}/bad.py: No module named 'nothing_like_this'\n"
+
+
+def test_the_table_of_methods_in_the_readme_is_that_of_the_registry(capsys):
+    readme = (Path(__file__).parents[1] / "README.md").read_text()
+    own = [name for name in algorithms.names() if Path(algorithms.get(name).file).parent == Path(base.__file__).parent]
+    assert main(["list", "methods", "--long", "--markdown"]) == 0
+    rows = [
+        row for row in capsys.readouterr().out.splitlines() if not row.startswith("| `") or row.split("`")[1] in own
+    ]
+    written = readme.partition("<!-- methods -->")[2].partition("<!-- end of methods -->")[0]
+    cells = lambda lines: [[cell.strip(" -") for cell in line.split("|")] for line in lines if line.strip()]
+    assert cells(written.splitlines()) == cells(rows)
+    assert len(own) == len(rows) - 2 > 45
+
+
+@pytest.mark.parametrize("name", algorithms.names())
+def test_every_method_says_what_travels(name):
+    method = algorithms.get(name)
+    if Path(method.file).parent == Path(base.__file__).parent:
+        assert method.up
+        assert method.down
+
+
+def test_other_lists_have_no_long_form(refused):
+    assert refused("list", "data", "--long") == "--long is for the list of methods, got data"

@@ -95,7 +95,7 @@ register(
     title="ADIANA",
     up="C(g_i(x) - h_i), C(g_i(w) - h_i)",
     down="x",
-    speed="((1 + ω^¾/n^¼ + ω/√n) √κ + ω) log 1/ε (recalled)",
+    speed="((1 + ω^¾/n^¼ + ω/√n) √κ + ω) log 1/ε rounds (recalled)",
     paper="2002.11364 Acceleration for Compressed Gradient Descent in Distributed and Federated Optimization",
     Hparams=Hparams,
     init=init,

@@ -66,9 +66,9 @@ def theory(problem: Problem, smooth: str = "max") -> Hparams:
 register(
     "agd",
     title="AGD",
-    up="g_i",
-    down="y",
-    speed="√κ log 1/ε",
+    up="g_i(y)",
+    down="y, x extrapolated",
+    speed="√κ log 1/ε rounds",
     paper="Nesterov, Introductory Lectures on Convex Optimization, scheme (2.2.11)",
     Hparams=Hparams,
     init=init,

@@ -46,7 +46,7 @@ register(
     title="Artemis",
     up="C(g_i - h_i)",
     down="C(mean)",
-    speed="linear to a floor of noise of both directions (recalled)",
+    speed="noise floor ∝ (1 + ω_up)(1 + ω_dwn) (recalled)",
     paper="2006.14591 Bidirectional compression in heterogeneous settings for distributed or federated learning with "
     "partial participation: tight convergence guarantees",
     Hparams=Hparams,

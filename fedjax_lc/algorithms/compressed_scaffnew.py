@@ -127,9 +127,9 @@ def rate(problem: Problem, hp: Hparams) -> Scalar:
 register(
     "compressed_scaffnew",
     title="CompressedScaffnew",
-    up="s-th part of x_i by masks",
+    up="masked x_i: sd/n floats on average",
     down="x",
-    speed="1 - p² χ (s-1)/(n-1) per step",
+    speed="max((1-γμ)², (1-γL)², 1 - p²χ(s-1)/(n-1)) per step",
     paper="2210.13277 Provably Doubly Accelerated Federated Learning",
     Hparams=Hparams,
     init=init,

@@ -100,9 +100,9 @@ def theory(
 register(
     "cser",
     title="CSER",
-    up="C(g_i); every H-th C(e_i)",
-    down="mean C(g_i); every H-th mean C(e_i)",
-    speed="1/√(nT) + n H² (1-δ)/T (ours)",
+    up="C(g_i); every H-th also C(e_i)",
+    down="mean; every H-th also mean C(e_i)",
+    speed="1/√(nT) + n H²(1-δ)/T (ours)",
     paper="2007.13221 CSER: Communication-efficient SGD with Error Reset",
     Hparams=Hparams,
     **compose(Uplink(no_memory, _send), Downlink(_start, _direct)),

@@ -70,7 +70,7 @@ register(
     title="DIANA",
     up="C(g_i - h_i)",
     down="x",
-    speed="((1 + ω/n) κ + ω) log 1/ε (recalled)",
+    speed="((1 + ω/n) κ + ω) log 1/ε rounds (recalled)",
     paper="1901.09269 Distributed Learning with Compressed Gradient Differences",
     Hparams=Hparams,
     **compose(memory("alpha"), plain),

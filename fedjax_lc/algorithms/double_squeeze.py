@@ -68,7 +68,7 @@ register(
     title="DoubleSqueeze",
     up="C(g_i + e_i)",
     down="C(mean + e)",
-    speed="1/√(nT) + ε^⅔/T^⅔ + 1/T (recalled)",
+    speed="1/√(nT) + Δ^⅔/T^⅔ + 1/T, Δ bounds errors (recalled)",
     paper="1905.05957 DoubleSqueeze: Parallel Stochastic Gradient Descent with Double-Pass Error-Compensated "
     "Compression",
     Hparams=Hparams,

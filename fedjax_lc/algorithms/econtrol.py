@@ -68,9 +68,8 @@ def owed(problem: Problem, hp: Hparams, state: State) -> Vec:
 register(
     "econtrol",
     title="EControl",
-    up="C(η e_i + g_i - h_i)",
+    up="C(g_i - h_i + ηe_i)",
     down="x",
-    speed="linear for full gradients, gamma of order δ/Lt (recalled)",
     paper="2311.05645 EControl: Fast Distributed Optimization with Compression and Error Control",
     Hparams=Hparams,
     **compose(_start, _follow),

@@ -120,9 +120,9 @@ def rate(problem: Problem, hp: Hparams) -> Scalar:
 register(
     "ef21",
     title="EF21",
-    up="C(grad f_i(x) - g_i)",
+    up="C(g_i - h_i)",
     down="x",
-    speed="1 - gamma μ per step, gamma of order δ/Lt (recalled)",
+    speed="1-γμ per step, (1 + ω) κ log 1/ε rounds (recalled)",
     paper="2106.05203 EF21: A New, Simpler, Theoretically Better, and Practically Faster Error Feedback",
     Hparams=Hparams,
     **compose(start, follow),
@@ -134,9 +134,8 @@ register(
 register(
     "ef21_bc",
     title="EF21-BC",
-    up="C(grad f_i(x) - g_i)",
-    down="C(mean - g)",
-    speed="linear for full gradients (checked by tests)",
+    up="C(g_i - h_i)",
+    down="C(mean - H)",
     paper="2110.03294 EF21 with Bells & Whistles: Practical Algorithmic Extensions of Modern Error Feedback",
     Hparams=BothWays,
     **compose(_start_both_ways, _follow_both_ways),

@@ -61,9 +61,9 @@ def theory(
 register(
     "ef21_sgdm",
     title="EF21-SGDM",
-    up="C(v_i - g_i)",
+    up="C(v_i - h_i), v_i momentum",
     down="x",
-    speed="Lt/(δ ε²) + L σ²/(n ε⁴) + ... (recalled)",
+    speed="L̃/(δε²) + … + Lσ²/(nε⁴) to ‖∇F‖ = ε (recalled)",
     paper="2305.15155 Momentum Provably Improves Error Feedback!",
     Hparams=Hparams,
     **compose(_start, _follow),

@@ -115,7 +115,7 @@ def cams_theory(
 register(
     "fedams",
     title="FedAMS",
-    up="y_i - x",
+    up="C(y_i - x), C = id by default",
     down="x",
     paper=PAPER,
     Hparams=Hparams,

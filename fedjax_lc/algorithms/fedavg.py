@@ -91,9 +91,9 @@ PAPER = "1602.05629 Communication-Efficient Learning of Deep Networks from Decen
 register(
     "fedavg",
     title="FedAvg",
-    up="y_i - x, compressed on request",
+    up="C(y_i - x), C = id by default",
     down="x",
-    speed="stalls where clients differ",
+    speed="1-γμ per local step to noise, equal clients (recalled)",
     paper=PAPER,
     Hparams=Hparams,
     init=init,
@@ -105,7 +105,7 @@ register(
 register(
     "fedprox",
     title="FedProx",
-    up="y_i - x",
+    up="C(y_i - x), C = id by default",
     down="x",
     paper="1812.06127 Federated Optimization in Heterogeneous Networks",
     Hparams=ProxHparams,

@@ -83,9 +83,9 @@ def theory(
 register(
     "fedcomgate",
     title="FedCOMGATE",
-    up="C(y_i - x)",
+    up="C((x - y_i)/η)",
     down="x",
-    speed="(1 + ω) κ log 1/ε (recalled)",
+    speed="(1 + ω) κ log 1/ε rounds (recalled)",
     paper="2007.01154 Federated Learning with Compression: Unified Analysis and Sharp Guarantees",
     Hparams=Hparams,
     init=init,

@@ -96,7 +96,7 @@ def theory(problem: Problem, local_steps: int = 10, solver: str = "sgd") -> Hpar
 register(
     "fednova",
     title="FedNova",
-    up="(y_i - x)/|a_i|, its norm",
+    up="(y_i - x)/a_i and a_i, its steps",
     down="x",
     paper="2007.07481 Tackling the Objective Inconsistency Problem in Heterogeneous Federated Optimization",
     Hparams=Hparams,

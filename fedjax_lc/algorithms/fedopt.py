@@ -170,7 +170,7 @@ def optax_theory(
 register(
     "fedavgm",
     title="FedAvgM",
-    up="y_i - x",
+    up="C(y_i - x), C = id by default",
     down="x",
     paper="1909.06335 Measuring the Effects of Non-Identical Data Distribution for Federated Visual Classification",
     Hparams=MomentumHparams,
@@ -188,7 +188,7 @@ for _name, _title, _rule in (
     register(
         _name,
         title=_title,
-        up="y_i - x",
+        up="C(y_i - x), C = id by default",
         down="x",
         paper=PAPER,
         Hparams=AdaptiveHparams,
@@ -201,7 +201,7 @@ for _name, _title, _rule in (
 register(
     "fedopt",
     title="FedOpt",
-    up="y_i - x",
+    up="C(y_i - x), C = id by default",
     down="x",
     paper=PAPER,
     Hparams=OptaxHparams,

@@ -114,9 +114,9 @@ def theory(
 register(
     "five_gcs_cc",
     title="5GCS-CC",
-    up="C(change of u_i)",
+    up="C(change of h_i), h_i duals",
     down="x",
-    speed="((1 + √ω + ω/√n) √κ + ω) log 1/ε (recalled)",
+    speed="((1 + √ω + ω/√n) √κ + ω) log 1/ε rounds (recalled)",
     paper="2212.14370, 2306.03240 Improving Accelerated Federated Learning with Compression and Importance Sampling "
     "(recalled only; constants are ours)",
     Hparams=Hparams,

@@ -27,7 +27,7 @@ register(
     "ghost",
     title="Ghost",
     up="C(g_i - h_i)",
-    down="C(mean), in theory only",
+    down="C(mean), not realisable",
     paper=mcm.PAPER,
     Hparams=artemis.Hparams,
     **compose(memory(), Downlink(seen_apart, _direct, _tell)),

@@ -93,9 +93,9 @@ def theory(
 register(
     "liec_sgd",
     title="LIEC-SGD",
-    up="C(g_i); every p-th x_i, g_i",
-    down="C(mean + e); every p-th x, mean",
-    speed="1/√(nT) + (n/T)(p² (1-δ) + min(1/δ², p²)) (ours)",
+    up="C(g_i); every p-th x_i and g_i",
+    down="C(mean + e); every p-th x and mean",
+    speed="1/√(nT) + (n/T)(p²(1-δ) + min(1/δ², p²)) (ours)",
     paper="2402.11857 Communication-Efficient Distributed Learning with Local Immediate Error Compensation",
     Hparams=Hparams,
     **compose(Uplink(no_memory, _send), Downlink(_start, _direct)),

@@ -200,7 +200,7 @@ class Round:
             return 1
         return self.problem.passes(self.hp.batch_size, replacement=self.hp.replacement and self.orders is None)
 
-    def floats(self, vectors: float) -> float:
+    def floats(self, vectors: Scalar) -> Scalar:
         """Bits of so many vectors (d,) of floats."""
         return FLOAT_BITS * vectors * self.problem.dim
 

@@ -65,8 +65,8 @@ def theory(problem: Problem, local_steps: int = 10) -> Hparams:
 register(
     "local_adaalter",
     title="Local AdaAlter",
-    up="y_i, squared gradients",
-    down="x, their mean",
+    up="y_i and sum of g_i²",
+    down="x and mean sum of g_i²",
     paper="1911.09030 Local AdaAlter: Communication-Efficient Stochastic Gradient Descent with Adaptive Learning Rates",
     Hparams=Hparams,
     init=init,

@@ -100,8 +100,8 @@ def theory(problem: Problem, local_steps: int = 10, moments: str = "reset") -> H
 register(
     "local_adam",
     title="Local Adam",
-    up="y_i, moments on request",
-    down="x, theirs",
+    up="y_i; its moments if averaged",
+    down="x; moments if averaged",
     paper="2106.02305 Toward Communication Efficient Adaptive Gradient Method",
     Hparams=Hparams,
     init=init,

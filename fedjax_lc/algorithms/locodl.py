@@ -127,7 +127,7 @@ register(
     "locodl",
     title="LoCoDL",
     up="C(x_i - y)",
-    down="mean",
+    down="mean/2",
     speed="((1 + √ω + ω/√n) √κ + ω (1 + ω/n)) log 1/ε (recalled)",
     paper="2403.04348 LoCoDL: Communication-Efficient Distributed Learning with Local Training and Compression",
     Hparams=Hparams,

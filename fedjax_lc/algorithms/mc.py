@@ -22,7 +22,7 @@ register(
     "mc",
     title="MC",
     up="C(g_i - h_i)",
-    down="C(w)",
+    down="C(x)",
     paper=mcm.PAPER,
     Hparams=artemis.Hparams,
     **compose(memory(), Downlink(seen_apart, tell=_tell)),

@@ -34,7 +34,7 @@ register(
     title="MEM-SGD",
     up="C(g_i + e_i)",
     down="x",
-    speed="1/√(nT) + n/(δ² T) (recalled)",
+    speed="1/√(nT) + n/(δ²T) (ours)",
     paper="1809.07599 Sparsified SGD with Memory",
     Hparams=Hparams,
     **compose(error_feedback, plain),

@@ -118,8 +118,8 @@ for _name, _title, _lite in (("mime", "MIME", False), ("mimelite", "MimeLite", T
     register(
         _name,
         title=_title,
-        up="y_i, g_i",
-        down="x, s" if _lite else "x, s, c",
+        up="y_i and g_i(x)",
+        down="x, moments" if _lite else "x, mean g_i(x), moments",
         paper=PAPER,
         Hparams=Hparams,
         init=init,

@@ -58,9 +58,9 @@ def theory(
 register(
     "neolithic",
     title="NEOLITHIC",
-    up="R times C(what is left of g_i + e_i)",
-    down="R times C(what is left)",
-    speed="as DoubleSqueeze with 1 - (1-δ)^R",
+    up="R messages C of g_i + e_i",
+    down="R messages C of mean + e",
+    speed="1/√(nT) + n/(δ_R⁴T), δ_R = 1-(1-δ)^R (ours)",
     paper="2206.03665 Lower Bounds and Nearly Optimal Algorithms in Distributed Learning with Communication "
     "Compression",
     Hparams=Hparams,

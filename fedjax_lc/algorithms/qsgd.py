@@ -35,7 +35,6 @@ register(
     title="QSGD",
     up="C(g_i)",
     down="x",
-    speed="linear to a floor of noise",
     paper="1610.02132 QSGD: Communication-Efficient SGD via Gradient Quantization and Encoding",
     Hparams=Hparams,
     **compose(compressed, plain),

@@ -60,7 +60,7 @@ register(
     "rand_mcm_1mem",
     title="Rand-MCM 1Mem",
     up="C(g_i - h_i)",
-    down="C_i(w - H)",
+    down="C_i(x - H)",
     paper=mcm.PAPER,
     Hparams=Hparams,
     **compose(memory(), Downlink(_start, tell=_tell)),

@@ -220,12 +220,13 @@ def with_momentum(opt: PyTree, mom: ClientVecs) -> PyTree:
 
 
 def cost(round: Round, probes: Any) -> Cost:
-    """The model and, of a statistic that is shared, as many floats more, each way; a probe costs two gradients."""
+    """The model and as many floats more for a statistic that is shared, and for momentum, each way; a probe costs two
+    gradients."""
     hp = round.hp
     shared = hp.scaling == "global" and hp.rule not in ("none", "fixed")
     often = hp.scaling == "local" and hp.rule in HESSIAN  # a probe at every step, more at the first one
     times, probes = (3, probes - 1) if often else (1, probes)
-    floats = round.floats(2 if shared else 1)
+    floats = round.floats(jnp.where(hp.b1 > 0, 1, 0) + (2 if shared else 1))
     return round.cost(floats, floats, times=times, extra=2 * probes * round.passes)
 
 
@@ -258,9 +259,9 @@ def theory(
 register(
     "savic",
     title="SAVIC",
-    up="y_i, for global rules a diagonal",
-    down="x, D",
-    speed="closed forms for a diagonal that is held (ours)",
+    up="y_i; global rules also diagonals",
+    down="x; global rules also D",
+    speed="1-γμ/Γ per local step to noise, D held, equal f_i (ours)",
     paper="2406.00846 Local Methods with Adaptivity via Scaling",
     Hparams=Hparams,
     init=init,

@@ -86,7 +86,7 @@ register(
     title="Scaffnew",
     up="x_i",
     down="x",
-    speed="max((1 - gamma μ)², 1 - p²) per step: √κ rounds log 1/ε",
+    speed="max((1-γμ)², (1-γL)², 1-p²) per step",
     paper="2202.09357 ProxSkip: Yes! Local Gradient Steps Provably Lead to Communication Acceleration! Finally!",
     Hparams=Hparams,
     init=init,

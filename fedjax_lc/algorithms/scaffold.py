@@ -71,8 +71,8 @@ def theory(problem: Problem, local_steps: int = 10, option: str = "II") -> Hpara
 register(
     "scaffold",
     title="SCAFFOLD",
-    up="y_i - x, c_i - its last",
-    down="x, c",
+    up="y_i - x and change of h_i",
+    down="x and mean h_i",
     paper="1910.06378 SCAFFOLD: Stochastic Controlled Averaging for Federated Learning",
     Hparams=Hparams,
     init=init,

@@ -26,7 +26,7 @@ register(
     title="SGD",
     up="g_i",
     down="x",
-    speed="linear to a floor of noise",
+    speed="1-γμ to noise, γ ≤ 1/(4L), equal clients (recalled)",
     paper="textbook: stochastic gradient descent, one step per round",
     Hparams=Hparams,
     **compose(uncompressed, plain),

@@ -79,9 +79,8 @@ def theory(problem: Problem, cohort_size: int | None = None, s: int | None = Non
 register(
     "tamuna",
     title="TAMUNA",
-    up="s-th part of x_i by masks",
-    down="x",
-    speed="as CompressedScaffnew, of cohorts (recalled)",
+    up="masked x_i: sd/n floats on average",
+    down="x, then x⁺ masked",
     paper="2302.09832 TAMUNA: Doubly Accelerated Distributed Optimization with Local Training, Compression, and "
     "Partial Participation",
     Hparams=Hparams,

@@ -12,7 +12,7 @@ import numpy as np
 
 from fedjax_lc import algorithms, problems, pytree
 from fedjax_lc.algorithms.local import Local, select
-from tests.algorithms.shared import KEY, _scan, purposes, replay, step_keys
+from tests.algorithms.shared import KEY, purposes, replay, scan, step_keys
 from tests.conftest import make_clients
 from tests.quickly import QUICKLY
 from tests.reference import local, savic
@@ -45,12 +45,6 @@ def hyperparameters(name, problem=PROBLEM, choices=(), **changes):
     return pytree.cast(dataclasses.replace(hp, **changes), problem.dtype)
 
 
-@functools.cache
-def _program(name):
-    """`_scan`, compiled in a third of the time into slower code: here compiling is nearly all of it."""
-    return jax.jit(_scan(name, ROUNDS).__wrapped__, compiler_options=QUICKLY)
-
-
 def begin(name, hp, problem=PROBLEM):
     """The state before the first round."""
     return algorithms.get(name).init(problem, hp, KEY)
@@ -61,7 +55,7 @@ def walk(name, hp, problem=PROBLEM, state=None, key=KEY, first=0):
     and on, then those before it."""
     state = begin(name, hp, problem) if state is None else state
     keys = jnp.roll(step_keys(ROUNDS, key), -first)
-    return jax.tree.map(np.asarray, _program(name)(problem, hp, state, keys))
+    return jax.tree.map(np.asarray, scan(name, ROUNDS)(problem, hp, state, keys))
 
 
 def far(name, hp, rounds, problem=PROBLEM, state=None):

@@ -34,7 +34,8 @@ def quadratic_pair(rng, n, d, kappa):
 
 
 @functools.cache
-def _scan(name, steps, quick):
+def scan(name, steps, quick=True):
+    """(problem, hp, state, keys) -> states, costs and points after each step."""
     algorithm = algorithms.get(name)
 
     @functools.partial(jax.jit, compiler_options=QUICKLY if quick else {})
@@ -54,7 +55,7 @@ def walk(name, problem, hp, steps, key=KEY, keys=None, state=None, quick=True):
     algorithm, hp = algorithms.get(name), pytree.cast(hp, problem.dtype)
     keys = step_keys(steps, key) if keys is None else keys
     state = algorithm.init(problem, hp, jax.random.fold_in(key, 2**32 - 1)) if state is None else state
-    return jax.tree.map(np.asarray, _scan(name, steps, quick)(problem, hp, state, keys))
+    return jax.tree.map(np.asarray, scan(name, steps, quick)(problem, hp, state, keys))
 
 
 @functools.partial(jax.jit, static_argnums=0)

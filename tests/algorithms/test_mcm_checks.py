@@ -50,7 +50,8 @@ X0 = np.asarray(PROBLEM.x0)
 def hyperparameters(name, up="qsgd:1", down="qsgd:3", **changes):
     """The same numbers for all methods, each taking those that it has."""
     values = {"gamma": 0.06, "alpha_up": 0.15, "alpha_dwn": 0.2, "c_ef": 0.3} | changes
-    values |= {"form": "mcm_repo", "alpha": values["alpha_up"], "compressor": compressors.parse(up), "downlink": compressors.parse(down)}
+    values |= {"form": "mcm_repo", "alpha": values["alpha_up"]}
+    values |= {"compressor": compressors.parse(up), "downlink": compressors.parse(down)}
     method = algorithms.get(name)
     fields = {field.name for field in dataclasses.fields(method.Hparams)} & values.keys()
     return pytree.cast(method.Hparams(**{field: values[field] for field in fields}), jnp.float64)

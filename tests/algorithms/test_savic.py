@@ -34,7 +34,7 @@ from tests.algorithms.rounds import (
     theirs_of,
     walk,
 )
-from tests.algorithms.shared import _scan
+from tests.algorithms.shared import scan
 from tests.quickly import QUICKLY
 from tests.reference import savic
 
@@ -258,7 +258,7 @@ def test_largest_stable_step():
 @functools.cache
 def _many(seeds):
     """ROUNDS rounds with the keys of many seeds."""
-    one = _scan("savic", ROUNDS).__wrapped__
+    one = scan("savic", ROUNDS).__wrapped__
     keys = jax.vmap(lambda key: step_keys(ROUNDS, key))(jax.random.split(KEY, seeds))
     program = jax.jit(jax.vmap(one, (None, None, None, 0)), compiler_options=QUICKLY)
     return lambda problem, hp: program(problem, hp, begin("savic", hp, problem), keys)

@@ -11,10 +11,12 @@ import pytest
 
 import fedjax_lc as fl
 from fedjax_lc import algorithms, ledger
+from tests.quickly import QUICKLY
 
 STEP_SIZES = ("gamma", "eta", "client_lr")
 FACTORS = (1.0, 0.6)
 SEEDS = (0, 3, 5)
+AS_USERS = ("cser", "ef21", "fedavg", "locodl", "mcm", "savic", "scaffold")  #: of each mechanism one, and of coins
 
 
 @pytest.fixture(scope="module")
@@ -29,6 +31,15 @@ def configurations(algorithm, problem):
     return [dataclasses.replace(hp, **({name: factor * getattr(hp, name)} if name else {})) for factor in FACTORS]
 
 
+@pytest.fixture
+def compiled_quickly(name, monkeypatch):
+    """Most methods' programs: AS_USERS compile as users have it."""
+    if name not in AS_USERS:
+        usual = jax.stages.Lowered.compile
+        monkeypatch.setattr(jax.stages.Lowered, "compile", lambda self: usual(self, compiler_options=QUICKLY))
+
+
+@pytest.mark.usefixtures("compiled_quickly")
 @pytest.mark.parametrize("name", algorithms.names())
 def test_a_lane_is_its_single_run(name, tiny):
     """Six lanes in four slots: some start with the others, some in a slot that another has left."""
