@@ -13,6 +13,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from experiments.liec._advice import ADVICE
 from fedjax_lc import algorithms, compressors, plot, problems, report
 from fedjax_lc.figure import made_by, write_page
 from fedjax_lc.files import check_writable
@@ -30,6 +31,7 @@ TRIED_STEPS = tuple(1.6 / 3**k for k in range(7))  #: at equal bits, in units of
 TRIED_PERIODS = (8, 32, 100)
 RECORDS = 200
 BIN = 20  #: records whose mean error is one point of a curve, since LIEC's falls to 0 at every synchronisation
+DEEPEST = 1e-6  #: of what is shown over periods, where period 1 may go down to rounding
 WAYS = ("compressor", "downlink", "reset")
 
 
@@ -225,10 +227,12 @@ class Feedback:
         over_time.set(yscale="log")
         over_periods.set_xticks(PERIODS, list(map(str, PERIODS)))
         over_periods.minorticks_off()
+        over_periods.set_ylim(bottom=max(over_periods.get_ylim()[0], DEEPEST * over_periods.get_ylim()[1]))
         for axes in (over_steps, over_periods, over_time, over_bits):
             axes.grid(True, color="0.9", linewidth=0.7)
         floor = r"$F(x) - F^\star$" if self.measure == "gap" else r"$|\nabla F(x)|^2$"
-        note = f"n = {facts['clients']}, d = {facts['dim']}, {self.compressor}; mean of {self.seeds} seeds"
+        seeds = f"mean of {self.seeds} seeds" if self.seeds > 1 else "one run"
+        note = f"n = {facts['clients']}, d = {facts['dim']}, {self.compressor}; {seeds}"
         at = rf"$\gamma = {SHOWN:g}/L$"
         write(over_steps, r"step size, $\gamma L$", f"floor of {floor}", self.title, note)
         write(over_periods, "period", f"floor of {floor}", "", f"{at}; dashed: methods without a period")
@@ -262,7 +266,7 @@ class Feedback:
         batch = "full gradients" if self.batch_size is None else f"batches of {self.batch_size}"
         caption = (
             f"n = {facts['clients']}, d = {facts['dim']}, F* = {facts['f_star']:.9g}, float64, {batch}, "
-            f"{self.compressor} wherever a method compresses; {self.seeds} seeds. {self.said}"
+            f"{self.compressor} wherever a method compresses; seeds: {self.seeds}. {self.said}"
         )
         of_floors = (
             f"Floors of {what}, the mean over the last quarter of {self.steps:,} iterations, by step size (L = max_i "
@@ -280,6 +284,7 @@ class Feedback:
             *(f"Floors at {SHOWN:g}/L, by the period:", report.table(periods, style=style)),
             *(of_bits, report.table(tuned, style=style)),
             *("Orderings, beyond two standard errors:", report.table(held, style=style)),
+            ADVICE,
             f"Made in {facts['seconds']:.0f} s {made_by(facts)}.",
         ]
         return "\n\n".join(filter(None, parts)) + "\n"

@@ -20,6 +20,7 @@ from experiments._networks import (
     shortened,
     standardised,
 )
+from experiments.liec._advice import ADVICE
 from fedjax_lc import compressors, figure
 from fedjax_lc.problems import Neural, Problem
 from fedjax_lc.training import Better, Run, Training
@@ -104,7 +105,7 @@ def small(name: str, model: str, block: int, epochs: int = 15, batch_size: int =
         said=lambda: (
             f"{model}, eight clients with an eighth of the training images each, batches of {batch_size}, {each} "
             f"steps an epoch; gamma = {GAMMA:g}, weight decay {DECAY:g}, no momentum. Scaled signs with one scale, or "
-            f"with one for each {block:,} entries. Train loss on 2,000 rows. " + remarks(name)
+            f"with one for each {block:,} entries. Train loss on 2,000 rows. {remarks(name)} {ADVICE}"
         ),
     )
 
