@@ -73,6 +73,8 @@ class Local:
             raise InputError("a schedule says how many clients come: leave out cohort_size")
         if self.schedule is not None and not pytree.is_traced(self.schedule):
             _check_schedule(self.schedule, problem.n)
+        if isinstance(self.local_steps, list | tuple):
+            raise InputError("local_steps must be one number or an array (n,), got a list: wrap it in jnp.array")
         if np.ndim(self.local_steps) and np.shape(self.local_steps) != (problem.n,):
             raise InputError(f"local_steps must be one number or {problem.n}, one for each client, got shape "
                              f"{np.shape(self.local_steps)}")  # fmt: skip

@@ -380,6 +380,7 @@ QUADRATIC = problems.quadratic(np.ones((4, D)), np.ones((4, D)))
         ("fedavg", {"selection": "schedule", "schedule": np.array([[0.0]])}, "client numbers"),
         ("fedavg", {"selection": "schedule", "schedule": np.array([[0]]), "cohort_size": 1}, "leave out cohort_size"),
         ("fedavg", {"local_steps": np.array([1, 2, 3])}, r"local_steps must be one number or 4.*\(3,\)"),
+        ("fedavg", {"local_steps": [1, 2, 3, 4]}, "got a list: wrap it in jnp.array"),
         ("fedavg", {"local_steps": 0}, "local_steps whole and >= 1"),
         ("fedavg", {"local_epochs": 2}, "give batch_size"),
         ("fedavg", {"cohort_size": 5}, "cohort_size whole and in 1..4, got 5"),
