@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 
 .PHONY: demo test test-fast lint format bench figures clean
 
-demo: $(READY)  ## seven methods on breast_cancer: a table and a picture, in under a minute
+demo: $(READY)  ## seven methods on breast_cancer: a table and a picture, in about a minute
 	$(BIN)/fedjax-lc figure demo --out demo
 	cp demo/demo.png plot.png
 	@echo "picture: plot.png"

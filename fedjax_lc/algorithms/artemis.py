@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from fedjax_lc import pytree
 from fedjax_lc.algorithms.base import choose, register
-from fedjax_lc.algorithms.bidirectional import WithMemory, both_ways, compose, gradient, memory, memory_rate
+from fedjax_lc.algorithms.bidirectional import WithMemory, compose, gradient, memory
+from fedjax_lc.algorithms.step_sizes import both_ways, memory_rate
 from fedjax_lc.compressors import Compressor
 from fedjax_lc.problems import Problem
 from fedjax_lc.typing import Scalar

@@ -14,15 +14,8 @@ import jax.numpy as jnp
 
 from fedjax_lc import pytree
 from fedjax_lc.algorithms.base import choose, constants, register
-from fedjax_lc.algorithms.bidirectional import (
-    State,
-    WithMemory,
-    compose,
-    memory,
-    memory_rate,
-    plain,
-    smoothness,
-)
+from fedjax_lc.algorithms.bidirectional import State, WithMemory, compose, memory, plain
+from fedjax_lc.algorithms.step_sizes import memory_rate, smoothness
 from fedjax_lc.compressors import Compressor
 from fedjax_lc.problems import Problem
 from fedjax_lc.typing import Scalar

@@ -19,15 +19,13 @@ from fedjax_lc.algorithms.bidirectional import (
     Told,
     Turn,
     WithMemory,
-    both_ways,
     compose,
     gradient_with_error,
-    known_form,
     memory,
-    memory_rate,
     server_zeros,
     to_all,
 )
+from fedjax_lc.algorithms.step_sizes import both_ways, known_form, memory_rate
 from fedjax_lc.compressors import Compressor
 from fedjax_lc.problems import Problem
 from fedjax_lc.typing import Scalar, Vec

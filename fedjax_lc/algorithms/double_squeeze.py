@@ -10,18 +10,8 @@ from __future__ import annotations
 
 from fedjax_lc import pytree
 from fedjax_lc.algorithms.base import choose, register
-from fedjax_lc.algorithms.bidirectional import (
-    Rounds,
-    State,
-    both_ways,
-    compose,
-    error_feedback,
-    feedback_step,
-    gradient_with_error,
-    known_form,
-    leftover,
-    leftover_of_both,
-)
+from fedjax_lc.algorithms.bidirectional import Rounds, State, compose, error_feedback, gradient_with_error
+from fedjax_lc.algorithms.step_sizes import both_ways, feedback_step, known_form, leftover, leftover_of_both
 from fedjax_lc.compressors import Compressor
 from fedjax_lc.problems import Problem
 from fedjax_lc.typing import Scalar, Vec

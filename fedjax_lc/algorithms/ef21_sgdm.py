@@ -12,8 +12,8 @@ from typing import Any, ClassVar, NamedTuple
 from fedjax_lc import pytree
 from fedjax_lc.algorithms import ef21
 from fedjax_lc.algorithms.base import choose, register
-from fedjax_lc.algorithms.bidirectional import leftover
 from fedjax_lc.algorithms.estimators import Follow, Move, compose, step_size
+from fedjax_lc.algorithms.step_sizes import leftover
 from fedjax_lc.compressors import Compressor
 from fedjax_lc.problems import Problem
 from fedjax_lc.typing import ClientVecs, Scalar, Vec

@@ -18,16 +18,8 @@ import jax.numpy as jnp
 from fedjax_lc import pytree
 from fedjax_lc.algorithms import artemis
 from fedjax_lc.algorithms.base import choose, register, tile
-from fedjax_lc.algorithms.bidirectional import (
-    Downlink,
-    Told,
-    Turn,
-    WithMemory,
-    compose,
-    memory,
-    memory_rate,
-    smoothness,
-)
+from fedjax_lc.algorithms.bidirectional import Downlink, Told, Turn, WithMemory, compose, memory
+from fedjax_lc.algorithms.step_sizes import memory_rate, smoothness
 from fedjax_lc.compressors import Compressor
 from fedjax_lc.errors import unknown
 from fedjax_lc.problems import Problem

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from fedjax_lc import pytree
 from fedjax_lc.algorithms.base import choose, register
-from fedjax_lc.algorithms.bidirectional import Rounds, compose, error_feedback, feedback_step, leftover, plain
+from fedjax_lc.algorithms.bidirectional import Rounds, compose, error_feedback, plain
+from fedjax_lc.algorithms.step_sizes import feedback_step, leftover
 from fedjax_lc.compressors import Compressor
 from fedjax_lc.problems import Problem
 from fedjax_lc.typing import Scalar

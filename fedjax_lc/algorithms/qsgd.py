@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from fedjax_lc import pytree
 from fedjax_lc.algorithms.base import choose, register
-from fedjax_lc.algorithms.bidirectional import Rounds, compose, compressed, plain, smoothness
+from fedjax_lc.algorithms.bidirectional import Rounds, compose, compressed, plain
+from fedjax_lc.algorithms.step_sizes import smoothness
 from fedjax_lc.compressors import Compressor
 from fedjax_lc.problems import Problem
 from fedjax_lc.typing import Scalar

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from fedjax_lc import pytree
 from fedjax_lc.algorithms.base import register
-from fedjax_lc.algorithms.bidirectional import Rounds, compose, plain, smoothness, uncompressed
+from fedjax_lc.algorithms.bidirectional import Rounds, compose, plain, uncompressed
+from fedjax_lc.algorithms.step_sizes import smoothness
 from fedjax_lc.problems import Problem
 from fedjax_lc.typing import Scalar
 

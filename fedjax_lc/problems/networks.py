@@ -4,34 +4,24 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 from fedjax_lc import models, pytree
 from fedjax_lc.errors import InputError, unknown
 from fedjax_lc.models import Layout
 from fedjax_lc.problems.base import Sampled
+from fedjax_lc.problems.network_losses import Loss, cross_entropy, fairness, hit_rate, named
+from fedjax_lc.problems.rows import Table, as_input, table_of, test_table
 from fedjax_lc.stacking import float_dtype, shares
 from fedjax_lc.typing import ClientVecs, Key, PyTree, Scalar, Vec
 
 STATISTICS = ("averaged", "local")
-WORST = 0.1  #: the share of clients whose mean accuracy is `accuracy_worst`
 ESTIMATE_ROWS, ESTIMATE_STEPS = 64, 12
 FEW_PARAMETERS = 10_000  #: up to here clients side by side are faster on CPU than one after the other
-
-Loss = Callable[[jax.Array, jax.Array], jax.Array]
-
-
-class Table(NamedTuple):
-    """Rows of data: features (N, ...), targets (N, ...), and whose they are, (N,) client numbers, or None."""
-
-    features: jax.Array
-    targets: jax.Array
-    owners: jax.Array | None
 
 
 @pytree.dataclass
@@ -120,9 +110,7 @@ class Neural(Sampled):
         return self.network.apply(params, statistics, self._prepared(features), train=train, key=key)[0]
 
     def _prepared(self, features: jax.Array) -> jax.Array:
-        if self.prepare is not None:
-            return self.prepare(features)
-        return features.astype(self.dtype) / 255 if features.dtype == jnp.uint8 else features
+        return as_input(features, self.prepare, self.dtype)
 
     def _over_rows(self, part: Callable[..., jax.Array], x: Vec | ClientVecs, shape: tuple[int, ...]) -> jax.Array:
         """(n, *shape) sums over all rows of each client of `part(x, rows, weights)`, some rows at once."""
@@ -199,7 +187,7 @@ class Neural(Sampled):
                 self._means_by_client(hits, self.test.owners) if own_tests else accuracies if by_client else None
             )
         if by_client:
-            found |= _fairness(accuracies)
+            found |= fairness(accuracies)
         if "grad_norm" in names:
             found |= super().measure(x, ("grad_norm",))
         return {name: found[name] for name in names}
@@ -265,35 +253,6 @@ class Neural(Sampled):
         return total[:, 0] / total[:, 1]
 
 
-def _fairness(accuracies: jax.Array) -> dict[str, Scalar]:
-    worst = max(1, round(WORST * accuracies.shape[0]))
-    return {
-        "client_accuracy": accuracies,
-        "accuracy_min": jnp.nanmin(accuracies),
-        "accuracy_std": jnp.nanstd(accuracies),
-        "accuracy_worst": jnp.nanmean(jnp.sort(accuracies)[:worst]),  # NaN, of clients without rows, sorts last
-    }
-
-
-def cross_entropy(outputs: jax.Array, targets: jax.Array) -> jax.Array:
-    """(B,) log sum_c exp(z_c) - z_b for outputs (B, ..., C) and targets (B, ...); means over what is between."""
-    losses = optax.losses.softmax_cross_entropy_with_integer_labels(outputs, targets)
-    return jnp.mean(losses.reshape(len(losses), -1), axis=1)
-
-
-def squared(outputs: jax.Array, targets: jax.Array) -> jax.Array:
-    """(B,) |z - b|^2 / 2 for outputs (B, ...) and targets of as many entries."""
-    return jnp.sum((outputs.reshape(len(outputs), -1) - targets.reshape(len(targets), -1)) ** 2, axis=1) / 2
-
-
-def hit_rate(outputs: jax.Array, targets: jax.Array) -> jax.Array:
-    """(B,) the share of targets (B, ...) that are the largest of outputs (B, ..., C)."""
-    return jnp.mean((jnp.argmax(outputs, axis=-1) == targets).reshape(len(targets), -1), axis=1)
-
-
-LOSSES: dict[str, Loss] = {"cross_entropy": cross_entropy, "squared": squared}
-
-
 def neural(
     model: Any,
     clients: Sequence[tuple[Any, Any]],
@@ -354,8 +313,8 @@ def neural(
     kind = float_dtype(dtype)
     if norm_statistics not in STATISTICS:
         raise unknown("norm_statistics", norm_statistics, STATISTICS)
-    loss_function = _loss(loss)
-    table = _table(clients, kind, "client")
+    loss_function = named(loss)
+    table = table_of(clients, kind, "client")
     if isinstance(model, str):
         model = models.get(model, classes=_classes(table, loss_function) if classes is None else classes)
     key = jax.random.key(key) if isinstance(key, int) else key
@@ -364,7 +323,7 @@ def neural(
     rows = np.arange(total)
     if measured_rows is not None and measured_rows < total:
         rows = np.sort(np.random.default_rng(0).permutation(total)[:measured_rows])
-    ready = _as_input(table.features[:1], prepare, kind)
+    ready = as_input(table.features[:1], prepare, kind)
     network, tree, statistics = models.adapt(model, key, ready, params)
     layout = Layout.of(tree)
     n, dim = len(clients), sum(layout.sizes)
@@ -374,7 +333,7 @@ def neural(
         sizes=jnp.asarray(sizes, jnp.int32),
         scales=jnp.asarray(n * shares(weights, sizes), kind),
         measured=jnp.asarray(rows, jnp.int32),
-        test=_test_table(test, n, kind),
+        test=test_table(test, n, kind),
         statistics=pytree.cast(statistics, kind),
         strong=jnp.asarray(l2, kind),
         smooth=jnp.ones(n, kind),
@@ -396,58 +355,8 @@ def neural(
     return dataclasses.replace(problem, smooth=jnp.full(n, found, kind), smooth_mean=jnp.asarray(found, kind))
 
 
-def _loss(loss: str | Loss) -> Loss:
-    if callable(loss):
-        return loss
-    if loss not in LOSSES:
-        raise unknown("loss", loss, LOSSES)
-    return LOSSES[loss]
-
-
 def _side_by_side(n: int, dim: int) -> int:
     return 1 if jax.default_backend() == "cpu" and dim > FEW_PARAMETERS else n
-
-
-def _table(clients: Sequence[tuple[Any, Any]], kind: Any, what: str) -> Table:
-    """The rows of all clients, one after the other.
-
-    Raises:
-        InputError: no clients, an empty one, or shapes that differ.
-    """
-    if not len(clients):
-        raise InputError("there are no clients: give a list of (features, targets)")
-    pairs = [(np.asarray(features), np.asarray(targets)) for features, targets in clients]
-    first = pairs[0]
-    for i, (features, targets) in enumerate(pairs):
-        if len(features) != len(targets) or not (len(targets) or what == "test part"):
-            raise InputError(f"{what} {i} has {len(features)} features and {len(targets)} targets: give one or more "
-                             "rows with one target each")  # fmt: skip
-        if features.shape[1:] != first[0].shape[1:] or targets.shape[1:] != first[1].shape[1:]:
-            raise InputError(f"{what} {i} has rows of shape {features.shape[1:]}, targets {targets.shape[1:]}, where "
-                             f"{what} 0 has {first[0].shape[1:]}, {first[1].shape[1:]}: all must be alike")  # fmt: skip
-    features, targets = (np.concatenate(parts) for parts in zip(*pairs, strict=True))
-    for name, column in (("features", features), ("targets", targets)):
-        if not np.all(np.isfinite(column)):
-            raise InputError(f"{name} hold numbers that are not finite: clean the data first")
-    owners = np.repeat(np.arange(len(pairs)), [len(pair[1]) for pair in pairs])
-    return Table(_stored(features, kind), _stored(targets, kind), jnp.asarray(owners, jnp.int32))
-
-
-def _stored(column: np.ndarray, kind: Any) -> jax.Array:
-    """uint8 as it is, other whole numbers as int32, real ones as the problem's."""
-    if column.dtype == np.uint8:
-        return jnp.asarray(column)
-    return jnp.asarray(column, jnp.int32 if np.issubdtype(column.dtype, np.integer) else kind)
-
-
-def _test_table(test: Any, n: int, kind: Any) -> Table | None:
-    if test is None:
-        return None
-    if isinstance(test, tuple):
-        return _table([test], kind, "test set")._replace(owners=None)
-    if len(test) != n:
-        raise InputError(f"test has {len(test)} parts for {n} clients: give one pair (features, targets), or one each")
-    return _table(test, kind, "test part")
 
 
 def _classes(table: Table, loss: Loss) -> int | None:
@@ -455,12 +364,6 @@ def _classes(table: Table, loss: Loss) -> int | None:
     if loss is not cross_entropy:
         return None
     return int(jnp.max(table.targets)) + 1
-
-
-def _as_input(features: jax.Array, prepare: Any, kind: Any) -> jax.Array:
-    if prepare is not None:
-        return prepare(features)
-    return features.astype(kind) / 255 if features.dtype == jnp.uint8 else features
 
 
 def _check_outputs(problem: Neural) -> None:
