@@ -33,7 +33,22 @@ def dataclass(cls: type[T]) -> type[T]:
     fields = dataclasses.fields(frozen)  # type: ignore[arg-type]
     meta = [f.name for f in fields if f.metadata.get("static")]
     data = [f.name for f in fields if not f.metadata.get("static")]
-    return jax.tree_util.register_dataclass(frozen, data_fields=data, meta_fields=meta)
+    keys = [jax.tree_util.GetAttrKey(name) for name in data]
+
+    def flatten(tree: Any) -> tuple[list[Any], tuple[Any, ...]]:
+        return [getattr(tree, name) for name in data], tuple(getattr(tree, name) for name in meta)
+
+    def flatten_with_keys(tree: Any) -> tuple[list[Any], tuple[Any, ...]]:
+        children, aux = flatten(tree)
+        return list(zip(keys, children, strict=True)), aux
+
+    def unflatten(aux: tuple[Any, ...], children: Any) -> Any:
+        return frozen(**dict(zip(meta, aux, strict=True)), **dict(zip(data, children, strict=True)))
+
+    # `register_dataclass` would let structures of different classes compare equal where their fields do (jaxlib 0.10 to
+    # 0.12): now and then a jitted function would run the program of another compressor.
+    jax.tree_util.register_pytree_with_keys(frozen, flatten_with_keys, unflatten, flatten)
+    return frozen
 
 
 def cast(tree: T, dtype: Any) -> T:
