@@ -38,7 +38,7 @@ def test_numbers_are_leaves_and_static_fields_structure():
 
 def test_a_jitted_function_tells_classes_with_the_same_fields_apart():
     assert jax.tree.structure(One(0.5)) != jax.tree.structure(Other(0.5))
-    with pytest.raises(ValueError, match="[Dd]iffer|[Ee]xpected"):
+    with pytest.raises(ValueError, match="different types"):
         jax.tree.map(lambda a, b: a, One(0.5), Other(0.5))
     traced = []
     note = jax.jit(lambda tree: traced.append(type(tree)) or jnp.zeros(()))
