@@ -86,8 +86,9 @@ class Training:
 
     Runs with something to tune try all of it for `tune_rounds` rounds on one seed that is used for nothing else; the
     best has the least `criterion` (value: train loss; test_loss) or the most (accuracy) at the end, and what diverges
-    loses. The winners run with `seeds` other seeds, lanes side by side. Seeds draw cohorts, batches and messages; split
-    and initial parameters are those of the problem.
+    loses. While the best is the least or largest of several numbers, not all whole, the next one beyond it is tried
+    too, at most `extensions` times. The winners run with `seeds` other seeds, lanes side by side. Seeds draw cohorts,
+    batches and messages; split and initial parameters are those of the problem.
 
     paper_is: the head of the column of published accuracies. said: what else the caption should say; a function is
     asked after the problem was made. block_size: lanes side by
@@ -108,6 +109,7 @@ class Training:
     every: int
     seeds: int = 3
     tune_rounds: int = 0
+    extensions: int = 4
     criterion: str = "value"
     claims: Sequence[Better] = ()
     claims_are: str = "ordering"
@@ -134,7 +136,7 @@ class Training:
         check_writable(folder / f"{name}.md")
         problem, started = self.problem(), time.perf_counter()
         tried = {run.label: self.tune(run, problem, progress) for run in self.runs}
-        tables = {run.label: self.train(run, problem, tried[run.label]["best"], progress) for run in self.runs}
+        tables = {run.label: self.train(run, problem, tried[run.label]["settings"], progress) for run in self.runs}
         facts = self.facts(problem, tried, tables)
         facts |= {"seconds": round(time.perf_counter() - started, 1)} | environment()
         picture = self.draw(facts, tables)
@@ -146,31 +148,38 @@ class Training:
     # --- running ---
 
     def tune(self, run: Run, problem: Problem, progress: bool = True) -> dict[str, Any]:
-        """`best`, the number of the best configuration; how many were tried, how many diverged, its `settings`, and
-        which of them lie at an end of what was tried."""
-        tried = run.grid(problem)
-        if len(tried) == 1:
-            settings = tried.settings[0] if tried.settings else {}
-            return {"best": 0, "tried": 1, "diverged": 0, "settings": dict(settings), "ends": []}
-        table = self._sweep(run, problem, tried, [self.seeds], self.tune_rounds, self.tune_rounds, progress)
-        sign = -1 if TOLD[self.criterion][1] else 1
-        scores = np.full(len(tried), np.inf)
-        last = table.records.groupby("lane").last()
-        scores[last.index] = sign * last[self.criterion]
-        scores[(table.lanes["status"] == "diverged").to_numpy()] = np.inf
-        best = int(np.argmin(np.where(np.isnan(scores), np.inf, scores)))
-        settings = dict(tried.settings[best])
-        return {
-            "best": best,
-            "tried": len(tried),
-            "diverged": int((table.lanes["status"] == "diverged").sum()),
-            "settings": settings,
-            "ends": [axis for axis, values in tried.axes.items() if _at_an_end(settings[axis], values)],
-        }
+        """`settings` of the best; how many were tried, how many of them diverged, and which settings of the best lie at
+        an end of what was tried."""
+        axes = {name: list(values) for name, values in run.tune.items()}
+        new = run.grid(problem)
+        if len(new) == 1:
+            only = {name: values[0] for name, values in axes.items()}
+            return {"tried": 1, "diverged": 0, "settings": only, "ends": []}
+        settings, scores = list[Mapping[str, Any]](), list[float]()
+        for _ in range(1 + self.extensions):
+            settings, scores = settings + list(new.settings), scores + self._scores(run, problem, new, progress)
+            best = settings[int(np.argmin(scores))]
+            ends = [name for name, values in axes.items() if _at_an_end(best[name], values)]
+            further = ((name, _beyond(best[name], axes[name])) for name in ends)
+            name, value = next(((name, value) for name, value in further if value), ("", None))
+            if value is None:
+                break
+            new = grid(run.hparams(problem), **{**axes, name: [value]})
+            axes[name].append(value)
+        diverged = scores.count(math.inf)
+        return {"tried": len(settings), "diverged": diverged, "settings": dict(best), "ends": ends}
 
-    def train(self, run: Run, problem: Problem, best: int, progress: bool = True) -> Table:
+    def _scores(self, run: Run, problem: Problem, tried: Grid, progress: bool) -> list[float]:
+        """The criterion at the end of every configuration, the less the better; inf of what diverged."""
+        table = self._sweep(run, problem, tried, [self.seeds], self.tune_rounds, self.tune_rounds, progress)
+        last = table.records.groupby("lane").last()[self.criterion]
+        ended = last[(table.lanes["status"] != "diverged").loc[last.index]]
+        sign = -1 if TOLD[self.criterion][1] else 1
+        return (sign * ended).reindex(range(len(tried))).fillna(math.inf).tolist()
+
+    def train(self, run: Run, problem: Problem, settings: Mapping[str, Any], progress: bool = True) -> Table:
         """All seeds of one curve."""
-        hp = run.grid(problem).hparams[best]
+        hp = grid(run.hparams(problem), **{name: [value] for name, value in settings.items()}).hparams[0]
         return self._sweep(run, problem, hp, range(self.seeds), self.rounds, self.every, progress)
 
     def _sweep(
@@ -269,7 +278,8 @@ class Training:
         if tried[-1] > 1:
             text += (
                 f" Settings were chosen by {TOLD[self.criterion][0]} after {self.tune_rounds} rounds of another seed, "
-                f"{' or '.join(map(str, tried))} of them for each curve; * marks one at an end of what was tried."
+                f"{' or '.join(map(str, tried))} of them for each curve, more where the best was at an end; * marks "
+                "one that still is."
             )
         if held := facts["claims"]:
             text += (
@@ -313,6 +323,15 @@ def _at_an_end(value: Any, values: Sequence[Any]) -> bool:
     """Whether a number is the least or the largest of several tried."""
     numbers = [v for v in values if isinstance(v, int | float)]
     return len(values) > 1 and len(numbers) == len(values) and value in (min(numbers), max(numbers))
+
+
+def _beyond(value: float, values: Sequence[float]) -> float | None:
+    """What to try beyond an end, as far from it as the next one is, in ratio; None of whole numbers, or of zero."""
+    if min(values) <= 0 or all(isinstance(v, int) for v in values):
+        return None
+    numbers = sorted(values)
+    near = numbers[1] if value == numbers[0] else numbers[-2]
+    return float(f"{value * value / near:.2g}")
 
 
 def _row(label: str, found: Mapping[str, Any], facts: Mapping[str, Any]) -> dict[str, str]:

@@ -68,9 +68,34 @@ def test_the_best_of_what_was_tried_wins_and_what_diverges_loses(criterion, reci
     ended = [direct(network, hp, SEEDS, TUNE_ROUNDS) for hp in RUNS[0].grid(network).hparams]
     assert [trace.status for trace in ended] == ["finished", "finished", "diverged"]
     ends = [trace.value[-1] if criterion == "value" else -trace.metrics["accuracy"][-1] for trace in ended[:2]]
-    assert found["best"] == int(np.argmin(ends))
-    assert found["settings"] == {"client_lr": (1e-4, 0.1)[found["best"]]}
-    assert (found["tried"], found["diverged"]) == (3, 1)
+    assert ends[1] < ends[0]
+    assert found == {"tried": 3, "diverged": 1, "settings": {"client_lr": 0.1}, "ends": []}
+
+
+def test_more_is_tried_beyond_a_best_at_an_end(recipe, network):
+    """0.001, 0.01 go on with 0.1 and 1; at most two more leave 0.1 at an end. Whole numbers and single values stay."""
+    slow = dataclasses.replace(RUNS[0], tune={"client_lr": [1e-3, 1e-2], "local_steps": [1, 2]})
+    found = recipe.tune(slow, network, progress=False)
+    errors = {
+        lr: direct(network, dataclasses.replace(slow.hparams(network), client_lr=lr), SEEDS, TUNE_ROUNDS).value[-1]
+        for lr in (1e-3, 1e-2, 0.1, 1.0, 10.0, 100.0)
+    }
+    best = min(errors, key=errors.__getitem__)
+    assert 0.01 < best < 100
+    assert found["settings"] == {"client_lr": best, "local_steps": 2}
+    assert found["ends"] == ["local_steps"]
+    assert found["tried"] == 2 * (1 + [*errors].index(best) + 1)
+    few = dataclasses.replace(recipe, extensions=1).tune(slow, network, progress=False)
+    settings = {"client_lr": 0.1, "local_steps": 2}
+    assert few == {"tried": 6, "diverged": 0, "settings": settings, "ends": ["client_lr", "local_steps"]}
+
+
+@pytest.mark.parametrize(
+    ("value", "values", "more"),
+    [(0.3, [0.1, 0.3], 0.9), (0.1, [0.3, 0.1, 1.0], 0.033), (4, [1, 2, 4], None), (0.0, [0.0, 1.0], None)],
+)
+def test_what_is_tried_beyond_an_end(value, values, more):
+    assert training._beyond(value, values) == more
 
 
 @pytest.mark.parametrize(
@@ -148,7 +173,7 @@ def test_a_verdict_weighs_the_difference_against_its_error(a, b, options, verdic
 
 
 def test_curves_are_means_over_seeds(recipe, network):
-    table = recipe.train(RUNS[1], network, 0, progress=False)
+    table = recipe.train(RUNS[1], network, {}, progress=False)
     x, mean, low, high = training.curve(table, "bits", "value")
     values = table.records["value"].to_numpy().reshape(SEEDS, -1)
     np.testing.assert_allclose(mean, values.mean(axis=0))
