@@ -13,12 +13,13 @@ from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from fedjax_lc import pytree
 from fedjax_lc.algorithms.base import Cost, register
 from fedjax_lc.algorithms.local import Local, begin, clock, step_size, usual
 from fedjax_lc.compressors.base import FLOAT_BITS
-from fedjax_lc.errors import unknown
+from fedjax_lc.errors import InputError, unknown
 from fedjax_lc.problems import Problem
 from fedjax_lc.typing import Key, Scalar, Vec
 
@@ -38,6 +39,13 @@ class Hparams(Local):
     solver: str = pytree.static(default="sgd")
     choices: ClassVar[dict[str, tuple[str, ...]]] = {"solver": SOLVERS}
     ranges: ClassVar[dict[str, Any]] = {"rho": ("in [0, 1)", lambda v, n: 0 <= v < 1)}
+
+    def validate(self, problem: Problem) -> None:
+        super().validate(problem)
+        for name, solver in (("rho", "momentum"), ("mu", "prox")):
+            value = getattr(self, name)
+            if self.solver != solver and not pytree.is_traced(value) and np.any(value):
+                raise InputError(f"{name}={value} acts with solver={solver!r} only, got solver={self.solver!r}")
 
 
 class State(NamedTuple):

@@ -394,6 +394,8 @@ QUADRATIC = problems.quadratic(np.ones((4, D)), np.ones((4, D)))
         ("fedprox", {"mu": -1.0}, "mu >= 0"),
         ("fednova", {"solver": "adam"}, "unknown solver 'adam'"),
         ("fednova", {"solver": "momentum", "rho": 1.0}, "rho"),
+        ("fednova", {"rho": 0.5}, "rho=0.5 acts with solver='momentum' only, got solver='sgd'"),
+        ("fednova", {"solver": "momentum", "mu": 0.5}, "mu=0.5 acts with solver='prox' only"),
         ("fedopt", {"server": "adamm"}, "no optimiser of optax"),
         ("fedopt", {"server": "polynomial_schedule"}, "pass a function"),
         ("fedopt", {"server": "constant_schedule"}, "no optimiser of optax"),
