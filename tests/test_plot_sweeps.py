@@ -1,6 +1,7 @@
 """Pictures of sweeps hold what the table says: medians, bands, marks, words, and equal bytes."""
 
 import itertools
+import json
 import subprocess
 import sys
 
@@ -183,6 +184,23 @@ def cells(figure):
 
 def missed_cells(figure, gid):
     return {(p.get_x() + 0.5, p.get_y() + 0.5) for p in figure.axes[0].patches if p.get_gid() == gid}
+
+
+def test_none_is_a_value_of_an_axis_and_follows_the_numbers():
+    """Ten rows, two rows, or no batches at all; a method without the axis is left out."""
+    whole, batches = table(methods=["locodl", "gd"], gammas=(1.0, 2.0, 4.0)), {1.0: None, 2.0: 10, 4.0: 2}
+    lanes = whole.lanes.assign(batch_size=whole.lanes["gamma/theory"].map(batches))
+    lanes.loc[lanes["method"] == "gd", "batch_size"] = np.nan
+    config = json.loads(json.dumps(whole.config))
+    config["methods"]["locodl"]["hyperparameters"].append("batch_size")
+    swept = Table(lanes, whole.records, config)
+    figure = plot.heatmap(swept, "batch_size", "compressor", method="locodl")
+    assert [t.get_text() for t in figure.axes[0].get_xticklabels()] == ["2", "10", "None"]
+    assert cells(figure)[0, 2] == cells(plot.heatmap(whole, "gamma/theory", "compressor", method="locodl"))[0, 0]
+    figure = plot.sensitivity(swept, "batch_size")
+    assert [t.get_text() for t in figure.axes[0].get_xticklabels()] == ["2", "10", "None"]
+    (label,) = named(figure)
+    assert label.startswith("LoCoDL (best at ")
 
 
 @pytest.mark.parametrize("metric", ["bits_up", "seconds"])

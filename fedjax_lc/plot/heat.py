@@ -77,7 +77,7 @@ def heatmap(
         raise InputError(f"x and y must be two different axes of the sweep, got {x!r} twice")
     methods = _methods(table, method, {x, y})
     cells = table.best(metric, rel_gap, by=list(dict.fromkeys(("method", x, y))), down_weight=down_weight)
-    cells = cells[cells["method"].isin(methods)].dropna(subset=[x, y])
+    cells = sweeps.on_axes(table, cells[cells["method"].isin(methods)], (x, y))
     if cells.empty:
         has = f"{', '.join(methods)} has no value of {x} or none of {y}"
         raise InputError(f"{has}, so there is no map: choose other axes")

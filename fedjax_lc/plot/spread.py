@@ -74,7 +74,8 @@ def sensitivity(
     by = sweeps.with_method(table, by)
     if x in by:
         raise InputError(f"x={x!r} is also in by, so that each line would be a point: choose another of them")
-    rows = table.best(metric, rel_gap, by=[*by, x], band=band, down_weight=down_weight).dropna(subset=[x])
+    rows = table.best(metric, rel_gap, by=[*by, x], band=band, down_weight=down_weight)
+    rows = sweeps.on_axes(table, rows, [x])
     values = sweeps.distinct(rows[x])
     if len(values) < 2:
         found = f"the one value {short(values[0])}" if values else "no value"
@@ -82,7 +83,8 @@ def sensitivity(
     numeric = sweeps.are_numbers(values)
     ranks = -rows["median"] if is_accuracy(metric) else rows["median"]
     rows = rows.assign(value=rows[x], rank=ranks, place=rows[x] if numeric else rows[x].map(values.index))
-    groups = {_label(group, by): group.sort_values("place") for _, group in rows.groupby(by, sort=False, dropna=False)}
+    ordered = [group.sort_values("place") for _, group in rows.groupby(by, sort=False, dropna=False)]
+    groups = {_label(group, by): group for group in ordered}
     bests = sweeps.best_over(table, table.lanes, [*by, x])
     costs = rows[["median", "low", "high"]].to_numpy()
     costs = costs[np.isfinite(costs)]

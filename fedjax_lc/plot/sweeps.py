@@ -76,10 +76,24 @@ def setting_text(name: str, value: Any) -> str:
     return f"{name} = {short(value)}"
 
 
+def on_axes(table: Table, rows: pd.DataFrame, names: Iterable[str]) -> pd.DataFrame:
+    """The rows (of `Table.best`) whose methods have these axes, the word "None" where a value is None."""
+    has = {
+        method: {"method", *fact["settings"], *fact["hyperparameters"]}
+        for method, fact in table.config["methods"].items()
+    }
+    for name in names:
+        rows = rows[[name in has[method] for method in rows["method"]]]
+        if rows[name].isna().any():
+            rows = rows.assign(**{name: rows[name].astype(object).where(rows[name].notna(), "None")})
+    return rows
+
+
 def distinct(column: pd.Series) -> list[Any]:
-    """The values of an axis: numbers in their order, words in that of the table."""
-    values = column.dropna().unique().tolist()
-    return sorted(values) if are_numbers(values) else values
+    """The values of an axis: numbers in their order, then words in that of the table."""
+    values = column.unique().tolist()
+    words = [value for value in values if not are_numbers([value])]
+    return [*sorted(value for value in values if are_numbers([value])), *words]
 
 
 def are_numbers(values: Iterable[Any]) -> bool:
