@@ -22,3 +22,9 @@ def _known() -> dict[str, bool | int]:
 
 
 QUICKLY = _known()  #: as `jax.jit`'s compiler_options
+
+
+def compile_quickly(monkeypatch) -> None:
+    """Until the end of a test, what the package compiles ahead of time (runs and sweeps) is compiled like that."""
+    usual = jax.stages.Lowered.compile
+    monkeypatch.setattr(jax.stages.Lowered, "compile", lambda self: usual(self, compiler_options=QUICKLY))

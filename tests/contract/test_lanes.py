@@ -11,7 +11,7 @@ import pytest
 
 import fedjax_lc as fl
 from fedjax_lc import algorithms, ledger
-from tests.quickly import QUICKLY
+from tests.quickly import compile_quickly
 
 STEP_SIZES = ("gamma", "eta", "client_lr")
 FACTORS = (1.0, 0.6)
@@ -35,8 +35,7 @@ def configurations(algorithm, problem):
 def compiled_quickly(name, monkeypatch):
     """Most methods' programs: AS_USERS compile as users have it."""
     if name not in AS_USERS:
-        usual = jax.stages.Lowered.compile
-        monkeypatch.setattr(jax.stages.Lowered, "compile", lambda self: usual(self, compiler_options=QUICKLY))
+        compile_quickly(monkeypatch)
 
 
 @pytest.mark.usefixtures("compiled_quickly")

@@ -16,6 +16,7 @@ from flax import linen
 import fedjax_lc as fl
 from fedjax_lc import algorithms, ledger
 from tests.contract.test_algorithms import CHUNK, KEY, begin, leaf_kinds, theory, walk
+from tests.quickly import compile_quickly
 
 NAMES = algorithms.names()
 FALLS = 0.75  #: what must be left of F after 3 CHUNK steps at most
@@ -69,8 +70,9 @@ TOGETHER = ("locodl", "savic")
 
 
 @pytest.mark.parametrize("name", TOGETHER)
-def test_a_lane_is_its_single_run(name, network):
+def test_a_lane_is_its_single_run(name, network, monkeypatch):
     """Two step sizes and two seeds side by side give what they give alone."""
+    compile_quickly(monkeypatch)
     hp = algorithms.get(name).theory(network)
     field = "client_lr" if hasattr(hp, "client_lr") else "gamma"
     chosen = [dataclasses.replace(hp, **{field: factor * getattr(hp, field)}) for factor in (1.0, 0.7)]
