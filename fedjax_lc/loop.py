@@ -309,21 +309,35 @@ def next_count(count: int, capacity: int, seconds: float) -> int:
     return int(max(1, min(wanted, 4 * count, capacity)))
 
 
+class _CtrlC:
+    """A handler that notes the first Ctrl-C and leaves a second one to whom it would have gone."""
+
+    def __init__(self) -> None:
+        self.pressed = False
+        self.previous = signal.getsignal(signal.SIGINT)
+
+    def __call__(self, *_: Any) -> None:
+        self.pressed = True
+        self.restore()
+
+    def restore(self) -> None:
+        signal.signal(signal.SIGINT, self.previous)
+
+
 @contextlib.contextmanager
 def interruptible() -> Iterator[Callable[[], bool]]:
-    """Within the block the first Ctrl-C only sets a flag (returned by the yielded function); a second one raises."""
-    pressed = threading.Event()
+    """Within the block the first Ctrl-C only sets a flag (returned by the yielded function); a second one raises. A
+    block within another one shares its flag."""
     if threading.current_thread() is not threading.main_thread():
-        yield pressed.is_set
+        yield lambda: False
         return
-    previous = signal.getsignal(signal.SIGINT)
-
-    def note(*_: Any) -> None:
-        pressed.set()
-        signal.signal(signal.SIGINT, previous)
-
-    signal.signal(signal.SIGINT, note)
+    outer = signal.getsignal(signal.SIGINT)
+    if isinstance(outer, _CtrlC):
+        yield lambda: outer.pressed
+        return
+    handler = _CtrlC()
+    signal.signal(signal.SIGINT, handler)
     try:
-        yield pressed.is_set
+        yield lambda: handler.pressed
     finally:
-        signal.signal(signal.SIGINT, previous)
+        handler.restore()

@@ -4,6 +4,7 @@ import contextlib
 import functools
 import io
 import json
+import os
 import re
 import signal
 import subprocess
@@ -17,6 +18,7 @@ import pytest
 
 import fedjax_lc as fl
 from fedjax_lc import data, figure
+from fedjax_lc.blocks import Block
 from fedjax_lc.cli import axes, main, toml
 
 WORDS = ["--grid", "gamma=theory*0.5, 1, 400", "--grid", "compressor=rand_k:2; natural", "--seeds", "3"]  # 400 diverges
@@ -417,6 +419,22 @@ def test_plot_errors(folder, refused):
 
 
 # --- Ctrl-C ---
+
+
+@pytest.mark.parametrize(("methods", "code"), [(["gd", "diana"], 130), (["gd"], 0)])
+def test_ctrl_c_at_the_end_of_a_method_is_not_lost(methods, code, quick, monkeypatch, capsys):
+    """It keeps the next method from starting; a sweep that is whole is told as usual."""
+
+    def press(block, *arguments, run=Block.run):
+        found = run(block, *arguments)
+        os.kill(os.getpid(), signal.SIGINT)
+        return found
+
+    monkeypatch.setattr(Block, "run", press)
+    assert main(["sweep", *methods, *quick, "--rel-gap", "1e-2", "--seeds", "2"]) == code
+    out, err = capsys.readouterr()
+    assert ("best configuration" in out) == (code == 0)
+    assert err.endswith("interrupted with 2 of 4 lanes done; nothing is kept without --out\n") == (code != 0)
 
 
 def test_ctrl_c_ends_cleanly(quick, tmp_path):

@@ -100,11 +100,13 @@ def _sweep(options: argparse.Namespace) -> int:
     }  # fmt: skip
     for note in notes:
         print(f"note: {note}", file=sys.stderr)
-    tables = []
-    for algorithm in methods:
-        tables.append(_one(algorithm, problem, grids[algorithm.name], shares[algorithm.name], options))
-        if _is_interrupted(tables[-1]):
-            return _tell_interrupted(tables, options.seeds * sum(map(len, grids.values())), options)
+    tables, lanes = [], options.seeds * sum(map(len, grids.values()))
+    with loop.interruptible() as interrupted:
+        for algorithm in methods:
+            tables.append(_one(algorithm, problem, grids[algorithm.name], shares[algorithm.name], options))
+            done = sum(int((table.lanes["status"] != "interrupted").sum()) for table in tables)
+            if interrupted() and done < lanes:
+                return _tell_interrupted(done, lanes, options)
     _tell(tables[0] if len(tables) == 1 else Table.merge(tables), options)
     return 0
 
@@ -199,13 +201,8 @@ def _one(algorithm: Any, problem: Any, grid: Any, own: dict[str, Any], options: 
     return table
 
 
-def _is_interrupted(table: Any) -> bool:
-    return bool((table.lanes["status"] == "interrupted").any())
-
-
-def _tell_interrupted(tables: Sequence[Any], lanes: int, options: argparse.Namespace) -> int:
+def _tell_interrupted(done: int, lanes: int, options: argparse.Namespace) -> int:
     """Say what is done and where it is kept; the exit code of Ctrl-C."""
-    done = sum(int((table.lanes["status"] != "interrupted").sum()) for table in tables)
     kept = "nothing is kept without --out"
     if options.out is not None:
         kept = f"finished parts are kept in {options.out}, and the same command continues from them"
