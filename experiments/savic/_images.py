@@ -29,7 +29,7 @@ CLAIMS = (
 
 
 def run(label: str, rule: str, scaling: str, local_steps: int, batch_size: int, n_warm: int) -> Run:
-    """A curve of SAVIC at its best gamma of four."""
+    """A curve of SAVIC at its best gamma of four, or more while the best is at an end."""
     changes: dict[str, Any] = {"beta": 0.99, "batch_size": batch_size, "n_warm": n_warm}
     choices = {"rule": rule, "scaling": scaling, "local_steps": local_steps, "alpha": ALPHA[rule]}
     return Run(label, "savic", choices, changes, {"gamma": STEPS[rule]})
