@@ -88,7 +88,7 @@ def make_network(
     Example:
         >>> problem = make_network(fl.data.load("digits", scale="standard"), "cnn", 10, "dirichlet:0.5")
     """
-    whole = dataset if dataset.test is not None else dataset.split(test_share, seed=split_seed)
+    whole = with_test(dataset, test_share, split_seed)
     assert whole.test is not None
     parts = data.partition(whole, num_clients, partition, seed=split_seed)
     clients = [_as_rows(whole, features, targets) for features, targets in data.clients(whole, parts)]
@@ -98,6 +98,11 @@ def make_network(
         test = [tuple(column[whole.test.groups == owner] for column in test) for owner in owners]
     told: dict[str, Any] = {"loss": "squared"} if whole.task == "regression" else {"classes": len(whole.classes)}
     return problems.neural(model, clients, test, key, **(told | options))
+
+
+def with_test(dataset: data.Dataset, test_share: float = 0.2, split_seed: int = 0) -> data.Dataset:
+    """The data set with a test part: its own, or a share of its rows."""
+    return dataset if dataset.test is not None else dataset.split(test_share, seed=split_seed)
 
 
 def _as_rows(dataset: data.Dataset, features: Any, targets: Any) -> tuple[Any, Any]:

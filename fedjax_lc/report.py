@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from fedjax_lc.table import is_accuracy
 from fedjax_lc.trace import Trace
 
 TARGETS = (1e-4, 1e-8, 1e-12)
@@ -50,7 +51,7 @@ def summary(label: str, trace: Trace, targets: Sequence[float] = TARGETS) -> dic
 
 def training(label: str, trace: Trace, targets: Sequence[float] = ()) -> dict[str, str]:
     """One row of a network's training: rounds and bits per client both ways, losses and accuracy at the end, the best
-    accuracy and its round, and uplink bits to each target of accuracy."""
+    accuracy and its round, uplink bits to each target of accuracy, and what else was measured."""
     row = {"method": label, "rounds": _last(trace.rounds, ",.0f")}
     row |= {"bits up": _last(trace.bits_up, ".3e"), "bits down": _last(trace.bits_down, ".3e")}
     for target in targets:
@@ -61,8 +62,11 @@ def training(label: str, trace: Trace, targets: Sequence[float] = ()) -> dict[st
         row["test loss"] = _last(trace.metrics["test_loss"], ".4f")
     if "accuracy" in trace.metrics:
         accuracy = trace.metrics["accuracy"]
-        row |= {"accuracy": _last(accuracy, ".2%"), "best": f"{np.max(accuracy, initial=0):.2%}"}
+        row |= {"accuracy": _last(accuracy, ".2%"), "best": _last(np.sort(accuracy), ".2%")}
         row["at round"] = f"{trace.rounds[np.argmax(accuracy)]:,.0f}" if len(trace) else "-"
+    for name, series in trace.metrics.items():
+        if name not in ("accuracy", "test_loss") and series.ndim == 1:
+            row[name.replace("_", " ")] = _last(series, ".2%" if is_accuracy(name) else ".4g")
     return row | {"ended": ending(trace)}
 
 

@@ -75,7 +75,7 @@ def run(
     records, every, notes = loop.whole_records(steps, every)
     metrics = loop.choose_metrics(algorithm, problem, measure)
     rel_gap, budget = loop.plain_limits(rel_gap, budget)
-    key = jax.random.key(key) if isinstance(key, int) else key
+    key = jax.random.key(key) if isinstance(key, int | np.integer) else key
     return _Run(algorithm, problem, hp, key, records, every, rel_gap, budget, metrics, progress, notes).go(on_chunk)
 
 

@@ -171,6 +171,37 @@ def test_options_that_do_not_parse(refused):
     )
 
 
+def test_words_where_numbers_belong(refused):
+    assert refused("run", "gd", "--gamma", "fast") == "gd needs gamma as a number, got the word 'fast'"
+    assert refused("run", "locodl", "--p", "none").startswith("unknown p 'none'")
+    assert refused("run", "sgd", "--replacement", "no") == "sgd needs replacement true or false, got 'no'"
+    assert refused("run", "sgd", "--batch-size", "all") == "sgd needs batch_size whole and >= 1, got 'all'"
+    assert refused("run", "gd", "--gamma", "inf") == "gd needs gamma > 0, got inf"
+    assert refused("run", "gd", "--x", "accuracy").startswith("unknown x axis 'accuracy'")
+
+
+def test_none_is_none_where_that_may_be(capsys):
+    """The theory of a network has batches; without, a round goes through all rows of a client."""
+    words = ["--data", "digits", "--model", "linear", "--steps", "1", "--quiet", "--local-steps", "1", "--batch-size"]
+    printed = []
+    for size in ("none", "1000"):
+        assert main(["run", "fedavg", *words, size, "--replacement", "false", "--measure", "accuracy_worst"]) == 0
+        printed.append(capsys.readouterr().out.splitlines())
+    header, row = printed[0][-3], printed[0][-1]
+    assert row == printed[1][-1]
+    assert header.split()[-3:-1] == ["accuracy", "worst"]
+    assert row.split()[-2].endswith("%")
+
+
+def test_the_report_is_that_of_the_rows_trained_on(capsys):
+    words = ["--data", "digits", "--model", "linear", "--steps", "1", "--quiet", "--partition", "dirichlet:0.1"]
+    assert main(["run", "fedavg", *words, "--report"]) == 0
+    out = capsys.readouterr().out
+    assert "1,438 rows, tested on 359" in out
+    (whole,) = (line for line in out.splitlines() if line.split()[:1] == ["all"])
+    assert whole.split()[1].replace(",", "") == "1438"
+
+
 def test_more_clients_than_rows(refused):
     assert refused("run", "gd", "--clients", "1000") == (
         "1000 clients for 569 rows: every client needs a row; use fewer clients"

@@ -14,6 +14,7 @@ from flax import linen, nnx
 import fedjax_lc as fl
 from fedjax_lc import algorithms, pytree
 from fedjax_lc.errors import InputError
+from fedjax_lc.problems.network_losses import fairness
 from fedjax_lc.problems.networks import Neural, cross_entropy, hit_rate
 from fedjax_lc.programs import memory_bytes
 from fedjax_lc.provenance import digest
@@ -182,6 +183,20 @@ def test_clients_own_tests_and_fairness(points):
     np.testing.assert_allclose(found["accuracy_min"], each.min())
     np.testing.assert_allclose(found["accuracy_worst"], each.min())
     np.testing.assert_allclose(found["accuracy_std"], each.std())
+    losses = [
+        np.mean(optax.softmax_cross_entropy_with_integer_labels(outputs(problem, points[0], a), jnp.asarray(b)))
+        for a, b in tests[:2]
+    ]
+    np.testing.assert_allclose(found["client_loss"], [*losses, np.nan], rtol=1e-12)
+    with pytest.raises(InputError, match="a number for each client"):
+        fl.plot.curves(
+            {"a": fl.run("fedavg", problem, steps=1, every=1, measure=["client_loss"], progress=False)}, y="client_loss"
+        )
+
+
+def test_the_worst_tenth_is_of_the_clients_that_have_rows():
+    accuracies = jnp.asarray([0.9, np.nan, 0.1, 0.2, *[1.0] * 12, *[np.nan] * 20])
+    assert float(fairness(accuracies)["accuracy_worst"]) == pytest.approx(0.15)  # two of fifteen
 
 
 def test_without_tests_clients_are_measured_on_their_own_rows(points):
@@ -277,10 +292,17 @@ def test_augmentation_and_dropout_touch_minibatches_alone():
     assert np.abs(every(flipped, KEY) - every(plain, KEY)).max() > 1e-3
 
 
+def test_a_network_by_name_has_as_many_outputs_as_its_targets():
+    numbers = [(a, a[:, 0]) for a, _ in data()]
+    assert make("linear", numbers, loss="squared").dim == 4 + 1
+    assert make("linear", [(a, a[:, :2]) for a, _ in data()], loss="squared").dim == 2 * (4 + 1)
+    assert make("linear", test=(np.zeros((1, 4)), np.array([5]))).dim == 6 * (4 + 1)
+
+
 def test_squares_are_a_loss_too():
     clients = [(a, a[:, :1] * 2) for a, _ in data()]
     problem = make(fl.models.get("linear", classes=1), clients, clients[0], loss="squared", l2=0.0)
-    assert problem.metrics == ("grad_norm", "test_loss")
+    assert problem.metrics == ("grad_norm", "client_loss", "test_loss")
     x = jnp.asarray(np.random.default_rng(0).normal(size=problem.dim))
     for i, (a, b) in enumerate(clients):
         tree = problem.params(x)["Dense_0"]
@@ -296,7 +318,7 @@ def test_squares_are_a_loss_too():
 def test_normalisation_evaluates_by_the_mean_of_clients_statistics(momentum):
     """Whatever the module's momentum; the statistics are not among the parameters."""
     test = rows(np.random.default_rng(9), 7)
-    clients = data((5, 5, 5))
+    clients = data((5, 2, 9))
     problem = make(Normed(momentum), clients, test)
     assert problem.dim == 2 * 4 + 4 * 3 + 3
     found = problem.norm_at(problem.x0)["BatchNorm_0"]
@@ -325,6 +347,53 @@ def test_normalisation_learns_by_the_batch():
     problem, shifted = make(Normed()), make(Normed(), [(a + 5, b) for a, b in data()])
     ours, theirs = grads(problem, problem.x0), shifted.grads(problem.x0)
     np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-10)
+
+
+def test_normalisation_learns_from_the_rows_of_its_batch_alone():
+    """Whatever rows other clients have, and however many: full gradients, short batches and ends of epochs."""
+    (few, many), epochs = data((5, 12)), jax.jit(lambda problem, o: problem.turn(o, jnp.asarray(0), 8))
+    alone, beside = make(Normed(), [few]), make(Normed(), [few, many])
+    x = alone.x0 + 0.3
+    full = grads(alone, x)[0]
+    np.testing.assert_allclose(grads(beside, x)[0], full, rtol=0, atol=1e-14)
+    np.testing.assert_allclose(values(beside, x)[0], values(alone, x)[0], rtol=1e-14)
+    batch = jax.jit(lambda problem: problem.stochastic_grads(KEY, x, 8, replacement=False))
+    np.testing.assert_allclose(batch(beside)[0], full, rtol=0, atol=1e-14)
+    picks, weights = epochs(beside, beside.orders(KEY, 2))
+    assert picks[0].max() < 5
+    np.testing.assert_allclose(beside.batch_grads(picks, weights, x, KEY)[0], full, rtol=0, atol=1e-14)
+    pieces = [
+        make(Normed(), clients, rows_at_once=4) for clients in ([few], [few, many])
+    ]  # of the second, one is empty
+    np.testing.assert_allclose(grads(pieces[1], x)[0], grads(pieces[0], x)[0], rtol=0, atol=1e-14)
+
+
+def test_an_nnx_model_with_normalisation_trains():
+    class Twin(nnx.Module):
+        def __init__(self, rngs):
+            self.norm, self.out = nnx.BatchNorm(4, rngs=rngs), nnx.Linear(4, 3, rngs=rngs)
+
+        def __call__(self, x):
+            return self.out(self.norm(x))
+
+    problem = fl.problems.neural(Twin(nnx.Rngs(0)), data((5, 5, 5)), rows(np.random.default_rng(9), 7), smooth=1.0)
+    found = problem.norm_at(problem.x0)["norm"]
+    np.testing.assert_allclose(
+        found["mean"].get_value(), np.mean([a.mean(0) for a, _ in data((5, 5, 5))], 0), atol=1e-6
+    )
+    trace = fl.run("fedavg", problem, steps=3, every=1, progress=False)
+    assert np.isfinite(trace.metrics["accuracy"]).all()
+
+
+@pytest.mark.parametrize("flag", ["train", "training", "is_training", "deterministic", "use_running_average"])
+def test_a_flag_of_training_is_known_by_its_usual_names(flag):
+    opposite, own = flag in ("deterministic", "use_running_average"), {"linen": linen}
+    exec(
+        f"def call(self, x, {flag}=False): return x * self.param('p', linen.initializers.ones, 4)[None] * (1 + {flag})",
+        own,
+    )
+    problem = make(type("Flagged", (linen.Module,), {"__call__": linen.compact(own["call"])})(), classes=4)
+    np.testing.assert_array_equal(problem.predict(problem.x0, np.ones((2, 4))), np.ones((2, 4)) * (1 + opposite))
 
 
 # --- many clients ---
@@ -371,6 +440,16 @@ def test_bad_input():
     refused("must be a flax module", 3)
     refused("2 parts for 3 clients", test=good[:2])
     refused("did you mean 'mlp'", "mpl")
+    refused(r"test rows have shape \(2,\), clients' \(4,\)", test=(np.zeros((3, 2)), np.zeros(3, int)))
+    refused("a target is 7", test=(np.zeros((3, 4)), np.array([0, 1, 7])))
+    refused("whole targets", test=(np.zeros((3, 4)), np.zeros(3)))
+    refused("one number a row.*leave out its mean", loss=lambda outputs, targets: jnp.mean(outputs))
+    refused(r"\(3,\), and targets \(\): the squared loss needs as many", loss="squared")
+    refused("one array of outputs, got tuple", lambda p, x: (x, p), params={"p": jnp.ones(1)})
+    refused("measured_rows must be whole and >= 1, got 0", measured_rows=0)
+    refused("rows_at_once must be whole and >= 1, got 0.5", rows_at_once=0.5)
+    refused("smooth must be above 0, got 0.0", smooth=0.0)
+    refused("l2 must be 0 or more, got -1", l2=-1)
 
 
 def test_losses_of_sequences():

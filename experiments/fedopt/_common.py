@@ -1,4 +1,4 @@
-"""What the figures of FedOpt (arXiv 2003.00295) share: five servers, and what is tried of each, twelve settings at first."""
+"""What the figures of FedOpt (arXiv 2003.00295) share: five servers, and what is tried of each."""
 
 from __future__ import annotations
 

@@ -92,6 +92,7 @@ class Algorithm:
         ranges = _RANGES | getattr(hp, "ranges", {})
         for field in dataclasses.fields(hp):
             value = getattr(hp, field.name)
+            self._check_kind(field, value)
             if isinstance(value, Compressor):
                 value.validate(problem.dim)
             elif field.name in ranges and value is not None and not pytree.is_traced(value):
@@ -99,6 +100,14 @@ class Algorithm:
                 _check_range(self.name, field.name, value, ranges[field.name], members or problem.n)
         if hasattr(hp, "validate"):
             hp.validate(problem)
+
+    def _check_kind(self, field: dataclasses.Field[Any], value: Any) -> None:
+        """Raise InputError for words where a number, a compressor or a truth belongs."""
+        if isinstance(field.default, bool) and not isinstance(value, bool | np.bool_):
+            raise InputError(f"{self.name} needs {field.name} true or false, got {value!r}")
+        if isinstance(value, str) and not field.metadata.get("static"):
+            kind = "a compressor, as from fl.compressors.parse" if "Compressor" in str(field.type) else "a number"
+            raise InputError(f"{self.name} needs {field.name} as {kind}, got the word {value!r}")
 
 
 _RANGES: dict[str, tuple[str, Callable[[float, int], bool]]] = {
@@ -136,8 +145,12 @@ _RANGES: dict[str, tuple[str, Callable[[float, int], bool]]] = {
 
 def _check_range(method: str, name: str, value: Any, allowed: tuple[str, Callable[[float, int], bool]], n: int) -> None:
     text, inside = allowed
-    for number in np.ravel(np.asarray(value, np.float64)).tolist():
-        if not inside(number, n):
+    try:
+        numbers = np.ravel(np.asarray(value, np.float64)).tolist()
+    except (TypeError, ValueError):
+        raise InputError(f"{method} needs {name} {text.replace('..n', f'..{n}')}, got {value!r}") from None
+    for number in numbers:
+        if not (inside(number, n) and math.isfinite(number)):
             raise InputError(f"{method} needs {name} {text.replace('..n', f'..{n}')}, got {number:g}")
 
 

@@ -8,6 +8,7 @@ Qi, Brown, "Measuring the Effects of Non-Identical Data Distribution for Federat
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -50,6 +51,11 @@ class OptaxHparams(fedavg.Hparams):
     """As FedAvg, and server: the name of an optimiser of optax, or a function server_lr -> optax transformation."""
 
     server: str | Callable[[Any], optax.GradientTransformation] = pytree.static()
+
+    def validate(self, problem: Problem) -> None:
+        super().validate(problem)
+        if isinstance(self.server, str):
+            _check_descends(self.server)
 
 
 class MomentumState(NamedTuple):
@@ -109,27 +115,47 @@ def yogi(v: Vec, square: Vec, b2: Scalar) -> Vec:
     return v - (1 - b2) * square * jnp.sign(v - square)
 
 
-def _optimiser(hp: OptaxHparams, server_lr: Scalar) -> optax.GradientTransformation:
-    make = getattr(optax, hp.server, None) if isinstance(hp.server, str) else hp.server
+def _optimiser(server: str | Callable[..., Any], server_lr: Scalar) -> optax.GradientTransformation:
+    make = getattr(optax, server, None) if isinstance(server, str) else server
     if not callable(make):
-        raise InputError(f"server {hp.server!r} is no optimiser of optax: adam, lion, sgd, adabelief, ...")
+        raise InputError(f"server {server!r} is no optimiser of optax: adam, lion, sgd, adabelief, ...")
     try:
         found = make(server_lr)
     except TypeError as error:
-        raise InputError(f"server {hp.server!r} takes more than a learning rate ({error}): pass a function "
+        raise InputError(f"server {server!r} takes more than a learning rate ({error}): pass a function "
                          "server_lr -> optax transformation") from None  # fmt: skip
     if not isinstance(found, optax.GradientTransformation):
-        raise InputError(f"server {hp.server!r} is no optimiser of optax: adam, lion, sgd, adabelief, ...")
+        raise InputError(f"server {server!r} is no optimiser of optax: adam, lion, sgd, adabelief, ...")
     return found
 
 
+@functools.cache
+def _check_descends(server: str) -> None:
+    """Raise InputError for names of optax that need more than a gradient, or do not step down one."""
+    with jax.ensure_compile_time_eval():
+        x, g = jnp.ones(3), jnp.arange(1.0, 4.0)
+        try:
+            optimiser = _optimiser(server, 0.1)
+            update, _ = optimiser.update(g, optimiser.init(x), x)
+        except InputError:
+            raise
+        except (TypeError, ValueError, AttributeError):
+            raise InputError(
+                f"server {server!r} needs more than a gradient: choose another optimiser of optax"
+            ) from None
+        ascends = float(jnp.vdot(jnp.asarray(update), g)) > 0
+    if ascends:
+        raise InputError(f"server {server!r} does not step down a gradient: it is a part of optimisers; pass a "
+                         "function server_lr -> optax.chain(...)")  # fmt: skip
+
+
 def optax_init(problem: Problem, hp: OptaxHparams, key: Key) -> OptaxState:
-    return OptaxState(problem.x0, _optimiser(hp, hp.server_lr).init(problem.x0), clock())
+    return OptaxState(problem.x0, _optimiser(hp.server, hp.server_lr).init(problem.x0), clock())
 
 
 def optax_step(problem: Problem, hp: OptaxHparams, state: OptaxState, key: Key) -> tuple[OptaxState, Cost]:
     Delta, hp, cost = fedavg.change(problem, hp, state.x, state.t, key)
-    updates, server = _optimiser(hp, hp.server_lr).update(-Delta, state.server, state.x)
+    updates, server = _optimiser(hp.server, hp.server_lr).update(-Delta, state.server, state.x)
     return OptaxState(state.x + jnp.asarray(updates), server, state.t + 1), cost
 
 

@@ -43,7 +43,8 @@ class Local:
     replacement: whether a row may come twice in a batch. cohort_size: clients in a round, all if None. selection: how
     they are chosen: uniform, size (with chances like their rows), both without replacement, bernoulli (each with
     probability cohort_size/n, drawn again while nobody comes) or schedule. schedule: (rounds, c) whole numbers, the
-    clients of each round, -1 for none, taken in turn. client_weights: what clients of a round count, equal or size.
+    clients of each round, -1 for none, taken in turn. client_weights: what clients count in a round's mean, equal or
+    size (of an F that counts them equally; where F counts rows, local gradients are scaled so that equal is right).
     client_schedule, server_schedule: factors of the step sizes over rounds, as in `schedules`.
     """
 
@@ -66,7 +67,13 @@ class Local:
         for name, known in (CHOICES | self.choices).items():
             if getattr(self, name) not in known:
                 raise unknown(name, getattr(self, name), known)
-        parse(self.client_schedule), parse(self.server_schedule)
+        for name, steps in (("client_schedule", CLIENT_STEPS), ("server_schedule", SERVER_STEPS)):
+            schedule = getattr(self, name)
+            parse(schedule)
+            if schedule != "constant" and not any(hasattr(self, step) for step in steps):
+                raise InputError(f"{name}={schedule!r} has nothing to act on: this method has no {steps[0]}")
+        if self.selection in ("bernoulli", "size") and self.cohort_size is None:
+            raise InputError(f"selection={self.selection!r} draws cohorts of a size: give cohort_size too")
         if (self.selection == "schedule") != (self.schedule is not None):
             raise InputError("selection='schedule' and schedule=(rounds, c) client numbers go together: give both")
         if self.schedule is not None and self.cohort_size is not None:
@@ -80,6 +87,10 @@ class Local:
                              f"{np.shape(self.local_steps)}")  # fmt: skip
         if "size" in (self.selection, self.client_weights) and not isinstance(problem, Sampled):
             raise InputError("selection and client_weights by size need a problem whose clients have rows")
+        scale = problem.scale if self.client_weights == "size" and isinstance(problem, Sampled) else 1.0
+        if not pytree.is_traced(scale) and np.ptp(scale) > 1e-3:
+            raise InputError("client_weights='size' beside an F that weighs its clients would count sizes twice: leave "
+                             "out one of them")  # fmt: skip
         if self.local_epochs is not None and (self.batch_size is None or not isinstance(problem, Sampled)):
             raise InputError("local_epochs are passes over rows in batches: give batch_size, and a problem with rows")
 
@@ -183,7 +194,7 @@ class Round:
 
     def upload(self, compressor: Compressor, rows: ClientVecs) -> tuple[ClientVecs, jax.Array]:
         """What the server decodes of rows (c, d), and the bits of each message (c,)."""
-        if self.ids is None:
+        if self.ids is None or compressor.shares:
             message = compressor.joint(self.uplink_key, rows)
         else:
             message = jax.vmap(compressor)(self.problem.client_keys(self.uplink_key), rows)

@@ -22,6 +22,7 @@ from fedjax_lc import pytree
 from fedjax_lc.algorithms.base import Batches, Cost, choose, constants, gradients, register, tile
 from fedjax_lc.compressors import Compressor
 from fedjax_lc.compressors.base import FLOAT_BITS
+from fedjax_lc.errors import unknown
 from fedjax_lc.lanes import rarely
 from fedjax_lc.problems import Problem
 from fedjax_lc.typing import ClientVecs, Key, Scalar, Vec
@@ -96,6 +97,8 @@ def theory(problem: Problem, compressor: Compressor | str | None = None, p: str 
         p = min(1.0, math.sqrt((1 + omega_av) * (1 + omega) / kappa))
     elif p == "balanced":
         p = min(1.0, 2 * math.sqrt((1 + omega_av) * (1 + 2 * omega) / kappa))
+    elif isinstance(p, str):
+        raise unknown("p", p, ("theory", "balanced", "or a number"))
     rho = 1 / (1 + omega_av)
     return Hparams(gamma=2 / (L + mu), rho=rho, chi=rho, p=float(p), compressor=compressor)
 

@@ -43,7 +43,7 @@ def _follow(problem: Problem, hp: Hparams, own: None, g: Vec, move: Move) -> Fol
 
     def differences() -> tuple[Vec, Scalar]:
         change = move.at(move.x_new, clients) - move.at(move.x, clients)
-        if size == problem.n:
+        if size == problem.n or hp.compressor.shares:
             message = hp.compressor.joint(move.up_key, change)
         else:
             message = jax.vmap(hp.compressor)(clients.client_keys(move.up_key), change)

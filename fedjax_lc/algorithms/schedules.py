@@ -35,7 +35,6 @@ def names() -> list[str]:
     return list(_KNOWN)
 
 
-@functools.cache
 def parse(schedule: Schedule) -> Callable[[Any], Any]:
     """The function t -> factor that a schedule's name stands for; a function passes through.
 
@@ -46,8 +45,15 @@ def parse(schedule: Schedule) -> Callable[[Any], Any]:
         >>> float(parse("cosine:100")(50))
         0.5
     """
-    if not isinstance(schedule, str):
+    if callable(schedule):
         return schedule
+    if not isinstance(schedule, str):
+        raise InputError(f"a schedule must be one of {', '.join(_KNOWN)} or a function of the round, got {schedule!r}")
+    return _named(schedule)
+
+
+@functools.cache
+def _named(schedule: str) -> Callable[[Any], Any]:
     name, _, rest = schedule.partition(":")
     if name not in _KNOWN:
         raise unknown("schedule", name, _KNOWN)

@@ -31,7 +31,12 @@ def add_data(parser: argparse.ArgumentParser) -> None:
     data.add_argument("--clients", type=int, help="number of clients (default: 10, or as the data comes split)")
     data.add_argument("--partition", help="iid, sorted, shards:2, dirichlet:0.5, ... (fedjax-lc list partitions)")
     data.add_argument("--report", action="store_true", help="print sizes and label shares; with --out also a picture")
-    data.add_argument("--weights", default="equal", choices=("equal", "size"), help="what each client counts in F")
+    data.add_argument(
+        "--weights",
+        default="equal",
+        choices=("equal", "size"),
+        help="what each client counts in F (by size: local gradients are scaled by it, on top of --client-weights)",
+    )
     data.add_argument("--split-seed", type=int, default=0, help="seed of the partition")
     data.add_argument("--kappa", type=float, help="condition number of the regularised problem (default: 1e4)")
     data.add_argument("--l2", type=float, help="the regulariser's weight, instead of --kappa (of a network: 0)")
@@ -68,6 +73,8 @@ def make_problem(options: argparse.Namespace) -> Any:
     dataset = data.load(options.data, data_dir=options.data_dir, scale=scale, labels=labels)
     for note in dataset.notes:
         print(f"note: {note}", file=sys.stderr)
+    if options.model is not None:
+        dataset = figure.with_test(dataset, options.test_share, options.split_seed)
     if options.report:
         _report_partition(dataset, options)
     if options.model is not None:

@@ -84,9 +84,12 @@ def _hparam_help(method: str) -> dict[str, str]:
 
 def _run(options: argparse.Namespace) -> int:
     from fedjax_lc import algorithms, report
+    from fedjax_lc.plot.lines import X_LABELS
+    from fedjax_lc.plot.style import check_names
     from fedjax_lc.run import run
 
     algorithm = algorithms.get(options.method)
+    check_names("x axis", [options.x], X_LABELS.keys() - {"time"})
     fill_in(options, steps=(10_000, 100), every=(10, 1))
     settings = _settings(options)
     if options.out is not None:
@@ -137,9 +140,13 @@ def _check_folder(folder: Path, settings: dict[str, Any]) -> None:
 def _hparams(algorithm: Any, problem: Any, options: argparse.Namespace) -> Any:
     """Theory's hyperparameters under the choices given, with the numbers given in their place."""
     given = {name[3:]: value for name, value in vars(options).items() if name.startswith("hp_") and value is not None}
-    fields = {field.name for field in dataclasses.fields(algorithm.Hparams)}
+    fields = {field.name: str(field.type) for field in dataclasses.fields(algorithm.Hparams)}
     known = inspect.signature(algorithm.theory).parameters
-    values = {name: value if _is_compressor(name) else _value(value) for name, value in given.items()}
+    kinds = fields | {name: str(parameter.annotation) for name, parameter in known.items()}
+    values = {
+        name: value if _is_compressor(name) else _value(value, optional="None" in kinds[name])
+        for name, value in given.items()
+    }
     chosen = {name: value for name, value in values.items() if name in known}
     hp = algorithm.theory(problem, **chosen)
     hp = dataclasses.replace(hp, **{n: v for n, v in values.items() if n in fields and n not in known})
@@ -150,7 +157,10 @@ def _is_compressor(name: str) -> bool:
     return name in ("compressor", "downlink")
 
 
-def _value(text: str) -> Any:
+def _value(text: str, optional: bool = False) -> Any:
+    """A number, a truth, None where that may be, or the word itself."""
+    if optional and text.lower() == "none":
+        return None
     for kind in (int, float):
         try:
             return kind(text)

@@ -7,6 +7,7 @@ norm) are static. It is called with a key on one client's vector, `compressor(ke
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
 from typing import Any, ClassVar
@@ -66,6 +67,12 @@ class Compressor:
     deterministic: ClassVar[bool] = False
     projects: ClassVar[bool] = False  #: the value is x itself on the entries sent, zero elsewhere
     conventions: ClassVar[tuple[str, ...]] = ()  #: what the field `index` may say
+
+    @property
+    def shares(self) -> bool:
+        """Whether clients share a draw, so that messages of a cohort must be drawn together, by `joint`."""
+        parts = (getattr(self, field.name) for field in dataclasses.fields(self))  # type: ignore[arg-type]
+        return any(part.shares for part in parts if isinstance(part, Compressor))
 
     def draw(self, key: Key, d: int, dtype: Any) -> Any:
         """The randomness one message needs: a pytree that `apply` takes (None if deterministic)."""

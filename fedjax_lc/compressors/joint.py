@@ -28,6 +28,7 @@ class SharedRandK(Sparsifier):
     unit: str = pytree.static(default="count")
     index: str = pytree.static(default="none")
     name: ClassVar[str] = "shared_rand_k"
+    shares: ClassVar[bool] = True
     conventions: ClassVar[tuple[str, ...]] = ("none", "seed")
 
     def draw(self, key: Key, d: int, dtype: Any) -> Any:
@@ -58,13 +59,14 @@ class PermK(Compressor):
     If n > d each client sends one coordinate times d, clients padded to a multiple of d, and omega = d - 1,
     omega_av = m (d - 1)/(n (m - 1)) with m the padded number. Bits: 32 an entry, no indices (a shared seed).
 
-    Called on one client's vector it is that client's marginal law. Source: Szlendak et al., arXiv 2110.03300; the
-    regime n > d is recalled only, its omega_av derived here.
+    Called on one client's vector it is that client's marginal law; with a cohort, n is its size. Source: Szlendak et
+    al., arXiv 2110.03300; the regime n > d is recalled only, its omega_av derived here.
     """
 
     n: int = pytree.static()
     index: str = pytree.static(default="none")
     name: ClassVar[str] = "perm_k"
+    shares: ClassVar[bool] = True
     conventions: ClassVar[tuple[str, ...]] = ("none", "seed")
 
     def draw(self, key: Key, d: int, dtype: Any) -> Any:

@@ -1,6 +1,6 @@
 """Networks, and what makes any model one vector of parameters; the only part of the package that imports flax."""
 
-from fedjax_lc.models.adapter import Layout, Network, adapt, batch_statistics
+from fedjax_lc.models.adapter import Layout, Network, adapt, batch_statistics, only_rows
 from fedjax_lc.models.layers import Conv, convolution_route, convolutions, max_pool
 from fedjax_lc.models.nets import MLP, EmnistCNN, FashionCNN, Linear, MnistCNN, SmallCNN, TanhLeNet
 from fedjax_lc.models.registry import get, names
@@ -29,4 +29,5 @@ __all__ = [
     "get",
     "max_pool",
     "names",
+    "only_rows",
 ]

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import inspect
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
 import jax
@@ -14,6 +15,9 @@ from flax import linen, nnx
 
 from fedjax_lc.errors import InputError
 from fedjax_lc.typing import Key, PyTree, Vec
+
+#: what models call their flag of training mode, and whether it says the opposite
+FLAGS = {"train": False, "training": False, "is_training": False, "deterministic": True, "use_running_average": True}
 
 
 class Network(Protocol):
@@ -33,7 +37,7 @@ class Network(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Linen:
-    """A `flax.linen` module; `train` is passed on where its `__call__` takes it."""
+    """A `flax.linen` module; whether it trains is passed on by the flags of FLAGS that its `__call__` takes."""
 
     module: linen.Module
 
@@ -56,7 +60,7 @@ class Linen:
 
     def _mode(self, train: bool) -> dict[str, Any]:
         known = inspect.signature(type(self.module).__call__).parameters
-        return {"train": train} if "train" in known else {}
+        return {name: train != opposite for name, opposite in FLAGS.items() if name in known}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,7 +90,7 @@ class Nnx:
     def apply(
         self, params: PyTree, statistics: PyTree, x: jax.Array, *, train: bool, key: Key | None
     ) -> tuple[jax.Array, PyTree]:
-        model = nnx.merge(self.modes[0 if train else 1], params, statistics)
+        model = nnx.merge(self.modes[0 if train else 1], params, statistics, copy=True)  # of the caller's trace
         out = model(x)
         return out, nnx.state(model, nnx.BatchStat)
 
@@ -172,6 +176,19 @@ class Layout:
             leaves.append(jax.lax.slice(x, (start,), (start + size,)).reshape(shape))
             start += size
         return jax.tree.unflatten(self.structure, leaves)
+
+
+@contextlib.contextmanager
+def only_rows(valid: jax.Array) -> Iterator[None]:
+    """Within the block the BatchNorms of linen modules learn from rows with `valid` (B,) alone."""
+
+    def masked(call: Callable[..., Any], args: Any, kwargs: Any, context: Any) -> Any:
+        if isinstance(context.module, linen.BatchNorm) and context.method_name == "__call__":
+            kwargs = {"mask": valid.reshape(-1, *(1,) * (args[0].ndim - 1))} | kwargs
+        return call(*args, **kwargs)
+
+    with linen.intercept_methods(masked):
+        yield
 
 
 def batch_statistics(network: Network, params: PyTree, statistics: PyTree, x: jax.Array, key: Key) -> PyTree:

@@ -160,6 +160,8 @@ def _usual(traces: list[Trace]) -> str:
 def _check(traces: list[Trace], x: str, y: str) -> None:
     check_names("x axis", [x], X_LABELS)
     check_names("y axis", [y], {"rel_gap", "gap", "value"}.union(set.intersection(*(set(t.metrics) for t in traces))))
+    if any(np.ndim(trace.metrics.get(y, trace.value)) > 1 for trace in traces):
+        raise InputError(f"y={y!r} has a number for each client, which is no curve: choose one of its columns")
     if y in ("rel_gap", "gap") and any(np.isnan(trace.f_star) for trace in traces):
         raise InputError(f"y={y!r} needs a known optimum, and a trace has none: use y='value'")
 

@@ -251,7 +251,8 @@ class Sampled(Problem):
         each = self.turns(batch)
         place = (h % each)[:, None] * batch + jnp.arange(batch)[None]
         epoch = jnp.minimum(h // each, orders.shape[1] - 1)
-        picks = jax.vmap(lambda order, e, p: order.at[e, p].get(mode="clip"))(orders, epoch, place)
+        own = place % self.sizes[:, None]  # a client's rows again where there are no more
+        picks = jax.vmap(lambda order, e, p: order[e, p])(orders, epoch, own)
         return picks, self._weights(place < self.sizes[:, None])
 
     def turns(self, batch: int) -> jax.Array:
@@ -336,7 +337,8 @@ def below(key: Key, m: jax.Array) -> jax.Array:
 
 
 def distinct(key: Key, m: jax.Array, batch: int) -> tuple[jax.Array, jax.Array]:
-    """(batch,) different numbers of 0..m-1, uniform over subsets, and which of them are valid: all, or m if m < batch.
+    """(batch,) different numbers of 0..m-1, uniform over subsets, and which of them are valid: all, or m if m < batch;
+    the others are 0..m-1 again.
 
     Floyd's algorithm: for j = m - batch, ..., m - 1 take a uniform t <= j, or j where t was taken before. All t are
     drawn at once; t was taken before if an earlier t equals it, or if it is an earlier j that had to be taken.
@@ -344,7 +346,7 @@ def distinct(key: Key, m: jax.Array, batch: int) -> tuple[jax.Array, jax.Array]:
     j = m - batch + jnp.arange(batch)
     t = below(key, jnp.maximum(j + 1, 1))
     if batch == 1:
-        return t, j >= 0
+        return t, j >= 0  # of m >= 1 rows
     earlier = jnp.tri(batch, k=-1, dtype=bool) & (j >= 0)[None]
     again = jnp.any(earlier & (t[:, None] == t[None]), axis=1)
     follows = earlier & (t[:, None] == j[None])
@@ -355,4 +357,4 @@ def distinct(key: Key, m: jax.Array, batch: int) -> tuple[jax.Array, jax.Array]:
 
     changing = lambda both: jnp.any(both[0] != both[1])
     _, forced = jax.lax.while_loop(changing, spread, spread((again, again)))
-    return jnp.where(forced, j, t), j >= 0
+    return jnp.where(j >= 0, jnp.where(forced, j, t), j % m), j >= 0

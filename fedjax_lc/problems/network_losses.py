@@ -49,11 +49,12 @@ def named(loss: str | Loss) -> Loss:
 
 
 def fairness(accuracies: jax.Array) -> dict[str, Scalar]:
-    """What accuracies (n,) of clients say of the least and the worst of them."""
-    worst = max(1, round(WORST * accuracies.shape[0]))
+    """What accuracies (n,) of clients say of the least and the worst of them; NaN are those of clients without rows."""
+    ranks, known = jnp.arange(accuracies.shape[0]), jnp.sum(~jnp.isnan(accuracies))
+    worst = jnp.maximum(1, jnp.round(WORST * known))  # NaN sort last
     return {
         "client_accuracy": accuracies,
         "accuracy_min": jnp.nanmin(accuracies),
         "accuracy_std": jnp.nanstd(accuracies),
-        "accuracy_worst": jnp.nanmean(jnp.sort(accuracies)[:worst]),  # NaN, of clients without rows, sorts last
+        "accuracy_worst": jnp.nanmean(jnp.where(ranks < worst, jnp.sort(accuracies), jnp.nan)),
     }

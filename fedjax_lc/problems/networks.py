@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
@@ -14,7 +15,7 @@ from fedjax_lc import models, pytree
 from fedjax_lc.errors import InputError, unknown
 from fedjax_lc.models import Layout
 from fedjax_lc.problems.base import Sampled
-from fedjax_lc.problems.network_losses import Loss, cross_entropy, fairness, hit_rate, named
+from fedjax_lc.problems.network_losses import Loss, cross_entropy, fairness, hit_rate, named, squared
 from fedjax_lc.problems.rows import Table, as_input, table_of, test_table
 from fedjax_lc.stacking import float_dtype, shares
 from fedjax_lc.typing import ClientVecs, Key, PyTree, Scalar, Vec
@@ -72,7 +73,14 @@ class Neural(Sampled):
         return self.layout.unravel(x)
 
     def predict(self, x: Vec, features: Any) -> jax.Array:
-        """The model's outputs for features (B, ...), in evaluation mode."""
+        """The model's outputs for features (B, ...), in evaluation mode.
+
+        Raises:
+            InputError: every client has statistics of its own (norm_statistics="local"), so that there is no one model.
+        """
+        if self._has_local_norm:
+            raise InputError("with norm_statistics='local' each client has a model of its own: predict by "
+                             "'averaged', or use measure")  # fmt: skip
         return self._outputs(self.params(x), jnp.asarray(features), self.norm_at(x), train=False, key=None)
 
     # --- training ---
@@ -101,7 +109,8 @@ class Neural(Sampled):
             key, own = jax.random.split(key)
             features = self.augment(own, features)
         train = key is not None or bool(jax.tree.leaves(self.statistics))  # BatchNorm always learns by its batch
-        outputs = self._outputs(params, features, self.statistics, train, jax.random.key(0) if key is None else key)
+        with models.only_rows((weights > 0) | ~jnp.any(weights > 0)):  # a piece beyond a client's rows has none
+            outputs = self._outputs(params, features, self.statistics, train, jax.random.key(0) if key is None else key)
         return jnp.sum(weights * self.loss(outputs, self.table.targets[rows]))
 
     def _outputs(
@@ -120,7 +129,7 @@ class Neural(Sampled):
             def add(h: jax.Array, total: jax.Array) -> jax.Array:
                 place = h * at_once + jnp.arange(at_once)
                 weights = jnp.where(place < size, scale / size.astype(self.dtype), 0)
-                return total + part(x, start + jnp.minimum(place, size - 1), weights)
+                return total + part(x, start + place % size, weights)
 
             return jax.lax.fori_loop(0, -(-self.longest // at_once), add, jnp.zeros(shape, self.dtype))
 
@@ -138,7 +147,7 @@ class Neural(Sampled):
 
     @property
     def metrics(self) -> tuple[str, ...]:
-        found: tuple[str, ...] = ("grad_norm",)
+        found: tuple[str, ...] = ("grad_norm", "client_loss")
         if self.loss is cross_entropy:
             found += ("train_accuracy", "client_accuracy", "accuracy_min", "accuracy_std", "accuracy_worst")
             found += ("accuracy",) if self.test is not None else ()
@@ -165,36 +174,37 @@ class Neural(Sampled):
         """Each set of rows is gone through once, whatever is asked of it.
 
         Names: value; accuracy and test_loss on the test set, train_accuracy on the rows that F is measured on;
-        client_accuracy (n,) on each client's own test rows where there are any, else on its measured ones, and of these
-        accuracy_min, accuracy_std and accuracy_worst, the mean over the tenth of the clients that fare worst.
+        client_loss and client_accuracy (n,) on each client's own test rows where tests come by client, else on its
+        measured ones, NaN without any; of the accuracies accuracy_min, accuracy_std and accuracy_worst, the mean over
+        the tenth of the clients that fare worst.
         """
         found: dict[str, Scalar] = {}
         own_tests = self.test is not None and self.test.owners is not None
         by_client = [name for name in names if name.startswith(("client_", "accuracy_"))]
         norm = self.norm_at(x)
-        accuracies: Any = None
+        own: Any = None
         if {"value", "train_accuracy"} & {*names} or (by_client and not own_tests):
             owners = jnp.asarray(self.table.owners)[self.measured]
             losses, hits = self._by_row(x, self.table, self.measured, owners, norm)
             weights = (self.scales / self.sizes.astype(self.dtype))[owners]
             mean = lambda rows: jnp.sum(weights * rows) / jnp.sum(weights)
             found |= {"value": mean(losses) + self.strong / 2 * jnp.sum(x**2), "train_accuracy": mean(hits)}
-            accuracies = self._means_by_client(hits, owners)
+            own = losses, hits, owners
         if self.test is not None and ({"accuracy", "test_loss"} & {*names} or (by_client and own_tests)):
             losses, hits = self._by_test_row(x, norm)
             found |= {"accuracy": jnp.mean(hits), "test_loss": jnp.mean(losses)}
-            accuracies = (
-                self._means_by_client(hits, self.test.owners) if own_tests else accuracies if by_client else None
-            )
+            own = (losses, hits, self.test.owners) if own_tests else own
         if by_client:
-            found |= fairness(accuracies)
+            losses, hits, owners = own
+            found |= {"client_loss": self._means_by_client(losses, owners)}
+            found |= fairness(self._means_by_client(hits, owners))
         if "grad_norm" in names:
             found |= super().measure(x, ("grad_norm",))
         return {name: found[name] for name in names}
 
     def norm_at(self, x: Vec) -> PyTree:
-        """What BatchNorm uses to evaluate the model x: the statistics of each client's own rows (one batch that takes
-        them about equally often), their mean over clients ("averaged"), or (n, ...), each client's own ("local").
+        """What BatchNorm uses to evaluate the model x: the statistics of each client's own rows (one batch, of at most
+        `rows_at_once` of them), their mean over clients ("averaged"), or (n, ...), each client's own ("local").
 
         They follow from x and the data, so they are no part of what is trained, sent or compressed.
         """
@@ -203,9 +213,13 @@ class Neural(Sampled):
         at_once = min(self.rows_at_once, self.longest)
 
         def own(x: Vec, start: jax.Array, size: jax.Array) -> PyTree:
-            features = self.table.features[start + jnp.arange(at_once) * size // at_once]
-            params, key = self.params(x), jax.random.key(0)
-            return models.batch_statistics(self.network, params, self.statistics, self._prepared(features), key)
+            place = jnp.arange(at_once)
+            rows = jnp.where(size <= at_once, place % size, place * size // at_once)
+            features = self._prepared(self.table.features[start + rows])
+            with models.only_rows(place < size):
+                return models.batch_statistics(
+                    self.network, self.params(x), self.statistics, features, jax.random.key(0)
+                )
 
         each = self._each(own, x, self.starts, self.sizes)
         return each if self.norm_statistics == "local" else jax.tree.map(lambda leaf: jnp.mean(leaf, axis=0), each)
@@ -284,7 +298,8 @@ def neural(
         test: one (features, targets), or a list of them, each client's own, where some may be empty.
         key: a PRNG key or a seed, of the initial parameters.
         params: the parameters to start from, as the model has them.
-        classes: outputs of a model that is given by name; the largest target plus one if None.
+        classes: outputs of a model that is given by name; if None the largest target plus one, or the entries of a
+            target for the squared loss.
         loss: cross_entropy (outputs (B, ..., C), mean over positions), squared, or a function (outputs, targets) ->
             (B,).
         l2: weight decay as a part of F, and `strong`.
@@ -313,11 +328,21 @@ def neural(
     kind = float_dtype(dtype)
     if norm_statistics not in STATISTICS:
         raise unknown("norm_statistics", norm_statistics, STATISTICS)
+    counts: dict[str, int | None] = {"rows_at_once": rows_at_once, "usual_batch": usual_batch}
+    counts |= {"measured_rows": measured_rows, "clients_at_once": clients_at_once}
+    for name, value in counts.items():
+        if value is not None and (value < 1 or value != int(value)):
+            raise InputError(f"{name} must be whole and >= 1, got {value}")
+    if smooth is not None and not smooth > 0:
+        raise InputError(f"smooth must be above 0, got {smooth}")
+    if not l2 >= 0:
+        raise InputError(f"l2 must be 0 or more, got {l2}")
     loss_function = named(loss)
-    table = table_of(clients, kind, "client")
+    table, tested = table_of(clients, kind, "client"), test_table(test, len(clients), kind)
     if isinstance(model, str):
-        model = models.get(model, classes=_classes(table, loss_function) if classes is None else classes)
-    key = jax.random.key(key) if isinstance(key, int) else key
+        told = [table.targets, *([] if tested is None else [tested.targets])]
+        model = models.get(model, classes=_outputs_for(told, loss_function) if classes is None else classes)
+    key = jax.random.key(key) if isinstance(key, int | np.integer) else key
     sizes = np.array([len(targets) for _, targets in clients])
     total = int(sizes.sum())
     rows = np.arange(total)
@@ -333,7 +358,7 @@ def neural(
         sizes=jnp.asarray(sizes, jnp.int32),
         scales=jnp.asarray(n * shares(weights, sizes), kind),
         measured=jnp.asarray(rows, jnp.int32),
-        test=test_table(test, n, kind),
+        test=tested,
         statistics=pytree.cast(statistics, kind),
         strong=jnp.asarray(l2, kind),
         smooth=jnp.ones(n, kind),
@@ -350,7 +375,8 @@ def neural(
         usual_batch=usual_batch,
         norm_statistics=norm_statistics,
     )
-    _check_outputs(problem)
+    for rows_of in (table, *([] if tested is None else [tested])):
+        _check_outputs(problem, rows_of)
     found = float(_largest_curvature(problem)) + l2 if smooth is None else smooth
     return dataclasses.replace(problem, smooth=jnp.full(n, found, kind), smooth_mean=jnp.asarray(found, kind))
 
@@ -359,29 +385,45 @@ def _side_by_side(n: int, dim: int) -> int:
     return 1 if jax.default_backend() == "cpu" and dim > FEW_PARAMETERS else n
 
 
-def _classes(table: Table, loss: Loss) -> int | None:
+def _outputs_for(targets: Sequence[jax.Array], loss: Loss) -> int | None:
     """Outputs that the targets call for; None where the model must know."""
+    if loss is squared:
+        return math.prod(targets[0].shape[1:])
     if loss is not cross_entropy:
         return None
-    return int(jnp.max(table.targets)) + 1
+    return 1 + max(int(jnp.max(each)) for each in targets if each.size)
 
 
-def _check_outputs(problem: Neural) -> None:
-    """Raise InputError where the model's outputs do not fit the targets."""
-    table = problem.table
-    two = table.features[:2]
+def _check_outputs(problem: Neural, table: Table) -> None:
+    """Raise InputError where the model's outputs do not fit the rows of a table."""
+    two, targets = table.features[:2], table.targets
+    if two.shape[1:] != problem.table.features.shape[1:]:
+        raise InputError(f"test rows have shape {two.shape[1:]}, clients' {problem.table.features.shape[1:]}: all must "
+                         "be alike")  # fmt: skip
     outputs = jax.eval_shape(lambda p: p._outputs(p.params(p.x0), two, p.statistics, False, None), problem)
-    if problem.loss is not cross_entropy:
-        return
-    if not jnp.issubdtype(table.targets.dtype, jnp.integer) or int(jnp.min(table.targets)) < 0:
+    if not hasattr(outputs, "shape"):
+        raise InputError(f"a model must return one array of outputs, got {type(outputs).__name__}")
+    if problem.loss is cross_entropy:
+        _check_classes(outputs.shape, targets)
+    if problem.loss is squared and math.prod(outputs.shape[1:]) != math.prod(targets.shape[1:]):
+        raise InputError(f"the model's outputs for one row have shape {outputs.shape[1:]}, and targets "
+                         f"{targets.shape[1:]}: the squared loss needs as many of one as of the other")  # fmt: skip
+    losses = jax.eval_shape(problem.loss, outputs, targets[:2])
+    if losses.shape != two.shape[:1]:
+        raise InputError(f"a loss must give one number a row, {two.shape[:1]} of {len(two)} rows, got shape "
+                         f"{losses.shape}: leave out its mean over rows")  # fmt: skip
+
+
+def _check_classes(shape: tuple[int, ...], targets: jax.Array) -> None:
+    if not jnp.issubdtype(targets.dtype, jnp.integer) or (targets.size and int(jnp.min(targets)) < 0):
         raise InputError("the cross entropy needs whole targets 0..C-1: map classes with fl.data.load, or use "
                          "loss='squared'")  # fmt: skip
-    if outputs.shape[1:-1] != table.targets.shape[1:]:
-        raise InputError(f"the model's outputs for one row have shape {outputs.shape[1:]}, and targets "
-                         f"{table.targets.shape[1:]}: outputs need these and one axis of classes more")  # fmt: skip
-    if int(jnp.max(table.targets)) >= outputs.shape[-1]:
-        raise InputError(f"a target is {int(jnp.max(table.targets))}, but the model tells {outputs.shape[-1]} classes "
-                         "apart: give it more outputs")  # fmt: skip
+    if shape[1:-1] != targets.shape[1:]:
+        raise InputError(f"the model's outputs for one row have shape {shape[1:]}, and targets "
+                         f"{targets.shape[1:]}: outputs need these and one axis of classes more")  # fmt: skip
+    if targets.size and int(jnp.max(targets)) >= shape[-1]:
+        raise InputError(f"a target is {int(jnp.max(targets))}, but the model tells {shape[-1]} classes apart: give it "
+                         "more outputs")  # fmt: skip
 
 
 @jax.jit

@@ -15,7 +15,7 @@ import optax
 import pytest
 
 from fedjax_lc import algorithms, problems
-from fedjax_lc.algorithms import schedules
+from fedjax_lc.algorithms import local, schedules
 from fedjax_lc.algorithms.local import Local, select
 from fedjax_lc.compressors import parse
 from fedjax_lc.errors import InputError
@@ -38,6 +38,7 @@ from tests.algorithms.rounds import (
     hyperparameters,
     walk,
 )
+from tests.conftest import make_clients
 
 FLOATS = 32 * D  # bits of a vector
 
@@ -346,7 +347,8 @@ def test_schedules(schedule, t, factor):
 def test_scheduled_run_is_one_whose_step_sizes_change_by_hand(name):
     """Down to zero, where the model stays; Adam's momentum still moves it."""
     plain = hyperparameters(name)
-    scheduled = dataclasses.replace(plain, client_schedule="linear:5", server_schedule="exponential:0.8")
+    at_server = {"server_schedule": "exponential:0.8"} if hasattr(plain, "server_lr") else {}
+    scheduled = dataclasses.replace(plain, client_schedule="linear:5", **at_server)
     _, _, models = walk(name, scheduled)
     state = begin(name, plain)
     for t in range(5):
@@ -397,6 +399,17 @@ QUADRATIC = problems.quadratic(np.ones((4, D)), np.ones((4, D)))
         ("fednova", {"rho": 0.5}, "rho=0.5 acts with solver='momentum' only, got solver='sgd'"),
         ("fednova", {"solver": "momentum", "mu": 0.5}, "mu=0.5 acts with solver='prox' only"),
         ("fedopt", {"server": "adamm"}, "no optimiser of optax"),
+        ("fedopt", {"server": "clip"}, "'clip' does not step down a gradient"),
+        ("fedopt", {"server": "lbfgs"}, "'lbfgs' needs more than a gradient"),
+        ("fedopt", {"server": "chain"}, "'chain' needs more than a gradient|no optimiser"),
+        ("fedavg", {"client_lr": "fast"}, "fedavg needs client_lr as a number, got the word 'fast'"),
+        ("fedavg", {"compressor": "natural"}, "compressor as a compressor, as from fl.compressors.parse, got the word"),
+        ("fedavg", {"batch_size": "all"}, "batch_size whole and >= 1, got 'all'"),
+        ("fedavg", {"replacement": "no"}, "replacement true or false, got 'no'"),
+        ("fedavg", {"client_schedule": 0.5}, "a schedule must be one of constant.*got 0.5"),
+        ("fedavg", {"client_schedule": [1, 2]}, "a schedule must be one of"),
+        ("savic", {"server_schedule": "linear:5"}, "nothing to act on: this method has no server_lr"),
+        ("fedavg", {"selection": "bernoulli"}, "give cohort_size too"),
         ("fedopt", {"server": "polynomial_schedule"}, "pass a function"),
         ("fedopt", {"server": "constant_schedule"}, "no optimiser of optax"),
         ("scaffold", {"option": "III"}, "unknown option 'III'"),
@@ -437,3 +450,24 @@ def test_errors_of_a_problem_without_rows(changes, words):
     algorithm = algorithms.get("fedavg")
     with pytest.raises(InputError, match=words):
         algorithm.check(QUADRATIC, dataclasses.replace(algorithm.theory(QUADRATIC), **changes))
+
+
+@pytest.mark.parametrize(("spec", "mean"), [("shared_rand_k:2", None), ("perm_k:3", 1.0)])
+def test_a_cohort_shares_its_draws(spec, mean):
+    """One mask for all of it, or every entry sent by exactly one of it."""
+    algorithm = algorithms.get("fedavg")
+    hp = dataclasses.replace(algorithm.theory(PROBLEM, compressor=spec), cohort_size=3, local_steps=1, batch_size=None)
+    round = local.begin(PROBLEM, hp, jnp.asarray(0), KEY)
+    value, _ = round.upload(hp.compressor, jnp.ones((3, D)))
+    if mean is None:
+        np.testing.assert_array_equal(value, np.broadcast_to(value[0], value.shape))
+        assert np.count_nonzero(value[0]) == 2
+    else:
+        np.testing.assert_allclose(value.mean(axis=0), mean)
+
+
+def test_sizes_count_once():
+    by_size = problems.logistic_regression(make_clients(), kappa=30, weights="size")
+    algorithm = algorithms.get("fedavg")
+    with pytest.raises(InputError, match="would count sizes twice"):
+        algorithm.check(by_size, dataclasses.replace(algorithm.theory(by_size), client_weights="size"))
