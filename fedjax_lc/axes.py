@@ -195,7 +195,10 @@ class Slot:
     def kinds(self) -> list[str]:
         """The kinds of values that may stand here."""
         compressor = isinstance(self.like, Compressor) or "Compressor" in self.words
-        word, truth = "str" in self.words and not compressor, isinstance(self.like, bool) or "bool" in self.words
+        word, truth = (
+            bool({"str", "Schedule"} & self.words) and not compressor,
+            isinstance(self.like, bool) or "bool" in self.words,
+        )
         admitted = {
             COMPRESSORS: compressor,
             "finite numbers": self.words & {"int", "float"} or not (compressor or word or truth),

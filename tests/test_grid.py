@@ -107,6 +107,14 @@ def test_words_and_truth_values():
     assert values(found, "own") == [True, False, True, False]
 
 
+def test_schedules_are_words():
+    base = functools.partial(
+        fl.algorithms.get("fedavg").theory, fl.problems.quadratic(np.ones((2, 3)), np.ones((2, 3)))
+    )
+    found = grid(base, client_schedule=["constant", "cosine:10"])
+    assert values(found, "client_schedule") == ["constant", "cosine:10"]
+
+
 @pytest.mark.parametrize("given", [[2, None], "2, None"])
 def test_none_is_a_value_where_the_annotation_admits_it(given):
     found = grid(HP, cohort_size=given, gamma=[0.1])
