@@ -133,7 +133,8 @@ def from_arrays(
 ) -> Dataset:
     """A checked `Dataset` from arrays, nested lists, data frames or SciPy sparse matrices.
 
-    features: (N, d), or (n, m, d) with targets (n, m) for data of n clients already split (groups are set).
+    features: (N, d); images (N, height, width) or (N, height, width, channels) with targets (N,); or (n, m, d) with
+        targets (n, m) for data of n clients already split (groups are set).
     labels: None guesses the task (two values: binary; strings or at most 100 whole numbers: multiclass; else
         regression); "regression" keeps the numbers; "multiclass" takes every distinct value as a class; one
         label, or a sequence of labels, makes them +1 and all others -1. A guessed pair of labels maps the
@@ -147,6 +148,10 @@ def from_arrays(
     >>> from_arrays([[1.0], [2.0], [4.0]], ["no", "yes", "no"]).targets.tolist()
     [-1.0, 1.0, -1.0]
     """
+    if not shape and np.ndim(features) in (3, 4) and np.shape(targets) == np.shape(features)[:1]:
+        features = np.asarray(features)
+        shape = features.shape[1:] if features.ndim == 4 else (*features.shape[1:], 1)
+        features = features.reshape(len(features), -1)
     table, column, ids = _shapes(features, targets, groups, name)
     _check_finite(table, name)
     table, remarks = scaled(table, scale), _constant_columns(table, name)

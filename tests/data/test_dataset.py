@@ -181,3 +181,11 @@ def _imported(node: ast.AST) -> list[str]:
     if isinstance(node, ast.ImportFrom):
         return [(node.module or "").partition(".")[0]]
     return []
+
+
+@pytest.mark.parametrize("shape", [(4, 3), (4, 3, 2)])
+def test_images_come_as_arrays_too(shape):
+    images = np.random.default_rng(0).random((6, *shape))
+    found = from_arrays(images, [0, 1, 2, 0, 1, 2])
+    assert found.shape == (*shape, *(1,) * (3 - len(shape)))
+    np.testing.assert_array_equal(found.features, images.reshape(6, -1))
