@@ -445,6 +445,13 @@ def test_bad_input():
     refused("whole targets", test=(np.zeros((3, 4)), np.zeros(3)))
     refused("one number a row.*leave out its mean", loss=lambda outputs, targets: jnp.mean(outputs))
     refused(r"\(3,\), and targets \(\): the squared loss needs as many", loss="squared")
+
+    class Flagless(linen.Module):
+        @linen.compact
+        def __call__(self, x, is_learning=False):
+            return linen.BatchNorm(use_running_average=not is_learning)(x)
+
+    refused("cannot be told when it trains: give it one of train", Flagless())
     refused("one array of outputs, got tuple", lambda p, x: (x, p), params={"p": jnp.ones(1)})
     refused("measured_rows must be whole and >= 1, got 0", measured_rows=0)
     refused("rows_at_once must be whole and >= 1, got 0.5", rows_at_once=0.5)

@@ -47,6 +47,9 @@ class Linen:
         if variables:
             raise InputError(f"the model keeps variables of kind {', '.join(variables)}: only params and batch_stats "
                              "are known here")  # fmt: skip
+        if jax.tree.leaves(statistics) and not self._mode(True):
+            raise InputError("the model keeps batch statistics, but its __call__ cannot be told when it trains: give "
+                             f"it one of {', '.join(FLAGS)}")  # fmt: skip
         return params, statistics
 
     def apply(
