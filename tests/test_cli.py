@@ -176,6 +176,8 @@ def test_words_where_numbers_belong(refused):
     assert refused("run", "locodl", "--p", "none").startswith("unknown p 'none'")
     assert refused("run", "sgd", "--replacement", "no") == "sgd needs replacement true or false, got 'no'"
     assert refused("run", "sgd", "--batch-size", "all") == "sgd needs batch_size whole and >= 1, got 'all'"
+    assert refused("run", "ef21_sgdm", "--eta", "0") == "ef21_sgdm needs eta in (0, 1], got 0"
+    assert refused("run", "cser", "--period", "often").startswith("the theory of cser does not take period=often: ")
     assert refused("run", "gd", "--gamma", "inf") == "gd needs gamma > 0, got inf"
     assert refused("run", "gd", "--x", "accuracy").startswith("unknown x axis 'accuracy'")
 

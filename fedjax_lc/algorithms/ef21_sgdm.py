@@ -15,6 +15,7 @@ from fedjax_lc.algorithms.base import choose, register
 from fedjax_lc.algorithms.estimators import Follow, Move, compose, step_size
 from fedjax_lc.algorithms.step_sizes import leftover
 from fedjax_lc.compressors import Compressor
+from fedjax_lc.errors import InputError
 from fedjax_lc.problems import Problem
 from fedjax_lc.typing import ClientVecs, Scalar, Vec
 
@@ -53,6 +54,8 @@ def theory(
     """gamma = 1/(L + Lt (s + m)), s = sqrt(beta/theta) as in EF21 and m = (1 - eta)/eta, how far momentum is behind
     (twice for double; derived by us)."""
     compressor = choose(compressor, problem, contractive=True)
+    if not 0 < eta <= 1:
+        raise InputError(f"ef21_sgdm needs eta in (0, 1], got {eta}")
     behind = (1 - eta) / eta * (2 if double else 1)
     gamma = step_size(problem, leftover(compressor, problem.dim), behind)
     return Hparams(compressor, gamma, eta=eta, double=double)

@@ -148,7 +148,13 @@ def _hparams(algorithm: Any, problem: Any, options: argparse.Namespace) -> Any:
         for name, value in given.items()
     }
     chosen = {name: value for name, value in values.items() if name in known}
-    hp = algorithm.theory(problem, **chosen)
+    try:
+        hp = algorithm.theory(problem, **chosen)
+    except InputError:
+        raise
+    except (ArithmeticError, TypeError, ValueError) as error:
+        told = ", ".join(f"{name}={value}" for name, value in chosen.items())
+        raise InputError(f"the theory of {algorithm.name} does not take {told}: {error}") from error
     hp = dataclasses.replace(hp, **{n: v for n, v in values.items() if n in fields and n not in known})
     return priced(hp, getattr(options, "index_bits", None))
 
