@@ -28,11 +28,28 @@ def group(configurations: Sequence[Any], dtype: Any, seeds: Sequence[int], maske
     Configurations of one structure share a program. Those that differ in a trip count (`local_steps`) are run one
     after the other by it, as lanes side by side would wait for the slowest, unless the field is masked.
     """
+    configurations = _of_few_structures(configurations)
     alike: dict[Any, list[int]] = {}
     for number, hp in enumerate(configurations):
-        leaves, structure = jax.tree.flatten(hp)
-        alike.setdefault((structure, tuple(np.shape(leaf) for leaf in leaves)), []).append(number)
+        alike.setdefault(_shape(hp), []).append(number)
     return [g for members in alike.values() for g in _of_one_structure(members, configurations, dtype, seeds, masked)]
+
+
+def _of_few_structures(configurations: Sequence[Any]) -> list[Any]:
+    """The configurations, where a trip count that differs between two that are alike otherwise is an array, no longer
+    part of the structure."""
+    open_ = [pytree.opened(hp) for hp in configurations]
+    closed: dict[Any, set[Any]] = {}
+    for hp, own in zip(configurations, open_, strict=True):
+        closed.setdefault(_shape(own), set()).add(_shape(hp))
+    return [
+        hp if len(closed[_shape(own)]) == 1 else own for hp, own in zip(configurations, open_, strict=True)
+    ]
+
+
+def _shape(hp: Any) -> tuple[Any, ...]:
+    leaves, structure = jax.tree.flatten(hp)
+    return structure, tuple(np.shape(leaf) for leaf in leaves)
 
 
 def _of_one_structure(

@@ -1,4 +1,5 @@
-"""Frozen dataclasses that JAX sees as pytrees: numbers are leaves (traced, swept), `static()` fields are structure."""
+"""Frozen dataclasses that JAX sees as pytrees: numbers are leaves (traced, swept), `static()` fields are structure, and
+`count()` fields are structure where they are plain whole numbers."""
 
 from __future__ import annotations
 
@@ -17,7 +18,13 @@ def static(default: Any = dataclasses.MISSING) -> Any:
     return dataclasses.field(default=default, metadata={"static": True})
 
 
-@dataclass_transform(frozen_default=True, field_specifiers=(static, dataclasses.field))
+def count(default: Any = dataclasses.MISSING) -> Any:
+    """A number of turns of a loop, such as local steps: a plain whole number is part of the tree's structure, so that
+    the loop has a known length, and anything else (an array, a tracer) is a leaf."""
+    return dataclasses.field(default=default, metadata={"count": True})
+
+
+@dataclass_transform(frozen_default=True, field_specifiers=(static, count, dataclasses.field))
 def dataclass(cls: type[T]) -> type[T]:
     """Make `cls` a frozen dataclass and register it as a pytree.
 
@@ -33,22 +40,36 @@ def dataclass(cls: type[T]) -> type[T]:
     fields = dataclasses.fields(frozen)  # type: ignore[arg-type]
     meta = [f.name for f in fields if f.metadata.get("static")]
     data = [f.name for f in fields if not f.metadata.get("static")]
-    keys = [jax.tree_util.GetAttrKey(name) for name in data]
-
-    def flatten(tree: Any) -> tuple[list[Any], tuple[Any, ...]]:
-        return [getattr(tree, name) for name in data], tuple(getattr(tree, name) for name in meta)
+    counts = [f.name for f in fields if f.metadata.get("count")]
 
     def flatten_with_keys(tree: Any) -> tuple[list[Any], tuple[Any, ...]]:
-        children, aux = flatten(tree)
-        return list(zip(keys, children, strict=True)), aux
+        fixed = [*meta, *(name for name in counts if is_whole(getattr(tree, name)))]
+        children = [(jax.tree_util.GetAttrKey(name), getattr(tree, name)) for name in data if name not in fixed]
+        return children, tuple((name, getattr(tree, name)) for name in fixed)
 
-    def unflatten(aux: tuple[Any, ...], children: Any) -> Any:
-        return frozen(**dict(zip(meta, aux, strict=True)), **dict(zip(data, children, strict=True)))
+    def flatten(tree: Any) -> tuple[list[Any], tuple[Any, ...]]:
+        children, fixed = flatten_with_keys(tree)
+        return [child for _, child in children], fixed
+
+    def unflatten(fixed: tuple[Any, ...], children: Any) -> Any:
+        known = dict(fixed)
+        return frozen(**known, **dict(zip((name for name in data if name not in known), children, strict=True)))
 
     # `register_dataclass` would let structures of different classes compare equal where their fields do (jaxlib 0.10 to
     # 0.12): now and then a jitted function would run the program of another compressor.
     jax.tree_util.register_pytree_with_keys(frozen, flatten_with_keys, unflatten, flatten)
     return frozen
+
+
+def is_whole(value: Any) -> bool:
+    """Whether `value` is a plain whole number, which a loop's length can be."""
+    return isinstance(value, int | np.integer) and not isinstance(value, bool)
+
+
+def opened(tree: T) -> T:
+    """A dataclass whose plain counts are arrays, so that those of different counts have one structure."""
+    counts = {f.name: getattr(tree, f.name) for f in dataclasses.fields(tree) if f.metadata.get("count")}  # type: ignore[arg-type]
+    return replace(tree, **{name: np.asarray(value, np.int32) for name, value in counts.items() if is_whole(value)})
 
 
 def cast(tree: T, dtype: Any) -> T:

@@ -9,7 +9,7 @@ import fedjax_lc
 
 PACKAGE = Path(fedjax_lc.__file__).parent
 ROWS = [
-    ["errors", "files", "typing", "pytree"],
+    ["errors", "files", "typing", "pytree", "platforms", "products"],
     ["losses", "compressors", "data", "lanes"],
     ["models", "optimum", "stacking", "problems"],
     ["algorithms"],

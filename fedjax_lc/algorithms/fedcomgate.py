@@ -20,7 +20,8 @@ import jax.numpy as jnp
 from fedjax_lc import pytree
 from fedjax_lc.algorithms.base import Cost, choose, constants, register, tile
 from fedjax_lc.compressors import Compressor
-from fedjax_lc.compressors.base import FLOAT_BITS
+from fedjax_lc.compressors.base import FLOAT_BITS, divisor
+from fedjax_lc.platforms import repeat
 from fedjax_lc.problems import Problem
 from fedjax_lc.typing import ClientVecs, Key, Scalar, Vec
 
@@ -33,7 +34,7 @@ class Hparams:
     compressor: Compressor
     client_lr: Scalar
     server_lr: Scalar
-    local_steps: Scalar = 10
+    local_steps: Scalar = pytree.count(default=10)
     own_delta: bool = pytree.static(default=False)
 
 
@@ -51,13 +52,13 @@ def step(problem: Problem, hp: Hparams, state: State, key: Key) -> tuple[State, 
     w, delta = state
     eta, gamma, tau = hp.client_lr, hp.server_lr, hp.local_steps
     local_step = lambda _, w_i: w_i - eta * (problem.grads(w_i) - delta)
-    w_i = jax.lax.fori_loop(0, tau, local_step, tile(w, problem.n))
+    w_i = repeat(tau, local_step, tile(w, problem.n))
     Delta_i = (w[None] - w_i) / eta
     message = hp.compressor.joint(uplink_key, Delta_i)
     Q = jnp.mean(message.value, axis=0)
     w = w - eta * gamma * Q
     learnt = Delta_i if hp.own_delta else message.value
-    delta = delta + (learnt - Q[None]) / tau
+    delta = delta + (learnt - Q[None]) / divisor(tau, w.dtype)
     return State(w, delta), Cost.of(message.bits, FLOAT_BITS * problem.dim, grads=tau, rounds=1)
 
 

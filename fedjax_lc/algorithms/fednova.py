@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fedjax_lc import pytree
+from fedjax_lc import products, pytree
 from fedjax_lc.algorithms.base import Cost, register
 from fedjax_lc.algorithms.local import Local, begin, clock, step_size, usual
 from fedjax_lc.compressors.base import FLOAT_BITS
@@ -83,7 +83,7 @@ def step(problem: Problem, hp: Hparams, state: State, key: Key) -> tuple[State, 
     y, _ = round.train(move, x, jnp.zeros((round.c, problem.dim), x.dtype))
     norms = norm(hp, jnp.broadcast_to(jnp.asarray(round.steps, x.dtype), (round.c,)))
     d = (x[None] - y) / norms[:, None]  # eta d_i, so that a schedule may bring eta to 0
-    tau_eff = round.shares @ norms
+    tau_eff = products.matmul(round.shares, norms)
     x = x - hp.server_lr * tau_eff * round.mean(d)
     return State(x, state.t + 1), round.cost(round.floats(1) + FLOAT_BITS, round.floats(1))
 

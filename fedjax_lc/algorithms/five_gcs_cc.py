@@ -24,6 +24,7 @@ from fedjax_lc import pytree
 from fedjax_lc.algorithms.base import Cost, choose, constants, register, sample, tile
 from fedjax_lc.compressors import Compressor
 from fedjax_lc.compressors.base import FLOAT_BITS
+from fedjax_lc.platforms import repeat
 from fedjax_lc.problems import Problem
 from fedjax_lc.typing import ClientVecs, Key, Scalar, Vec
 
@@ -37,7 +38,7 @@ class Hparams:
     gamma: Scalar
     tau: Scalar
     client_lr: Scalar
-    local_steps: Scalar = 10
+    local_steps: Scalar = pytree.count(default=10)
     cohort_size: int | None = pytree.static(default=None)
 
 
@@ -77,12 +78,12 @@ def local_solve(grad_F, hp: Hparams, start: ClientVecs, u: ClientVecs) -> Client
     root = jnp.sqrt(1 / (hp.client_lr * hp.tau))  # of the subproblem's condition number
     beta = (root - 1) / (root + 1)
 
-    def one(_: int, carry: tuple[ClientVecs, ClientVecs]) -> tuple[ClientVecs, ClientVecs]:
+    def one(_: jax.Array, carry: tuple[ClientVecs, ClientVecs]) -> tuple[ClientVecs, ClientVecs]:
         y, ahead = carry
         y_new = ahead - hp.client_lr * (grad_F(ahead) + hp.tau * (ahead - start) - u)
         return y_new, y_new + beta * (y_new - y)
 
-    return jax.lax.fori_loop(0, hp.local_steps, one, (start, start))[0]
+    return repeat(hp.local_steps, one, (start, start))[0]
 
 
 def point(problem: Problem, hp: Hparams, state: State) -> Vec:

@@ -20,12 +20,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fedjax_lc import pytree
+from fedjax_lc import products, pytree
 from fedjax_lc.algorithms.base import Cost, tile
 from fedjax_lc.algorithms.schedules import Schedule, parse
 from fedjax_lc.compressors import Compressor
 from fedjax_lc.compressors.base import FLOAT_BITS
 from fedjax_lc.errors import InputError, unknown
+from fedjax_lc.platforms import repeat
 from fedjax_lc.problems import Problem
 from fedjax_lc.problems.base import Sampled, distinct
 from fedjax_lc.typing import ClientVecs, Key, PyTree, Scalar, Vec
@@ -49,7 +50,7 @@ class Local:
     """
 
     _: dataclasses.KW_ONLY
-    local_steps: Scalar = 10
+    local_steps: Scalar = pytree.count(default=10)
     schedule: Any = None
     local_epochs: int | None = pytree.static(default=None)
     batch_size: int | None = pytree.static(default=None)
@@ -114,7 +115,7 @@ class Round:
 
     problem: the functions f_i of the cohort. hp: hyperparameters, step sizes already scheduled. ids: (c,) the clients'
     numbers, None for all n in order. present: (c,) which of them are real, None for all. shares: (c,) weights of sum 1
-    (0 of who is absent). steps: local steps, () or (c,). orders: the rows' orders of local epochs.
+    (0 of who is absent). steps: local steps, a plain number, () or (c,). orders: the rows' orders of local epochs.
     """
 
     problem: Any
@@ -148,7 +149,7 @@ class Round:
 
     def mean(self, rows: ClientVecs) -> Vec:
         """sum_i w_i rows_i over the cohort."""
-        return self.shares @ rows
+        return products.matmul(self.shares, rows)
 
     def sum(self, rows: ClientVecs) -> Vec:
         """Plain sum over the clients that are present."""
@@ -188,7 +189,7 @@ class Round:
                 return new
             return jax.tree.map(lambda a, b: _where(h < self.steps, a, b), new, carry)
 
-        return jax.lax.fori_loop(first, jnp.max(self.steps), step, carry)
+        return repeat(self.steps if jnp.ndim(self.steps) == 0 else jnp.max(self.steps), step, carry, first)
 
     # --- communication ---
 
@@ -236,12 +237,13 @@ def begin(problem: Any, hp: Any, t: jax.Array, key: Key) -> Round:
     raw = cohort.sizes.astype(problem.dtype) if hp.client_weights == "size" else jnp.ones(cohort.n, problem.dtype)
     raw = raw if present is None else jnp.where(present, raw, 0)
     shares = raw / jnp.sum(raw)
-    steps, orders = jnp.asarray(hp.local_steps).astype(jnp.int32), None
+    steps, orders = hp.local_steps, None
     if hp.local_epochs is not None:
         steps = hp.local_epochs * cohort.turns(hp.batch_size)
         orders = cohort.orders(order_key, hp.local_epochs)
-    elif jnp.ndim(steps):
-        steps = steps if ids is None else steps[ids]
+    elif not pytree.is_whole(steps):
+        steps = jnp.asarray(steps).astype(jnp.int32)
+        steps = steps if jnp.ndim(steps) == 0 or ids is None else steps[ids]
     return Round(cohort, scheduled(hp, t), problem.n, ids, present, shares, steps, orders, batch_key, uplink_key)
 
 

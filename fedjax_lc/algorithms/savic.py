@@ -157,7 +157,8 @@ def statistics(round: Round, h: Any, y: ClientVecs, g: ClientVecs, p: jax.Array,
         product = jax.jvp(lambda y: round.gradients(h, y), (y,), (v,))[1]
         return total + jnp.where((j < count)[:, None], v * product, 0)
 
-    return jax.lax.fori_loop(0, jnp.max(count), add, jnp.zeros_like(y)) / count.astype(y.dtype)[:, None], count
+    total = jax.lax.fori_loop(1, jnp.max(count), add, add(0, jnp.zeros_like(y)))
+    return total / count.astype(y.dtype)[:, None], count
 
 
 def step(problem: Problem, hp: Hparams, state: State, key: Key) -> tuple[State, Cost]:

@@ -1,0 +1,97 @@
+"""What differs by platform, decided in one place: a CPU, or an accelerator (GPU, TPU).
+
+Numbers are of a two-core x86 CPU and of one NVIDIA H100 (`fedjax-lc bench gpu` makes them again); where no accelerator
+but the H100 was measured, others follow it. Results never depend on these choices beyond rounding, and what selects
+entries not at all.
+
+On an accelerator the price of a step is that of its launches: a loop whose end depends on data, and a branch, bring
+their predicate to the host at every turn (10 to 25 us on the H100, where a whole step of DIANA needs 35), and a turn of
+an inner loop costs about 20 us beyond its work. So loops are of known length and unrolled, and small branches computed
+on both sides; on a CPU loops and branches are free, and work is what counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fedjax_lc import pytree
+from fedjax_lc.typing import PyTree
+
+SORT_UP_TO = 50_000  #: entries; an accelerator sorts so many keys faster than it searches for a threshold
+BOTH_SIDES_UP_TO = 2**19  #: numbers; an accelerator computes a branch of so many faster than it asks whether to
+BLOCKS = {"cpu": 16, "accelerator": 8}  #: into so many blocks lanes are cut that talk in turns: few turns on the latter
+UNROLL = 16  #: local steps that an accelerator runs in a row, of up to BOTH_SIDES_UP_TO numbers
+FEW_LANES = {4: 2, 8: 4}  #: by bytes of a number: fewer lanes gain nothing from one product on a CPU
+FEW_PARAMETERS = 10_000  #: a CPU runs networks beyond that one client after the other
+VECTOR_BYTES = 32  #: of a CPU, which whole rows of features fill
+
+
+def by_platform(cpu: Callable[..., Any], accelerator: Callable[..., Any]) -> Callable[..., Any]:
+    """A function that is `cpu` in programs lowered for a CPU, and `accelerator` in those for anything else.
+
+    Both are traced, one is compiled: the choice is made where a program is lowered, not by the machine that traces it.
+
+    Example:
+        >>> by_platform(cpu=lambda x: x + 1, accelerator=lambda x: x + 2)(1)  # 2 on a CPU
+    """
+    return lambda *operands: jax.lax.platform_dependent(*operands, cpu=cpu, default=accelerator)
+
+
+def on_cpu(device: Any = None) -> bool:
+    """Whether arrays are made for a CPU: what decides layouts of data that are laid out before a program is lowered."""
+    return (jax.default_backend() if device is None else device.platform) == "cpu"
+
+
+def repeat(count: Any, one: Callable[[jax.Array, PyTree], PyTree], carry: PyTree, first: int = 0) -> PyTree:
+    """`carry = one(h, carry)` for h = first, ..., count - 1, where h is int32.
+
+    A plain number as `count` makes a loop of known length, unrolled on an accelerator where its carry is small: ten
+    local steps of W1 take 253 us in a loop and 59 unrolled on the H100, while a step of a network dwarfs its turn. A
+    traced `count` makes one whose end depends on data.
+
+    Example:
+        >>> repeat(3, lambda h, total: total + h, jnp.int32(0))  # 0 + 1 + 2
+    """
+    if not pytree.is_whole(count):
+        return jax.lax.fori_loop(first, count, one, carry)
+    loop = lambda unroll: lambda carry: jax.lax.fori_loop(np.int32(first), np.int32(count), one, carry, unroll=unroll)
+    turns = min(UNROLL, int(count) - first)
+    if turns <= 1 or numbers(carry) > BOTH_SIDES_UP_TO:
+        return loop(1)(carry)
+    return by_platform(cpu=loop(1), accelerator=loop(turns))(carry)
+
+
+def numbers(tree: PyTree) -> int:
+    """How many numbers the arrays of `tree` hold."""
+    return sum(int(np.prod(jnp.shape(leaf), dtype=np.int64)) for leaf in jax.tree.leaves(tree))
+
+
+# --- layouts ---
+
+
+def whole_vectors(A: np.ndarray, kind: Any) -> np.ndarray:
+    """Features (n, m, d) with zero columns added until each row fills whole vectors of a CPU.
+
+    Matrix-vector products on a CPU take up to twice as long where rows leave a remainder. On an accelerator the zeros
+    that models then get as well cost 8 % of a step, and rows stay as they are.
+    """
+    columns = VECTOR_BYTES // np.dtype(kind).itemsize if on_cpu() else 1
+    return np.pad(A, ((0, 0), (0, 0), (0, -A.shape[-1] % columns)))
+
+
+def clients_side_by_side(n: int, dim: int) -> int:
+    """How many clients' networks of `dim` parameters are computed side by side: all n, or on a CPU one after the other
+    where their activations would leave its caches. Side by side is 6 times faster on the H100."""
+    return 1 if on_cpu() and dim > FEW_PARAMETERS else n
+
+
+def convolution_route() -> str:
+    """How a convolution is computed: as a product of patches and kernel, which is 7 to 40 times faster than XLA's own
+    inside loops and over clients on a CPU, and 2 to 8 times for every network measured on the H100. A TPU, which was
+    not measured, is built for native ones."""
+    return "native" if jax.default_backend() == "tpu" else "patches"
