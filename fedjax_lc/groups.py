@@ -42,9 +42,7 @@ def _of_few_structures(configurations: Sequence[Any]) -> list[Any]:
     closed: dict[Any, set[Any]] = {}
     for hp, own in zip(configurations, open_, strict=True):
         closed.setdefault(_shape(own), set()).add(_shape(hp))
-    return [
-        hp if len(closed[_shape(own)]) == 1 else own for hp, own in zip(configurations, open_, strict=True)
-    ]
+    return [hp if len(closed[_shape(own)]) == 1 else own for hp, own in zip(configurations, open_, strict=True)]
 
 
 def _shape(hp: Any) -> tuple[Any, ...]:

@@ -21,9 +21,9 @@ import jax.numpy as jnp
 from jax.custom_batching import custom_vmap
 from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
 
-T = TypeVar("T")
+from fedjax_lc.platforms import BLOCKS, BOTH_SIDES_UP_TO, by_platform, numbers
 
-TURNS = 16  #: lanes that talk do so in blocks of a sixteenth of all lanes
+T = TypeVar("T")
 
 _plain = contextvars.ContextVar("fedjax_lc_plain_lanes", default=False)
 
@@ -48,7 +48,9 @@ def rarely(coin: jax.Array, talk: Callable[[T], T], operand: T) -> T:
     """`talk(operand)` if `coin` is true, else `operand` itself.
 
     Over lanes with coins of their own, only lanes whose coin is true pay: they are gathered in blocks, talk, and are
-    put back; where no coin is true nothing is done. One coin for all lanes stays a branch.
+    put back; where no coin is true nothing is done. One coin for all lanes stays a branch. An accelerator, where asking
+    for a coin costs more than little work does, lets everyone talk and selects where the operand of all lanes together
+    is small (`platforms.BOTH_SIDES_UP_TO`).
 
     Args:
         coin: () boolean.
@@ -72,28 +74,51 @@ def _branch(closed: ClosedJaxpr) -> Callable[..., list[jax.Array]]:
         said = jaxpr_as_fun(ClosedJaxpr(closed.jaxpr, consts))(*leaves)
         return [jnp.asarray(new, jnp.result_type(old)) for new, old in zip(said, leaves, strict=True)]
 
-    def one(coin: jax.Array, consts: list[Any], leaves: list[Any]) -> list[Any]:
+    def ask(coin: jax.Array, consts: list[Any], leaves: list[Any]) -> list[Any]:
         return jax.lax.cond(coin, talk, lambda _, same: list(same), consts, leaves)
+
+    def both(coin: jax.Array, consts: list[Any], leaves: list[Any]) -> list[Any]:
+        return [jnp.where(coin, new, old) for new, old in zip(talk(consts, leaves), leaves, strict=True)]
+
+    def shared(lanes: int, coin: jax.Array, consts: list[Any], leaves: list[Any]) -> list[Any]:
+        small = lanes * numbers(leaves) <= BOTH_SIDES_UP_TO
+        return (by_platform(cpu=ask, accelerator=both) if small else ask)(coin, consts, leaves)
+
+    one = functools.partial(shared, 1)
 
     branch = custom_vmap(one)
 
     @branch.def_vmap
     def many(size: int, batched: Any, coin: jax.Array, consts: list[Any], leaves: list[Any]) -> Any:
+        ours = _axes(batched[1]), _axes(batched[2])
         if not batched[0]:
-            said = jax.vmap(functools.partial(one, coin), (_axes(batched[1]), _axes(batched[2])), axis_size=size)
+            said = jax.vmap(functools.partial(shared, size, coin), ours, axis_size=size)
             return said(consts, leaves), [True] * len(leaves)
+
+        def in_turns(blocks: int) -> Callable[..., list[Any]]:
+            return lambda coin, consts, leaves: _in_turns(coin, talk, consts, batched[1], leaves, blocks)
+
         each = [leaf if b else _repeat(leaf, size) for leaf, b in zip(leaves, batched[2], strict=True)]
-        return _in_turns(coin, talk, consts, batched[1], each), [True] * len(leaves)
+        if numbers(each) > BOTH_SIDES_UP_TO:
+            there = in_turns(BLOCKS["accelerator"])
+        else:
+            there = jax.vmap(both, (0, ours[0], 0), axis_size=size)
+        return by_platform(cpu=in_turns(BLOCKS["cpu"]), accelerator=there)(coin, consts, each), [True] * len(leaves)
 
     return _with_derivative_of(one, branch)
 
 
 def _in_turns(
-    coins: jax.Array, talk: Callable[..., list[Any]], consts: list[Any], batched: list[bool], leaves: list[Any]
+    coins: jax.Array,
+    talk: Callable[..., list[Any]],
+    consts: list[Any],
+    batched: list[bool],
+    leaves: list[Any],
+    blocks: int,
 ) -> list[Any]:
-    """Leaves (lanes, ...) after the lanes whose coin is true have talked, a block of lanes at a time."""
+    """Leaves (lanes, ...) after the lanes whose coin is true have talked, one of `blocks` blocks of lanes at a time."""
     lanes = coins.shape[0]
-    block = -(-lanes // TURNS)
+    block = -(-lanes // blocks)
     talkers = jnp.sum(coins, dtype=jnp.int32)
     order = jnp.argsort(~coins, stable=True).astype(jnp.int32)
     # Places that hold no talker point beyond the last lane: read as the last lane, and never written.

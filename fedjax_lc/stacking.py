@@ -90,15 +90,6 @@ def _frobenius(B: np.ndarray) -> float:
     return float(np.linalg.norm(B.T @ B if B.shape[0] >= B.shape[1] else B @ B.T))
 
 
-def whole_vectors(A: np.ndarray, kind: Any) -> np.ndarray:
-    """A with zero columns added until each row fills whole 32-byte vectors.
-
-    Matrix-vector products on CPU take up to twice as long where rows leave a remainder.
-    """
-    columns = 32 // np.dtype(kind).itemsize
-    return np.pad(A, ((0, 0), (0, 0), (0, -A.shape[-1] % columns)))
-
-
 def float_dtype(dtype: Any) -> Any:
     kind = np.dtype(dtype) if dtype is not None else np.dtype(jnp.zeros(()).dtype)
     if kind == np.float64 and not jax.config.jax_enable_x64:  # type: ignore[attr-defined]

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 import fedjax_lc as fl
-from fedjax_lc.lanes import TURNS, per_lane, plain, rarely
+from fedjax_lc.lanes import per_lane, plain, rarely
+from fedjax_lc.platforms import BLOCKS
 from tests.conftest import make_clients
 
 D = 3
@@ -134,7 +135,7 @@ def test_only_blocks_of_talkers_are_computed(lanes, talkers):
     x = jax.jit(jax.vmap(lambda coin, x: rarely(coin, talk, x)))(heads, rows(lanes))
     jax.block_until_ready(x)
     jax.effects_barrier()
-    block = -(-lanes // TURNS)
+    block = -(-lanes // BLOCKS["cpu"])
     assert len(said) == block * -(-talkers // block)
     np.testing.assert_array_equal(x, np.asarray(rows(lanes)) + heads[:, None])
 

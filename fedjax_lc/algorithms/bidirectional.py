@@ -27,6 +27,7 @@ from fedjax_lc.compressors import Compressor
 from fedjax_lc.compressors.base import FLOAT_BITS
 from fedjax_lc.errors import InputError
 from fedjax_lc.problems import Problem
+from fedjax_lc.problems.base import some_of
 from fedjax_lc.typing import ClientVecs, Key, PyTree, Scalar, Vec
 
 
@@ -244,17 +245,8 @@ def model(w: Vec | ClientVecs) -> Vec:
 
 
 def participants(problem: Problem, hp: Rounds, key: Key) -> jax.Array | None:
-    """(n,) who takes part: each with that probability, drawn again while nobody does; None for all."""
-    share = hp.participation
-    if share is None:
-        return None
-
-    def again(both: tuple[Key, jax.Array]) -> tuple[Key, jax.Array]:
-        key, own = jax.random.split(both[0])
-        return key, jax.random.bernoulli(own, share, (problem.n,))
-
-    nobody = lambda both: ~jnp.any(both[1])
-    return jax.lax.while_loop(nobody, again, again((key, jnp.zeros(problem.n, bool))))[1]
+    """(n,) who takes part: each with that probability, given that somebody does; None for all."""
+    return None if hp.participation is None else some_of(key, hp.participation, problem.n)
 
 
 def averaged(hp: Rounds, average: Vec | None, w: Any, k: jax.Array) -> Vec | None:

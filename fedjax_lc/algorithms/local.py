@@ -28,7 +28,7 @@ from fedjax_lc.compressors.base import FLOAT_BITS
 from fedjax_lc.errors import InputError, unknown
 from fedjax_lc.platforms import repeat
 from fedjax_lc.problems import Problem
-from fedjax_lc.problems.base import Sampled, distinct
+from fedjax_lc.problems.base import Sampled, distinct, some_of
 from fedjax_lc.typing import ClientVecs, Key, PyTree, Scalar, Vec
 
 CHOICES = {"selection": ("uniform", "size", "bernoulli", "schedule"), "client_weights": ("equal", "size")}
@@ -43,7 +43,7 @@ class Local:
     these, so many passes over a client's rows in random orders. batch_size: rows of a local step, all if None.
     replacement: whether a row may come twice in a batch. cohort_size: clients in a round, all if None. selection: how
     they are chosen: uniform, size (with chances like their rows), both without replacement, bernoulli (each with
-    probability cohort_size/n, drawn again while nobody comes) or schedule. schedule: (rounds, c) whole numbers, the
+    probability cohort_size/n, given that somebody comes) or schedule. schedule: (rounds, c) whole numbers, the
     clients of each round, -1 for none, taken in turn. client_weights: what clients count in a round's mean, equal or
     size (of an F that counts them equally; where F counts rows, local gradients are scaled so that equal is right).
     client_schedule, server_schedule: factors of the step sizes over rounds, as in `schedules`.
@@ -262,8 +262,8 @@ def scheduled(hp: Any, t: jax.Array) -> Any:
 def select(problem: Any, hp: Any, t: jax.Array, key: Key) -> tuple[jax.Array | None, jax.Array | None]:
     """(ids (c,), present (c,)) of round t; ids None: all in order; present None: all of the cohort.
 
-    Bernoulli's number of clients is drawn again while it is 0. Its cohort has places for the mean and six deviations;
-    more than these come once in 10^9 rounds at most, and are left out.
+    Bernoulli's cohort has places for the mean and six deviations; more than these come once in 10^9 rounds at most, and
+    the last ones are left out.
     """
     n, size = problem.n, hp.cohort_size
     if hp.selection == "schedule":
@@ -277,21 +277,9 @@ def select(problem: Any, hp: Any, t: jax.Array, key: Key) -> tuple[jax.Array | N
     if hp.selection == "uniform":
         return distinct(key, jnp.int32(n), size)[0], None
     places = min(n, math.ceil(size + 6 * math.sqrt(size) + 8))
-    count_key, key = jax.random.split(key)
-
-    def again(both: tuple[Key, jax.Array]) -> tuple[Key, jax.Array]:
-        key, own = jax.random.split(both[0])
-        return key, jax.random.binomial(own, n, size / n).astype(jnp.int32)
-
-    count = jax.lax.while_loop(lambda both: both[1] == 0, again, (count_key, jnp.int32(0)))[1]
-    # A subset drawn one after the other in random order: its first ones are a uniform subset of any smaller size.
-    ids = jax.random.permutation(key, n)[:places] if places == n else _in_random_order(key, n, places)
-    return ids, jnp.arange(places) < count
-
-
-def _in_random_order(key: Key, n: int, places: int) -> jax.Array:
-    subset_key, order_key = jax.random.split(key)
-    return jax.random.permutation(order_key, distinct(subset_key, jnp.int32(n), places)[0])
+    comes = some_of(key, jnp.asarray(size / n, jnp.float32), n)
+    ids = jnp.argsort(~comes, stable=True)[:places].astype(jnp.int32)
+    return ids, jnp.arange(places) < jnp.sum(comes)
 
 
 def _where(chosen: jax.Array, new: jax.Array, old: jax.Array) -> jax.Array:

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 
-from fedjax_lc import pytree
+from fedjax_lc import products, pytree
 from fedjax_lc.compressors.base import FLOAT_BITS, Compressor, Message, real, whole
 from fedjax_lc.errors import InputError
 from fedjax_lc.typing import Scalar, Vec
@@ -32,7 +32,7 @@ class LowRank(Compressor):
     def apply(self, x: Vec, u: Any, sent: jax.Array | None = None) -> Message:
         whole(self, sent)
         left, right = self.factors(x)
-        value = jnp.matmul(left, right, precision="highest").reshape(-1)
+        value = products.matmul(left, right).reshape(-1)
         entries = self.rank * (self.rows + x.shape[-1] // self.rows)
         return Message(value, entries, FLOAT_BITS, 0, 0)
 

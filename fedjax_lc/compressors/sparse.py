@@ -144,6 +144,15 @@ class TopK(Sparsifier):
         return real(self.entries(d)) / d
 
 
+def _power_near_one(largest: Scalar) -> jax.Array:
+    """A power of two that brings a positive number to [1, 4), or as near as powers reach."""
+    kind = jnp.finfo(largest.dtype)
+    unsigned = jnp.uint64 if kind.bits == 64 else jnp.uint32
+    bias, exponent = kind.maxexp - 1, jax.lax.bitcast_convert_type(largest, unsigned) >> kind.nmant
+    inverse = jnp.clip(2 * bias - exponent.astype(jnp.int32), 1, 2 * bias)
+    return jax.lax.bitcast_convert_type(inverse.astype(unsigned) << kind.nmant, largest.dtype)
+
+
 @pytree.dataclass
 class L1Select(Compressor):
     """l1-selection: index i with probability |x_i| / |x|_1; sends |x|_1 sgn(x_i) e_i, or x_i e_i if form="biased".
@@ -169,8 +178,8 @@ class L1Select(Compressor):
 
     def apply(self, x: Vec, u: Any, sent: jax.Array | None = None) -> Message:
         """u (1,) in (0, 1): the first index whose running sum of |x| exceeds u |x|_1 is sent."""
-        largest = norm(x, jnp.inf)
-        running = jnp.cumsum(jnp.abs(x) / jnp.where(largest > 0, largest, 1))
+        # Exact scaling, and sums in one order: the same entry on every platform.
+        running = jax.lax.associative_scan(jnp.add, jnp.abs(x) * _power_near_one(norm(x, jnp.inf)))
         # Zeros are never picked, also where the running sum is rounded.
         passed = (running > u * running[-1]) & (x != 0)
         chosen = jnp.arange(x.shape[-1]) == jnp.argmax(passed)

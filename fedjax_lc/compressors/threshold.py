@@ -26,7 +26,9 @@ class Threshold(Compressor):
     The authors' adaptation of the number of stages over iterations is not part of it: a compressor has no state.
 
     Biased. A message that keeps `kept` entries has delta >= kept/d after the fact, but no worst-case delta exists (of
-    equal moduli none may exceed tau), so delta = 0. Bits: kept (32 + index bits).
+    equal moduli none may exceed tau), so delta = 0. Bits: kept (32 + index bits). tau is exact to the rounding of
+    means and logarithms, which platforms do in different orders; fit="gamma" sums series until their terms are small,
+    which is slow on a GPU.
 
     Source: SIDCo, arXiv 2101.10761, and the authors' code; the gamma quantile is exact here, in both variants.
     """

@@ -1,7 +1,7 @@
 """Convolution and pooling by the route that is fastest where they run, with the parameters of flax.
 
-XLA's CPU backend is 20 to 40 times slower at the gradient of a convolution inside a loop, or with a kernel per client,
-than at a product of matrices. There a convolution is one product of patches and kernel, batched over clients.
+XLA is slow at the gradient of a convolution inside a loop, or with a kernel per client. There a convolution is one
+product of patches and kernel, batched over clients; `platforms.convolution_route` says where.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from flax import linen
 from flax.linen.dtypes import promote_dtype
 from jax import lax
 
+from fedjax_lc import platforms
 from fedjax_lc.errors import InputError, unknown
 
 ROUTES = ("auto", "native", "patches")
@@ -38,7 +39,8 @@ def convolutions(route: str) -> Iterator[None]:
 
 
 def convolution_route(route: str = "auto") -> str:
-    """The route, "native" or "patches", that a convolution traced now takes: patches on CPU unless told otherwise.
+    """The route, "native" or "patches", that a convolution traced now takes: patches unless told otherwise, native on a
+    TPU.
 
     Example:
         >>> with fl.models.convolutions("native"):
@@ -47,7 +49,7 @@ def convolution_route(route: str = "auto") -> str:
     """
     if _known(route) == "auto":
         route = _route.value
-    return route if route != "auto" else "patches" if jax.default_backend() == "cpu" else "native"
+    return route if route != "auto" else platforms.convolution_route()
 
 
 def _known(route: str) -> str:

@@ -15,6 +15,7 @@ from fedjax_lc import pytree
 from fedjax_lc.errors import InputError
 from fedjax_lc.lanes import per_lane
 from fedjax_lc.optimum import Optimum, minimise
+from fedjax_lc.platforms import by_platform
 from fedjax_lc.typing import ClientVecs, Key, Scalar, Vec
 
 
@@ -200,12 +201,13 @@ class Problem:
 class Sampled(Problem):
     """Base of problems whose f_i is a mean over a client's rows, of which a batch gives an unbiased gradient.
 
-    Subclasses give `batch_grads`, `sizes` (n,) the rows of each client, `longest`, their largest number or more, and
-    `scale` (n,) n w_i.
+    Subclasses give `batch_grads`, `sizes` (n,) the rows of each client, `longest`, their largest number or more,
+    `even`, whether all of them have `longest` rows, and `scale` (n,) n w_i.
     """
 
     sizes: jax.Array
     longest: int
+    even: bool
 
     @property
     def scale(self) -> jax.Array:
@@ -248,16 +250,16 @@ class Sampled(Problem):
 
     def turn(self, orders: jax.Array, h: jax.Array, batch: int) -> tuple[jax.Array, jax.Array]:
         """What `draw` gives, of local step h (): the next `batch` rows of the epoch, fewer at its end."""
-        each = self.turns(batch)
+        each = jnp.broadcast_to(jnp.asarray(self.turns(batch), jnp.int32), self.sizes.shape)
         place = (h % each)[:, None] * batch + jnp.arange(batch)[None]
         epoch = jnp.minimum(h // each, orders.shape[1] - 1)
         own = place % self.sizes[:, None]  # a client's rows again where there are no more
         picks = jax.vmap(lambda order, e, p: order[e, p])(orders, epoch, own)
         return picks, self._weights(place < self.sizes[:, None])
 
-    def turns(self, batch: int) -> jax.Array:
-        """(n,) local steps of one epoch."""
-        return -(-self.sizes // batch)
+    def turns(self, batch: int) -> int | jax.Array:
+        """Local steps of one epoch, (n,); a plain number where all clients have as many rows."""
+        return -(-(self.longest if self.even else self.sizes) // batch)
 
     def _weights(self, taken: jax.Array) -> jax.Array:
         share = taken.astype(self.dtype)
@@ -282,6 +284,7 @@ class RowsProblem(Sampled):
     attached: Vec | None = None
     ids: jax.Array | None = None
     given_f_star: float | None = pytree.static(default=None)
+    even: bool = pytree.static(default=False)
     per_client: ClassVar[tuple[str, ...]] = ("features", "targets", "rows", "sizes", "smooth")
 
     @property
@@ -341,20 +344,58 @@ def distinct(key: Key, m: jax.Array, batch: int) -> tuple[jax.Array, jax.Array]:
     the others are 0..m-1 again.
 
     Floyd's algorithm: for j = m - batch, ..., m - 1 take a uniform t <= j, or j where t was taken before. All t are
-    drawn at once; t was taken before if an earlier t equals it, or if it is an earlier j that had to be taken.
+    drawn at once; t was taken before if an earlier t equals it, or if it is an earlier j that had to be taken. A CPU
+    goes through all pairs until nothing changes, once or twice as a rule; on an accelerator, where the end of such a
+    loop costs more, each place looks twice as far back at every turn, of which log2(batch) are enough.
     """
-    j = m - batch + jnp.arange(batch)
+    place = jnp.arange(batch)
+    j = m - batch + place
     t = below(key, jnp.maximum(j + 1, 1))
     if batch == 1:
         return t, j >= 0  # of m >= 1 rows
     earlier = jnp.tri(batch, k=-1, dtype=bool) & (j >= 0)[None]
     again = jnp.any(earlier & (t[:, None] == t[None]), axis=1)
-    follows = earlier & (t[:, None] == j[None])
 
-    def spread(both: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
-        _, forced = both
-        return forced, again | jnp.any(follows & forced[None], axis=1)
+    def until_nothing_changes(again: jax.Array, t: jax.Array, j: jax.Array) -> jax.Array:
+        follows = earlier & (t[:, None] == j[None])
 
-    changing = lambda both: jnp.any(both[0] != both[1])
-    _, forced = jax.lax.while_loop(changing, spread, spread((again, again)))
+        def spread(both: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+            _, forced = both
+            return forced, again | jnp.any(follows & forced[None], axis=1)
+
+        changing = lambda both: jnp.any(both[0] != both[1])
+        return jax.lax.while_loop(changing, spread, spread((again, again)))[1]
+
+    def twice_as_far(again: jax.Array, t: jax.Array, j: jax.Array) -> jax.Array:
+        before = t - j[0]  # the place whose j this t is
+        before, forced = jnp.where((before >= 0) & (before < place), before, place), again
+        for _ in range((batch - 1).bit_length()):
+            forced, before = forced | forced[before], before[before]
+        return forced
+
+    forced = by_platform(cpu=until_nothing_changes, accelerator=twice_as_far)(again, t, j)
     return jnp.where(j >= 0, jnp.where(forced, j, t), j % m), j >= 0
+
+
+def some_of(key: Key, share: Scalar, n: int) -> jax.Array:
+    """(n,) booleans, each true with probability `share` > 0, independently, given that not all are false.
+
+    One draw, and where it leaves nobody another of the law given that somebody comes: who comes first, i with
+    probability (1 - share)^i share / (1 - (1 - share)^n), and each of those behind with probability `share`. Nothing is
+    drawn again and again, however small the share.
+
+    Example:
+        >>> int(jnp.sum(some_of(jax.random.key(0), 1e-9, 100)))
+        1
+    """
+    key, own = jax.random.split(key)
+    drawn = jax.random.bernoulli(own, share, (n,))
+    first_key, rest_key = jax.random.split(key)
+    log_stay = jnp.log1p(-jnp.asarray(share))
+    u = jax.random.uniform(first_key, (), log_stay.dtype)
+    early = jnp.log1p(u * jnp.expm1(n * log_stay)) / log_stay
+    first = jnp.floor(jnp.where(log_stay < 0, early, u * n))  # a share that vanishes beside 1 has the uniform law
+    client = jnp.arange(n, dtype=log_stay.dtype)
+    first = jnp.clip(first, 0, n - 1)
+    instead = (client == first) | ((client > first) & jax.random.bernoulli(rest_key, share, (n,)))
+    return jnp.where(jnp.any(drawn), drawn, instead)

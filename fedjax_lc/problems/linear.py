@@ -9,14 +9,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fedjax_lc import pytree
+from fedjax_lc import products, pytree
 from fedjax_lc.errors import InputError
 from fedjax_lc.losses import Logistic, Squared
+from fedjax_lc.platforms import FEW_LANES, by_platform, on_cpu, whole_vectors
 from fedjax_lc.problems.base import RowsProblem, arrays
-from fedjax_lc.stacking import Clients, constants, float_dtype, stack, whole_vectors
+from fedjax_lc.stacking import Clients, constants, float_dtype, stack
 from fedjax_lc.typing import ClientVecs, Key, Vec
-
-FEW_LANES = {4: 2, 8: 4}  #: by bytes of a number: fewer lanes gain nothing from one product
 
 
 @pytree.dataclass
@@ -38,23 +37,27 @@ class LinearModel(RowsProblem):
         return _pull_back(self.features, slopes, self.dim) + self.strong * jnp.atleast_2d(x)
 
     def lane_grads(self, X: jax.Array) -> jax.Array:
-        """Two matrix products per client with the lanes as rows, the fastest layout measured in both precisions; a few
-        lanes, whose products are slow, one after the other."""
-        if X.shape[0] < FEW_LANES.get(X.dtype.itemsize, 2):
-            return jax.lax.map(self.own_grads, X)
+        """Two matrix products per client with the lanes as rows, the fastest layout measured in both precisions; on a
+        CPU a few lanes, whose products are slow there, one after the other."""
+        if X.shape[0] >= FEW_LANES.get(X.dtype.itemsize, 2):
+            return self._products(X)
+        one_by_one = lambda problem, X: jax.lax.map(problem.own_grads, X)
+        return by_platform(cpu=one_by_one, accelerator=LinearModel._products)(self, X)
+
+    def _products(self, X: jax.Array) -> jax.Array:
         A, wide = self.features, _widen(X, self.features.shape[-1])
         if X.ndim == 2:  # one product for all clients
-            z = jnp.swapaxes(jnp.einsum("nmd,ld->nml", A, wide), 1, 2)
+            z = jnp.swapaxes(products.einsum("nmd,ld->nml", A, wide), 1, 2)
         else:
             turned = jnp.swapaxes(A, 1, 2) if self.turned is None else self.turned
-            z = jnp.einsum("lnd,ndm->nlm", wide, turned)
+            z = products.einsum("lnd,ndm->nlm", wide, turned)
         slopes = self.rows[:, None] * self.loss.slope(z, self.targets[:, None])
-        pulled = jnp.swapaxes(jnp.einsum("nlm,nmd->nld", slopes, A), 0, 1)[..., : self.dim]
+        pulled = jnp.swapaxes(products.einsum("nlm,nmd->nld", slopes, A), 0, 1)[..., : self.dim]
         return pulled + self.strong * (X[:, None] if X.ndim == 2 else X)
 
     def for_lanes(self) -> LinearModel:
-        """With the features turned: XLA's CPU backend would turn them for each product, at the price of a few lanes."""
-        return self.replace(turned=jnp.swapaxes(self.features, 1, 2))
+        """On a CPU with the features turned: XLA would turn them for each product, at the price of a few lanes."""
+        return self.replace(turned=jnp.swapaxes(self.features, 1, 2)) if on_cpu() else self
 
     def cohort(self, clients: jax.Array) -> LinearModel:
         return dataclasses.replace(super().cohort(clients), turned=None)
@@ -73,7 +76,7 @@ class LinearModel(RowsProblem):
 def _predict(A: jax.Array, x: Vec | ClientVecs) -> jax.Array:
     """(n, m) products A_i x or A_i x_i, where A (n, m, d') may be wider than x."""
     x = _widen(x, A.shape[-1])
-    return A @ x if x.ndim == 1 else jnp.einsum("nmd,nd->nm", A, x)
+    return products.matmul(A, x) if x.ndim == 1 else products.einsum("nmd,nd->nm", A, x)
 
 
 def _widen(x: jax.Array, width: int) -> jax.Array:
@@ -83,7 +86,7 @@ def _widen(x: jax.Array, width: int) -> jax.Array:
 
 def _pull_back(A: jax.Array, s: jax.Array, d: int) -> ClientVecs:
     """(n, d) products A_i^T s_i, where A (n, m, d') may be wider than d."""
-    return jnp.einsum("nmd,nm->nd", A, s)[:, :d]
+    return products.einsum("nmd,nm->nd", A, s)[:, :d]
 
 
 def logistic_regression(
@@ -152,4 +155,5 @@ def _linear(
         x0=jnp.zeros(A.shape[-1], kind),
         loss=loss,
         given_f_star=f_star,
+        even=bool(np.ptp(sizes) == 0),
     )

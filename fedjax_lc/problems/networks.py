@@ -14,6 +14,7 @@ import numpy as np
 from fedjax_lc import models, pytree
 from fedjax_lc.errors import InputError, unknown
 from fedjax_lc.models import Layout
+from fedjax_lc.platforms import clients_side_by_side
 from fedjax_lc.problems.base import Sampled
 from fedjax_lc.problems.network_losses import Loss, cross_entropy, fairness, hit_rate, named, squared
 from fedjax_lc.problems.rows import Table, as_input, table_of, test_table
@@ -21,8 +22,8 @@ from fedjax_lc.stacking import float_dtype, shares
 from fedjax_lc.typing import ClientVecs, Key, PyTree, Scalar, Vec
 
 STATISTICS = ("averaged", "local")
+PRECISIONS = ("high", "highest", "default")
 ESTIMATE_ROWS, ESTIMATE_STEPS = 64, 12
-FEW_PARAMETERS = 10_000  #: up to here clients side by side are faster on CPU than one after the other
 
 
 @pytree.dataclass
@@ -57,6 +58,8 @@ class Neural(Sampled):
     attached: Vec | None = None
     ids: jax.Array | None = None
     given_f_star: float | None = pytree.static(default=None)
+    even: bool = pytree.static(default=False)
+    precision: str = pytree.static(default="high")
     per_client: ClassVar[tuple[str, ...]] = ("starts", "sizes", "scales", "smooth")
     solvable: ClassVar[bool] = False
 
@@ -100,7 +103,8 @@ class Neural(Sampled):
 
     def _slope(self, x: Vec, rows: jax.Array, weights: jax.Array, key: Key | None) -> Vec:
         """(d,) gradient of `_batch_loss`. Of the tree, then raveled: of slices of x, XLA pads and adds one by one."""
-        return self.layout.ravel(jax.grad(self._batch_loss)(self.params(x), rows, weights, key), self.dtype)
+        with jax.default_matmul_precision(self.precision):
+            return self.layout.ravel(jax.grad(self._batch_loss)(self.params(x), rows, weights, key), self.dtype)
 
     def _batch_loss(self, params: PyTree, rows: jax.Array, weights: jax.Array, key: Key | None) -> Scalar:
         """sum_s weights_s loss_s over rows (b,) of the table; without a key, without dropout and augmentation."""
@@ -116,7 +120,8 @@ class Neural(Sampled):
     def _outputs(
         self, params: PyTree, features: jax.Array, statistics: PyTree, train: bool, key: Key | None
     ) -> jax.Array:
-        return self.network.apply(params, statistics, self._prepared(features), train=train, key=key)[0]
+        with jax.default_matmul_precision(self.precision):
+            return self.network.apply(params, statistics, self._prepared(features), train=train, key=key)[0]
 
     def _prepared(self, features: jax.Array) -> jax.Array:
         return as_input(features, self.prepare, self.dtype)
@@ -162,7 +167,7 @@ class Neural(Sampled):
         rows = {"rows": len(self.table.targets), "measured_rows": len(self.measured)}
         tested = {"test_rows": 0 if self.test is None else len(self.test.targets)}
         norms = {"norm_statistics": self.norm_statistics} if jax.tree.leaves(self.statistics) else {}
-        return {"network": str(self.network), **rows, **tested, **norms}
+        return {"network": str(self.network), "precision": self.precision, **rows, **tested, **norms}
 
     def value(self, x: Vec) -> Scalar:
         """F(x) in evaluation mode, on the rows that are measured; of a cohort, the mean of its `values`."""
@@ -216,7 +221,7 @@ class Neural(Sampled):
             place = jnp.arange(at_once)
             rows = jnp.where(size <= at_once, place % size, place * size // at_once)
             features = self._prepared(self.table.features[start + rows])
-            with models.only_rows(place < size):
+            with models.only_rows(place < size), jax.default_matmul_precision(self.precision):
                 return models.batch_statistics(
                     self.network, self.params(x), self.statistics, features, jax.random.key(0)
                 )
@@ -283,6 +288,7 @@ def neural(
     smooth: float | None = None,
     measured_rows: int | None = None,
     norm_statistics: str = "averaged",
+    precision: str = "high",
     usual_batch: int = 32,
     rows_at_once: int = 512,
     clients_at_once: int | None = None,
@@ -310,6 +316,10 @@ def neural(
             from some rows, which is no bound.
         measured_rows: measure F on so many rows, drawn once; all if None.
         norm_statistics: how BatchNorm evaluates: "averaged" over clients, or "local"; see `Neural.norm_at`.
+        precision: of float32 products and convolutions on an accelerator (a CPU is exact): "high", the platform's
+            reduced precision of ten bits or more (TF32 on NVIDIA, three passes of bfloat16 on a TPU); "highest", exact;
+            or "default", the platform's fastest (TF32 on NVIDIA, bfloat16 on a TPU). What clients send, means and
+            costs are exact whatever it is.
         usual_batch: rows of a local step where a method is not told.
         rows_at_once: rows that full gradients and measuring take at once.
         clients_at_once: clients side by side; None: on CPU one after the other for networks of more than 10,000
@@ -328,6 +338,8 @@ def neural(
     kind = float_dtype(dtype)
     if norm_statistics not in STATISTICS:
         raise unknown("norm_statistics", norm_statistics, STATISTICS)
+    if precision not in PRECISIONS:
+        raise unknown("precision", precision, PRECISIONS)
     counts: dict[str, int | None] = {"rows_at_once": rows_at_once, "usual_batch": usual_batch}
     counts |= {"measured_rows": measured_rows, "clients_at_once": clients_at_once}
     for name, value in counts.items():
@@ -371,18 +383,16 @@ def neural(
         augment=augment,
         longest=int(sizes.max()),
         rows_at_once=rows_at_once,
-        clients_at_once=clients_at_once or _side_by_side(n, dim),
+        clients_at_once=clients_at_once or clients_side_by_side(n, dim),
         usual_batch=usual_batch,
         norm_statistics=norm_statistics,
+        even=bool(np.ptp(sizes) == 0),
+        precision=precision,
     )
     for rows_of in (table, *([] if tested is None else [tested])):
         _check_outputs(problem, rows_of)
     found = float(_largest_curvature(problem)) + l2 if smooth is None else smooth
     return dataclasses.replace(problem, smooth=jnp.full(n, found, kind), smooth_mean=jnp.asarray(found, kind))
-
-
-def _side_by_side(n: int, dim: int) -> int:
-    return 1 if jax.default_backend() == "cpu" and dim > FEW_PARAMETERS else n
 
 
 def _outputs_for(targets: Sequence[jax.Array], loss: Loss) -> int | None:

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fedjax_lc import pytree
+from fedjax_lc import products, pytree
 from fedjax_lc.errors import InputError
 from fedjax_lc.problems.base import Problem, arrays
 from fedjax_lc.stacking import float_dtype
@@ -38,14 +38,14 @@ class Quadratic(Problem):
         return jnp.sum((self._times(x) / 2 - self.b) * jnp.atleast_2d(x), axis=-1)
 
     def _times(self, x: Vec | ClientVecs) -> ClientVecs:
-        return self.Q @ x if x.ndim == 1 else jnp.einsum("nde,ne->nd", self.Q, x)
+        return products.matmul(self.Q, x) if x.ndim == 1 else products.einsum("nde,ne->nd", self.Q, x)
 
     def own_grads(self, x: Vec | ClientVecs) -> ClientVecs:
         return self._times(x) - self.b
 
     def lane_grads(self, X: jax.Array) -> jax.Array:
         X = jnp.broadcast_to(X[:, None], (X.shape[0], *self.b.shape)) if X.ndim == 2 else X
-        return jnp.swapaxes(jnp.einsum("lne,ned->nld", X, self.Q), 0, 1) - self.b[None]  # Q_i is symmetric
+        return jnp.swapaxes(products.einsum("lne,ned->nld", X, self.Q), 0, 1) - self.b[None]  # Q_i is symmetric
 
     def stochastic_grads(self, key: Key, x: Vec | ClientVecs, batch: int, *, replacement: bool = True) -> ClientVecs:
         """The full gradients, as a quadratic has no rows, and normal noise of deviation noise / sqrt(batch)."""

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fedjax_lc import pytree
+from fedjax_lc import products, pytree
 from fedjax_lc.errors import InputError
 from fedjax_lc.losses import Softmax
 from fedjax_lc.problems.base import RowsProblem, arrays
@@ -31,8 +31,8 @@ class SoftmaxModel(RowsProblem):
 
     def _predict(self, x: Vec | ClientVecs) -> jax.Array:
         if x.ndim == 1:
-            return self.features @ self._matrix(x)
-        return jnp.einsum("nmp,npc->nmc", self.features, self._matrix(x))
+            return products.matmul(self.features, self._matrix(x))
+        return products.einsum("nmp,npc->nmc", self.features, self._matrix(x))
 
     def values(self, x: Vec | ClientVecs) -> jax.Array:
         losses = jnp.sum(self.rows * Softmax.value(self._predict(x), self.targets), axis=-1)
@@ -40,15 +40,15 @@ class SoftmaxModel(RowsProblem):
 
     def own_grads(self, x: Vec | ClientVecs) -> ClientVecs:
         slopes = self.rows[..., None] * Softmax.slope(self._predict(x), self.targets)
-        blocks = jnp.einsum("nmp,nmc->npc", self.features, slopes)
+        blocks = products.einsum("nmp,nmc->npc", self.features, slopes)
         return blocks.reshape(self.n, self.dim) + self.strong * jnp.atleast_2d(x)
 
     def batch_grads(self, picks: jax.Array, weights: jax.Array, x: Vec | ClientVecs, key: Key) -> ClientVecs:
         A = jnp.take_along_axis(self.features, picks[..., None], axis=1)
         W = self._matrix(x)
-        z = A @ W if x.ndim == 1 else jnp.einsum("nbp,npc->nbc", A, W)
+        z = products.matmul(A, W) if x.ndim == 1 else products.einsum("nbp,npc->nbc", A, W)
         slopes = Softmax.slope(z, jnp.take_along_axis(self.targets, picks, axis=1))
-        blocks = jnp.einsum("nbp,nbc->npc", A, weights[..., None] * slopes)
+        blocks = products.einsum("nbp,nbc->npc", A, weights[..., None] * slopes)
         return blocks.reshape(self.n, self.dim) + self.strong * jnp.atleast_2d(x)
 
 
@@ -86,4 +86,5 @@ def softmax_regression(
         x0=jnp.zeros(A.shape[-1] * C, kind),
         classes=C,
         given_f_star=f_star,
+        even=bool(np.ptp(sizes) == 0),
     )

@@ -1,0 +1,135 @@
+"""Every route of a selection gives one mask, that of NumPy's stable sort, on every platform."""
+
+from __future__ import annotations
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fedjax_lc.compressors import parse, select
+from fedjax_lc.problems import base
+from fedjax_lc.problems.base import distinct, some_of
+from tests.lowered import PLATFORMS, lowered, open_loops
+
+ROUTES = {"rank": select._by_rank, "search": select._by_threshold, "sort": select._by_sorting}
+SIZES = (1, 2, 3, 24, 25, 40, 123)
+
+
+@functools.cache
+def compiled(route):
+    return jax.jit(ROUTES[route])
+
+
+def expected(keys, k):
+    mask = np.zeros(len(keys), bool)
+    mask[np.argsort(keys, kind="stable")[: max(0, min(k, len(keys)))]] = True
+    return mask
+
+
+@st.composite
+def keys_and_k(draw):
+    d = draw(st.sampled_from(SIZES))
+    kind = draw(st.sampled_from([np.uint32, np.uint64]))
+    top = int(np.iinfo(kind).max)
+    few = draw(st.sampled_from([0, 1, 3, top]))  # the smaller, the more keys are equal
+    numbers = st.integers(0, few) if draw(st.booleans()) else st.integers(top - few, top)
+    keys = draw(st.lists(numbers, min_size=d, max_size=d))
+    return np.array(keys, kind), draw(st.sampled_from([0, 1, d // 3, d - 1, d, d + 2]))
+
+
+@settings(max_examples=300, deadline=None)
+@given(keys_and_k())
+def test_all_routes_give_one_mask(case):
+    keys, k = case
+    for route in ROUTES:
+        np.testing.assert_array_equal(compiled(route)(keys, k), expected(keys, k), err_msg=route)
+
+
+@pytest.mark.parametrize("route", ROUTES)
+@pytest.mark.parametrize("k", [0, 1, 7, 40])
+def test_a_known_k_is_a_traced_one(route, k):
+    rows = jax.random.bits(jax.random.key(1), (50, 40), jnp.uint32) % 30
+    known = jax.jit(jax.vmap(lambda keys: ROUTES[route](keys, k)))(rows)
+    own_k = jax.jit(jax.vmap(ROUTES[route]))(rows, jnp.full(50, k))
+    np.testing.assert_array_equal(known, own_k)
+    np.testing.assert_array_equal(known, [expected(np.asarray(keys), k) for keys in rows])
+
+
+@pytest.mark.parametrize("d", [24, 25, select.SORT_UP_TO, select.SORT_UP_TO + 1])
+def test_the_route_follows_platform_and_size(d):
+    """An accelerator sorts up to the limit and searches beyond it; a CPU never sorts."""
+    traced = jax.jit(select.smallest).trace(jax.ShapeDtypeStruct((d,), jnp.uint32), 3)
+    sorts = {p: "stablehlo.sort" in str(lowered(traced, p)) for p in ("cpu", *PLATFORMS)}
+    assert sorts == {"cpu": False} | dict.fromkeys(PLATFORMS, select._FEW < d <= select.SORT_UP_TO)
+    assert open_loops(lowered(traced, "cuda")) == (2 if d > select.SORT_UP_TO else 0)
+
+
+@pytest.mark.parametrize("spec", ["rand_k:7", "rand_k:20%", "top_k:7", "rand_k_unscaled:3", "shared_rand_k:9"])
+@pytest.mark.parametrize("x", [np.zeros(40), np.ones(40), np.linspace(-1, 1, 40)], ids=["zeros", "equal", "mixed"])
+def test_messages_are_those_of_an_accelerators_route(spec, x, monkeypatch):
+    compressor = parse(spec)
+    send = lambda: jax.jit(lambda key, x: compressor(key, x).value)(jax.random.key(4), x)
+    here = send()
+    monkeypatch.setattr(select, "by_platform", lambda cpu, accelerator: accelerator)
+    np.testing.assert_array_equal(send(), here)
+
+
+def test_l1_selection_scales_exactly():
+    """Magnitudes near both ends of float32 leave the choice as it is."""
+    c, x = parse("l1_select"), jnp.asarray(np.random.default_rng(0).normal(size=30), jnp.float32)
+    u = jnp.linspace(0.02, 0.98, 25, dtype=jnp.float32)[:, None]
+    chosen = lambda scale: jax.vmap(lambda u: c.apply(x * scale, u).sent)(u)
+    for scale in (2.0**-100, 2.0**100):
+        np.testing.assert_array_equal(chosen(jnp.float32(scale)), chosen(jnp.float32(1)))
+
+
+# --- cohorts and batches without replacement ---
+
+
+def floyd(t, m):
+    taken = []
+    for j, draw in zip(range(m - len(t), m), t, strict=True):
+        taken.append(int(j if int(draw) in taken else draw))
+    return taken
+
+
+@pytest.mark.parametrize("batch", [2, 3, 8, 20, 33])
+@pytest.mark.parametrize("spare", [0, 1, 5, 60])
+def test_batches_are_floyds_by_both_routes(batch, spare, monkeypatch):
+    m, keys = batch + spare, jax.random.split(jax.random.key(batch + spare), 60)
+    draw = lambda: jax.jit(jax.vmap(lambda key: distinct(key, jnp.int32(m), batch)[0]))(keys)
+    here = np.asarray(draw())
+    monkeypatch.setattr(base, "by_platform", lambda cpu, accelerator: accelerator)
+    np.testing.assert_array_equal(draw(), here)
+    t = jax.vmap(lambda key: base.below(key, m - batch + jnp.arange(batch) + 1))(keys)
+    np.testing.assert_array_equal(here, [floyd(np.asarray(row), m) for row in t])
+
+
+@pytest.mark.parametrize("rows", [1, 2, 5])
+def test_short_clients_by_both_routes(rows, monkeypatch):
+    keys = jax.random.split(jax.random.key(rows), 40)
+    draw = lambda: jax.jit(jax.vmap(lambda key: distinct(key, jnp.int32(rows), 8)))(keys)
+    picks, valid = (np.asarray(part) for part in draw())
+    assert all(sorted(p[v]) == list(range(rows)) for p, v in zip(picks, valid, strict=True))
+    monkeypatch.setattr(base, "by_platform", lambda cpu, accelerator: accelerator)
+    for ours, theirs in zip(draw(), (picks, valid), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize("share", [1e-42, 1e-9, 0.02, 0.4, 1.0])
+def test_somebody_comes_by_the_law_given_that(share):
+    """Every subset that is not empty has its probability p^k (1 - p)^(n - k) / (1 - (1 - p)^n), to 5 standard errors."""
+    n, draws = 4, 40_000
+    keys = jax.random.split(jax.random.key(0), draws)
+    mask = np.asarray(jax.jit(jax.vmap(lambda key: some_of(key, jnp.float32(share), n)))(keys))
+    found = np.bincount(mask @ 2 ** np.arange(n), minlength=2**n) / draws
+    members = np.array([bin(s).count("1") for s in range(2**n)])
+    weights = np.where(members == 1, 1.0, 0.0) if share < 1e-8 else share**members * (1 - share) ** (n - members)
+    law = np.where(members == 0, 0, weights) / weights[1:].sum()
+    assert found[0] == 0
+    np.testing.assert_allclose(found, law, atol=5 * np.sqrt(law.max() / draws))
