@@ -5,13 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-import jax
-
 from fedjax_lc.errors import InputError
-from fedjax_lc.programs import free_bytes
 
-MEMORY_SHARE = 0.5  #: of free memory, where no budget is given
-CPU_LANES = 256  #: side by side on a CPU: more take no less time a lane, and end later
 COPIES = 8  #: a first guess: a step holds about this many arrays of the size of a state
 WAVES = 4  #: a part, which is saved as one, holds up to this many blocks of lanes
 
@@ -56,29 +51,29 @@ def size(number: float) -> str:
 def plan(
     lanes: int,
     guess: tuple[int, int],
-    measure: Callable[[int], int],
+    measure: Callable[[int], int | None],
     *,
+    memory: int,
+    most: int | None = None,
     block_size: int | None = None,
-    memory: int | None = None,
     devices: int = 1,
 ) -> Plan:
-    """The block of lanes that fits.
+    """The block of lanes that fits, and is no larger than pays.
 
     Args:
         lanes: how many there are in all.
         guess: bytes of one lane and of what is there once, before anything is compiled.
-        measure: compiles the program for that many lanes side by side and returns the bytes it holds on each device.
+        measure: compiles the program for that many lanes side by side and returns the bytes it holds on each device;
+            None where the device had no room to compile it.
+        memory: bytes to use on each device.
+        most: lanes side by side that pay, on each device; all if None.
         block_size: lanes side by side, instead of what fits.
-        memory: bytes to use on each device; half of what is free if None.
         devices: how many share the lanes; a block is a multiple of them.
 
     Raises:
         InputError: not even one lane per device fits, or `block_size` lanes do not.
     """
-    on_cpu = jax.default_backend() == "cpu"  # whose devices share one memory
-    free = (free_bytes() or 2**62) // (devices if on_cpu else 1)
-    memory = int(MEMORY_SHARE * free) if memory is None else memory
-    most = CPU_LANES * devices if on_cpu else lanes
+    most = lanes if most is None else most * devices
     lane_bytes, fixed = guess
     block = (
         min(block_size, lanes)
@@ -88,6 +83,8 @@ def plan(
     while True:
         block = -(-block // devices) * devices
         needed = measure(block)
+        if needed is None:
+            needed = max(2 * memory, fixed + block // devices * lane_bytes)  # so that half as many come next
         # A program leaves out what it does not use; a lane takes its state at least.
         fixed = max(0, min(fixed, needed - block // devices * guess[0] // COPIES))
         lane_bytes = max(1, (needed - fixed) * devices // block)

@@ -46,6 +46,11 @@ def memory_bytes(compiled: Any) -> int:
     return int(total - found.alias_size_in_bytes)
 
 
+def out_of_memory(error: Exception) -> bool:
+    """Whether a device had no room for what was asked of it."""
+    return isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" in str(error)
+
+
 def check_memory(needed: int) -> None:
     free = free_bytes()
     if free is not None and needed > free:
@@ -53,11 +58,15 @@ def check_memory(needed: int) -> None:
                          "fewer rows or float32")  # fmt: skip
 
 
-def free_bytes() -> int | None:
-    """Free memory of the default device (host memory on CPU); None where it cannot be told."""
-    stats = jax.devices()[0].memory_stats()
+def free_bytes(device: Any = None) -> int | None:
+    """Memory that XLA can still get on a device, the default one for None (of a CPU the host's); None where it cannot
+    be told."""
+    device = jax.devices()[0] if device is None else device
+    stats = device.memory_stats()
     if stats and "bytes_limit" in stats:
         return int(stats["bytes_limit"] - stats["bytes_in_use"])
+    if device.platform != "cpu":
+        return None
     with contextlib.suppress(ValueError, OSError, AttributeError):
         return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     return None

@@ -16,13 +16,15 @@ from jax.sharding import Mesh
 
 from fedjax_lc import algorithms, loop, mesh, planner, pytree
 from fedjax_lc.algorithms import Algorithm
-from fedjax_lc.blocks import Axes, Block, Ended, Program, buffered, start_shapes
+from fedjax_lc.blocks import Axes, Block, Ended, Lanes, Program, buffered, start_shapes
 from fedjax_lc.errors import InputError, unknown
 from fedjax_lc.grid import Grid
 from fedjax_lc.groups import TRIP_COUNTS, Group, group
 from fedjax_lc.loop import Metric, Metrics
 from fedjax_lc.planner import Plan
+from fedjax_lc.platforms import lanes_side_by_side, memory_share, numbers, on_cpu
 from fedjax_lc.problems import Problem
+from fedjax_lc.programs import free_bytes, out_of_memory
 from fedjax_lc.provenance import describe, describe_problem, digest, environment
 from fedjax_lc.store import Store
 from fedjax_lc.table import SERIES, Table, column
@@ -191,7 +193,8 @@ class _Sweep:
 
     def _run(self, number: int, members: Group, bar: _Bar, interrupted: Callable[[], bool]) -> list[Ended]:
         """The parts of one group: those that are saved, and those that run now."""
-        size, block = self._block(number, members)
+        blocks = _Blocks(self, number, members)
+        size = blocks.part_size
         places = np.arange(len(members.lanes.numbers))
         ended = []
         shares = np.split(places, range(size, len(places), size))
@@ -199,7 +202,7 @@ class _Sweep:
             bar.at(part, len(shares))
             found = self.store.part(number, part)
             if found is None:
-                found = block().run(members.lanes.take(chosen), bar.show, interrupted)
+                found = blocks.run(members.lanes.take(chosen), bar, interrupted)
                 if _whole(found.lanes):
                     self.store.save(number, part, found)
             else:
@@ -208,43 +211,6 @@ class _Sweep:
             if interrupted():
                 break
         return ended
-
-    def _block(self, number: int, members: Group) -> tuple[int, Callable[[], Block]]:
-        """Lanes of a part, and their block; if its size is known from before, it is compiled when first asked for."""
-
-        @functools.cache
-        def build(size: int) -> Block:
-            axes = Axes(
-                leaves=tuple(0 if varies else None for varies in members.lanes.varies),
-                key=None if members.one_seed else 0,
-                first=None if members.largest <= size else 0,  # in step, as none waits for a slot
-            )
-            program = Program(self.algorithm, self.every, buffered(self.every, size), self.metrics, axes, self.mesh)
-            return Block(program, self.problem, size, self.records, self.rel_gap, self.budget, members.lanes)
-
-        @functools.cache
-        def planned() -> Plan:
-            plan = planner.plan(
-                members.largest,
-                self._guess(members),
-                lambda size: build(size).memory,
-                block_size=begun or self.block_size,
-                memory=self.memory,
-                devices=self.mesh.size,
-            )
-            self.say(f"  {plan}; compiled in {build(plan.block).compile_seconds:.1f} s")
-            return plan
-
-        begun = self.store.block(number)
-        if begun is None:
-            self.store.begin(number, planned().block)
-        return planner.part_size(members.largest, begun or planned().block), lambda: build(planned().block)
-
-    def _guess(self, members: Group) -> tuple[int, int]:
-        """Bytes of a lane, and of the problem, before anything is compiled."""
-        program = Program(self.algorithm, self.every, 1, self.metrics, Axes((), 0, 0), self.mesh)
-        state = pytree.nbytes(start_shapes(program, self.problem, members.lanes))
-        return planner.COPIES * state, pytree.nbytes(jax.eval_shape(lambda problem: problem.for_lanes(), self.problem))
 
     # --- results ---
 
@@ -318,6 +284,104 @@ class _Sweep:
             told = [", ".join(f"{n} = {row[n]}" for n in [*varied, "seed"]) for row in lost.to_dict("records")[:3]]
             more = f" and {len(lost) - 3} more (table.diverged())" if len(lost) > 3 else ""
             self.say(f"{len(lost)} of {len(table)} lanes diverged: {'; '.join(told)}{more}")
+
+
+class _Blocks:
+    """What the lanes of one group run in: a block planned to fit, halved where a device has no room for it after all.
+
+    Parts, which are saved, keep the size they began with.
+    """
+
+    def __init__(self, work: _Sweep, number: int, members: Group) -> None:
+        self.work, self.members, self.built = work, members, dict[int, Block]()
+        self.begun = work.store.block(number)
+        self.width: int | None = None
+        if self.begun is None:
+            work.store.begin(number, self.plan.block)
+
+    @property
+    def part_size(self) -> int:
+        """Lanes that are saved together."""
+        return planner.part_size(self.members.largest, self.begun or self.plan.block)
+
+    @functools.cached_property
+    def plan(self) -> Plan:
+        """Made, and its block compiled, when lanes are to run: not where all of them are saved."""
+        work = self.work
+        one = Program(work.algorithm, work.every, 1, work.metrics, Axes((), 0, 0), work.mesh)
+        at = start_shapes(one, work.problem, self.members.lanes)
+        there = jax.eval_shape(lambda problem: problem.for_lanes(), work.problem)
+        plan = planner.plan(
+            self.members.largest,
+            (planner.COPIES * pytree.nbytes(at), pytree.nbytes(there)),
+            self._bytes,
+            memory=work.memory or _free(work.mesh),
+            most=lanes_side_by_side(numbers(at)),
+            block_size=self.begun or work.block_size,
+            devices=work.mesh.size,
+        )
+        work.say(f"  {plan}; compiled in {self._block(plan.block).compile_seconds:.1f} s")
+        return plan
+
+    def _bytes(self, size: int) -> int | None:
+        try:
+            return self._block(size).memory
+        except jax.errors.JaxRuntimeError as error:
+            if not out_of_memory(error):
+                raise
+            return None
+
+    def _block(self, size: int) -> Block:
+        if size not in self.built:
+            work, members = self.work, self.members
+            self.built.clear()  # another size has failed: its arrays leave their room to this one
+            axes = Axes(
+                leaves=tuple(0 if varies else None for varies in members.lanes.varies),
+                key=None if members.one_seed else 0,
+                first=None if members.largest <= size else 0,  # in step, as none waits for a slot
+            )
+            program = Program(work.algorithm, work.every, buffered(work.every, size), work.metrics, axes, work.mesh)
+            self.built[size] = Block(
+                program, work.problem, size, work.records, work.rel_gap, work.budget, members.lanes
+            )
+        return self.built[size]
+
+    def run(self, lanes: Lanes, bar: _Bar, interrupted: Callable[[], bool]) -> Ended:
+        """Run these lanes, again in a smaller block where the device ran out of memory.
+
+        Raises:
+            InputError: not even one lane per device has room.
+        """
+        while True:
+            width, shown = self.width or self.plan.block, [0, 0]
+
+            def tell(records: int, ended: int, shown: list[int] = shown) -> None:
+                shown[0], shown[1] = shown[0] + records, shown[1] + ended
+                bar.show(records, ended)
+
+            try:
+                return self._block(width).run(lanes, tell, interrupted)
+            except jax.errors.JaxRuntimeError as error:
+                if not out_of_memory(error):
+                    raise
+            bar.show(-shown[0], -shown[1])
+            self.built.clear()
+            self.width = self._half(width)
+            self.work.say(f"  out of memory with {width} lanes side by side: going on with {self.width}")
+
+    def _half(self, width: int) -> int:
+        devices = self.work.mesh.size
+        if width <= devices:
+            raise InputError(f"{width} lanes side by side do not fit into the device's memory: use float32, fewer "
+                             "clients or fewer rows")  # fmt: skip
+        return max(devices, width // 2 // devices * devices)
+
+
+def _free(chosen: Mesh) -> int:
+    """Bytes that a sweep may take on each device."""
+    found = [free for free in map(free_bytes, chosen.devices.flat) if free is not None]
+    free = min(found, default=2**62) // (chosen.size if on_cpu() else 1)  # a host's devices share one memory
+    return int(memory_share() * free)
 
 
 class _Bar:

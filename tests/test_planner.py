@@ -23,11 +23,6 @@ class Machine:
         return self.fixed + self.lane * block // self.devices
 
 
-@pytest.fixture(autouse=True)
-def _many_lanes(monkeypatch):
-    monkeypatch.setattr(planner, "CPU_LANES", 1000)
-
-
 def test_all_lanes_in_one_block_where_they_fit():
     machine = Machine(100, 1000)
     plan = planner.plan(50, (100, 1000), machine, memory=6000)
@@ -96,9 +91,22 @@ def test_blocks_are_multiples_of_the_devices_and_hold_every_lane(lanes, devices)
         assert planner.part_size(lanes, plan.block) == min(lanes, 4 * plan.block)
 
 
-def test_a_cpu_takes_a_limited_number(monkeypatch):
-    monkeypatch.setattr(planner, "CPU_LANES", 16)
-    assert planner.plan(100, (1, 0), Machine(1, 0), memory=10**9).block == 15  # seven blocks of 15
+@pytest.mark.parametrize("devices", [1, 2])
+def test_no_more_lanes_than_pay(devices):
+    plan = planner.plan(100 * devices, (1, 0), Machine(1, 0, devices), memory=10**9, most=16, devices=devices)
+    assert plan.block == 15 * devices  # seven blocks of 15 on each
+
+
+def test_a_device_without_room_to_compile_gets_fewer_lanes():
+    tried = []
+
+    def measure(block):
+        tried.append(block)
+        return None if block > 20 else 100 * block
+
+    assert planner.plan(100, (1, 0), measure, memory=10**9).block <= 20
+    assert tried == sorted(tried, reverse=True)
+    assert len(tried) < 5
 
 
 @pytest.mark.parametrize(("number", "text"), [(12, "12 B"), (1_230_000, "1.23 MB"), (5e12, "5e+03 GB")])

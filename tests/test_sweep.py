@@ -538,3 +538,58 @@ def test_eight_devices_are_one():
         text=True,
     )
     assert ran.stdout.strip() == "all the same", ran.stderr[-3000:]
+
+
+# --- a device without room ---
+
+
+@pytest.fixture
+def room(monkeypatch):
+    """A device that holds so many lanes: more are refused after their first chunk, as XLA refuses an allocation."""
+    usual, limit = blocks.Block._advance, {"lanes": 3}
+
+    def advance(block, count):
+        ran = usual(block, count)
+        if block.size > limit["lanes"]:
+            raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 123 bytes.")
+        return ran
+
+    monkeypatch.setattr(blocks.Block, "_advance", advance)
+    return limit
+
+
+def test_out_of_memory_goes_on_with_fewer_lanes(tiny, gd, room, tmp_path, capsys):
+    """Told in one line each time; every lane is there once, saved in the parts that the folder began with."""
+    hp = fl.grid(gd, gamma=fl.times(list(np.linspace(0.2, 1, 20))))
+    found = sweep(tiny, hp, block_size=10, out=tmp_path / "out", progress=True)
+    told = [line for line in capsys.readouterr().err.splitlines() if "out of memory" in line]
+    assert told == [f"  out of memory with {a} lanes side by side: going on with {b}" for a, b in ((10, 5), (5, 2))]
+    room["lanes"] = 10
+    same(found, sweep(tiny, hp, block_size=10))
+    same(sweep(tiny, hp, block_size=10, out=tmp_path / "out"), found, rtol=0)
+
+
+def test_out_of_memory_with_one_lane_is_one_line(tiny, gd, room):
+    room["lanes"] = 0
+    with pytest.raises(InputError, match="^1 lanes side by side do not fit into the device's memory: use float32"):
+        sweep(tiny, gd, block_size=1)
+
+
+def test_other_failures_of_a_device_are_not_taken_for_it(tiny, gd, monkeypatch):
+    def advance(block, count):
+        raise jax.errors.JaxRuntimeError("INTERNAL: something else")
+
+    monkeypatch.setattr(blocks.Block, "_advance", advance)
+    with pytest.raises(jax.errors.JaxRuntimeError, match="something else"):
+        sweep(tiny, gd)
+
+
+def test_a_sweep_of_one_trip_count_knows_its_length(tiny):
+    """Its program is another than that of several, and its lanes the same."""
+    make = lambda k: fl.algorithms.get("fedavg").theory(tiny, local_steps=k)
+    chosen = [make(4), dataclasses.replace(make(4), client_lr=0.01)]
+    before = programs.compile_count()
+    alone = sweep(tiny, chosen, "fedavg")
+    both = sweep(tiny, [*chosen, make(2)], "fedavg")
+    assert programs.compile_count() == before + 2
+    same(alone, both, lanes=[0, 1])
