@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from fedjax_lc.bench import feedback, mcm, neural, single, sweep
+from fedjax_lc.bench import feedback, gpu, mcm, neural, single, sweep
 
-SUITES = {"single": single, "sweep": sweep, "mcm": mcm, "neural": neural, "feedback": feedback}
+SUITES = {"single": single, "sweep": sweep, "mcm": mcm, "neural": neural, "feedback": feedback, "gpu": gpu}
 
-__all__ = ["SUITES", "feedback", "mcm", "neural", "single", "sweep"]
+__all__ = ["SUITES", "feedback", "gpu", "mcm", "neural", "single", "sweep"]
