@@ -15,9 +15,10 @@ import numpy as np
 
 from fedjax_lc import algorithms, ledger, loop, pytree
 from fedjax_lc.algorithms import Algorithm
+from fedjax_lc.errors import InputError
 from fedjax_lc.loop import DIVERGED, STATUS, At, Limits, Metric, Metrics
 from fedjax_lc.problems import Problem
-from fedjax_lc.programs import check_memory, compile_once, memory_bytes
+from fedjax_lc.programs import check_memory, compile_once, memory_bytes, out_of_memory
 from fedjax_lc.provenance import describe, describe_problem, environment
 from fedjax_lc.trace import Trace
 
@@ -76,7 +77,13 @@ def run(
     metrics = loop.choose_metrics(algorithm, problem, measure)
     rel_gap, budget = loop.plain_limits(rel_gap, budget)
     key = jax.random.key(key) if isinstance(key, int | np.integer) else key
-    return _Run(algorithm, problem, hp, key, records, every, rel_gap, budget, metrics, progress, notes).go(on_chunk)
+    work = _Run(algorithm, problem, hp, key, records, every, rel_gap, budget, metrics, progress, notes)
+    try:
+        return work.go(on_chunk)
+    except jax.errors.JaxRuntimeError as error:
+        if out_of_memory(error):
+            raise InputError("the device ran out of memory: use float32, fewer clients or fewer rows") from error
+        raise
 
 
 @dataclasses.dataclass

@@ -48,6 +48,11 @@ def add_data(parser: argparse.ArgumentParser) -> None:
         "--test-share", type=float, default=0.2, help="tested on this share of data without a test set"
     )
     network.add_argument("--measured-rows", type=int, help="measure the training loss on so many rows (default: all)")
+    network.add_argument(
+        "--precision",
+        help="of a network's float32 products on a GPU or TPU: high (TF32), highest (exact) or default (the platform's "
+        "fastest); convex problems are always exact (default: high)",
+    )
 
 
 def fill_in(options: argparse.Namespace, **defaults: tuple[Any, Any]) -> None:
@@ -80,11 +85,14 @@ def make_problem(options: argparse.Namespace) -> Any:
     if options.model is not None:
         if options.kappa is not None:
             raise InputError("--kappa is for convex problems: give a network's weight decay by --l2")
+        chosen = {} if options.precision is None else {"precision": options.precision}
         return figure.make_network(
             dataset, options.model, options.clients, options.partition, l2=options.l2 or 0.0, weights=weights,
             split_seed=options.split_seed, test_share=options.test_share, measured_rows=options.measured_rows,
-            dtype=options.dtype,
+            dtype=options.dtype, **chosen,
         )  # fmt: skip
+    if options.precision is not None:
+        raise InputError("--precision is for networks: the products of convex problems are always exact")
     return figure.make_problem(
         dataset, options.clients, options.partition, kappa=options.kappa, l2=options.l2,
         split_seed=options.split_seed, dtype=options.dtype, weights=weights,

@@ -183,7 +183,7 @@ def _tell(options: argparse.Namespace, problem: Any, hp: Any, trace: Any) -> Non
     shape = f"n = {problem.n}, d = {problem.dim:,}"
     if options.model:
         tested = f", tested on {len(problem.test.targets):,}" if problem.test is not None else ""
-        shape += f" ({options.model}), {len(problem.table.targets):,} rows{tested}"
+        shape += f" ({options.model}), {len(problem.table.targets):,} rows{tested}, precision {problem.precision}"
     else:
         shape += f", kappa = {problem.kappa:.4g}, effective kappa = {problem.kappa_eff:.4g}, F* = {problem.f_star:.9g}"
     print(f"{shape}, memory {trace.config['memory_bytes'] / 1e6:.1f} MB")
