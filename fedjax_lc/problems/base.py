@@ -394,7 +394,8 @@ def some_of(key: Key, share: Scalar, n: int) -> jax.Array:
     log_stay = jnp.log1p(-jnp.asarray(share))
     u = jax.random.uniform(first_key, (), log_stay.dtype)
     early = jnp.log1p(u * jnp.expm1(n * log_stay)) / log_stay
-    first = jnp.floor(jnp.where(log_stay < 0, early, u * n))  # a share that vanishes beside 1 has the uniform law
+    uniform = -n * log_stay < jnp.finfo(log_stay.dtype).eps  # the law, to rounding
+    first = jnp.floor(jnp.where(uniform, u * n, early))
     client = jnp.arange(n, dtype=log_stay.dtype)
     first = jnp.clip(first, 0, n - 1)
     instead = (client == first) | ((client > first) & jax.random.bernoulli(rest_key, share, (n,)))
