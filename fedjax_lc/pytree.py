@@ -20,7 +20,12 @@ def static(default: Any = dataclasses.MISSING) -> Any:
 
 def count(default: Any = dataclasses.MISSING) -> Any:
     """A number of turns of a loop, such as local steps: a plain whole number is part of the tree's structure, so that
-    the loop has a known length, and anything else (an array, a tracer) is a leaf."""
+    the loop has a known length, and anything else (an array, a tracer) is a leaf.
+
+    Example:
+        >>> alg.Hparams(client_lr=0.1, local_steps=10)  # a loop of ten turns, compiled for ten
+        >>> alg.Hparams(client_lr=0.1, local_steps=jnp.array(10))  # one program for any number of turns
+    """
     return dataclasses.field(default=default, metadata={"count": True})
 
 
