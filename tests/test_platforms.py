@@ -163,8 +163,19 @@ def test_precision_of_a_network_is_its_own_choice(precision):
         rounded = rounded_products(module)
         assert len(rounded) == 0 if precision == "highest" else len(rounded) > 8
         assert all(precision.upper() in line for line in rounded)
-    mean = [problem.dim, problem.n]
-    assert not any(str(mean[0]) in line for line in rounded)  # products of messages (n, d)
+        assert not any(str(problem.dim) in line for line in rounded)  # means of messages (n, d)
+        assert open_loops(module) == 0
+
+
+def test_epochs_of_a_text_network_hold_no_open_loops():
+    rows = np.random.default_rng(0).integers(0, 20, (2, 8, 10))
+    problem = fl.problems.neural("char_lstm", [(r, r) for r in rows], classes=20, smooth=1.0)
+    fedavg = algorithms.get("fedavg")
+    hp = dataclasses.replace(fedavg.theory(problem), local_epochs=1, batch_size=3)
+    for platform in PLATFORMS:
+        module = lowered(trace_step(fedavg, problem, hp), platform)
+        assert open_loops(module) == 0
+        assert all("HIGH" in line for line in rounded_products(module))
 
 
 # --- rarely ---
