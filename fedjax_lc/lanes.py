@@ -49,8 +49,8 @@ def rarely(coin: jax.Array, talk: Callable[[T], T], operand: T) -> T:
 
     Over lanes with coins of their own, only lanes whose coin is true pay: they are gathered in blocks, talk, and are
     put back; where no coin is true nothing is done. One coin for all lanes stays a branch. An accelerator, where asking
-    for a coin costs more than little work does, lets everyone talk and selects where the operand of all lanes together
-    is small (`platforms.BOTH_SIDES_UP_TO`).
+    for a coin costs more than little work does, lets everyone talk and selects where what all lanes together talk about
+    is small (`platforms.BOTH_SIDES_UP_TO` numbers of operands and of arrays that `talk` closes over).
 
     Args:
         coin: () boolean.
@@ -81,7 +81,7 @@ def _branch(closed: ClosedJaxpr) -> Callable[..., list[jax.Array]]:
         return [jnp.where(coin, new, old) for new, old in zip(talk(consts, leaves), leaves, strict=True)]
 
     def shared(lanes: int, coin: jax.Array, consts: list[Any], leaves: list[Any]) -> list[Any]:
-        small = lanes * numbers(leaves) <= BOTH_SIDES_UP_TO
+        small = lanes * numbers((consts, leaves)) <= BOTH_SIDES_UP_TO
         return (by_platform(cpu=ask, accelerator=both) if small else ask)(coin, consts, leaves)
 
     one = functools.partial(shared, 1)
@@ -99,7 +99,7 @@ def _branch(closed: ClosedJaxpr) -> Callable[..., list[jax.Array]]:
             return lambda coin, consts, leaves: _in_turns(coin, talk, consts, batched[1], leaves, blocks)
 
         each = [leaf if b else _repeat(leaf, size) for leaf, b in zip(leaves, batched[2], strict=True)]
-        if numbers(each) > BOTH_SIDES_UP_TO:
+        if numbers((consts, each)) > BOTH_SIDES_UP_TO:
             there = in_turns(BLOCKS["accelerator"])
         else:
             there = jax.vmap(both, (0, ours[0], 0), axis_size=size)

@@ -48,9 +48,9 @@ def by_platform(cpu: Callable[..., Any], accelerator: Callable[..., Any]) -> Cal
     return lambda *operands: jax.lax.platform_dependent(*operands, cpu=cpu, default=accelerator)
 
 
-def on_cpu(device: Any = None) -> bool:
-    """Whether arrays are made for a CPU: what decides layouts of data that are laid out before a program is lowered."""
-    return (jax.default_backend() if device is None else device.platform) == "cpu"
+def on_cpu() -> bool:
+    """Whether JAX computes on a CPU here, which decides what is laid out before a program is lowered."""
+    return jax.default_backend() == "cpu"
 
 
 def repeat(count: Any, one: Callable[[jax.Array, PyTree], PyTree], carry: PyTree, first: int = 0) -> PyTree:
