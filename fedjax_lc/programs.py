@@ -19,12 +19,13 @@ _COMPILED: dict[Any, Any] = {}
 def compile_once(function: Callable[..., Any], arguments: tuple[Any, ...]) -> tuple[Any, float]:
     """`function` compiled for arguments (arrays or their shapes), the third one donated; and the seconds that took now.
 
-    Equal functions and shapes compile once per process: the second call takes no time.
+    Equal functions and shapes compile once per process and default device: the second call takes no time.
     """
     leaves, structure = jax.tree.flatten(arguments)
     abstract = tuple((leaf.shape, leaf.dtype, bool(getattr(leaf, "weak_type", False))) for leaf in leaves)
     route = models.convolution_route()
-    place = (function, structure, abstract, route, bool(jax.config.jax_enable_x64))  # type: ignore[attr-defined]
+    settings = (jax.config.jax_enable_x64, jax.config.jax_default_device)  # type: ignore[attr-defined]
+    place = (function, structure, abstract, route, *settings)
     if place in _COMPILED:
         return _COMPILED[place], 0.0
     started = time.perf_counter()

@@ -320,7 +320,7 @@ class _Blocks:
             block_size=self.begun or work.block_size,
             devices=work.mesh.size,
         )
-        work.say(f"  {plan}; compiled in {self._block(plan.block).compile_seconds:.1f} s")
+        work.say(f"  {plan}; traced and compiled in {self._block(plan.block).compile_seconds:.1f} s")
         return plan
 
     def _bytes(self, size: int) -> int | None:

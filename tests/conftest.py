@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 
 os.environ.setdefault("MPLBACKEND", "agg")
+os.environ["FEDJAX_LC_CACHE"] = "off"  # nothing of the user's own is read or written
 
 import jax
 import numpy as np

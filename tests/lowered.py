@@ -62,7 +62,7 @@ def rounded_products(module: Any) -> list[str]:
 
 
 def trace_step(algorithm: Any, problem: Any, hp: Any, lanes: int = 0) -> Any:
-    """`algorithm.step` of one run traced for lowering; or of so many lanes, each with its own numbers, state and key."""
+    """`algorithm.step` traced for lowering: of one run, or of so many lanes with their own numbers, states and keys."""
     hp, key = jax.tree.map(jax.numpy.asarray, hp), jax.random.key(0)
     state = algorithm.init(problem, hp, key)
     step = algorithm.step

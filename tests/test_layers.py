@@ -13,9 +13,9 @@ ROWS = [
     ["losses", "compressors", "data", "lanes"],
     ["models", "optimum", "stacking", "problems"],
     ["algorithms"],
-    ["ledger", "provenance", "programs", "trace", "checkpoint", "loop", "run"],
+    ["ledger", "provenance", "cache", "programs", "trace", "checkpoint", "loop", "run"],
     ["mesh", "axes", "grid", "table", "blocks", "groups", "planner", "store", "sweep"],
-    ["plot", "report", "figure", "tuned", "passes", "floors", "training", "bench", "cli"],
+    ["plot", "report", "figure", "tuned", "passes", "floors", "training", "selfcheck", "doctor", "bench", "cli"],
 ]
 PLACE = {name: (row, column) for row, names in enumerate(ROWS) for column, name in enumerate(names)}
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")

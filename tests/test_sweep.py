@@ -571,7 +571,7 @@ def test_out_of_memory_goes_on_with_fewer_lanes(tiny, gd, room, tmp_path, capsys
 
 def test_out_of_memory_with_one_lane_is_one_line(tiny, gd, room):
     room["lanes"] = 0
-    with pytest.raises(InputError, match="^1 lanes side by side do not fit into the device's memory: use float32"):
+    with pytest.raises(InputError, match=r"^1 lanes side by side do not fit into the device's memory: use float32"):
         sweep(tiny, gd, block_size=1)
 
 

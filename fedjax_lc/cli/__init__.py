@@ -1,4 +1,4 @@
-"""The command line: `fedjax-lc run | sweep | best | plot | list | figure | bench`, one module each."""
+"""The command line: `fedjax-lc run | sweep | best | plot | list | figure | bench | doctor`, one module each."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from fedjax_lc.cli import bench, figure, lists, results, run, sweep
+from fedjax_lc import cache
+from fedjax_lc.cli import bench, doctor, figure, lists, results, run, sweep
 from fedjax_lc.errors import InputError
 
-COMMANDS = (run, sweep, results, lists, figure, bench)
+COMMANDS = (run, sweep, results, lists, figure, bench, doctor)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -28,7 +29,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         parser = _parser(arguments)
         options = parser.parse_args(arguments)
-        status = int(options.command(options) or 0)
+        with cache.kept(not getattr(options, "no_cache", True)):  # for commands that have the option
+            status = int(options.command(options) or 0)
         sys.stdout.flush()
         return status
     except InputError as error:

@@ -1,4 +1,4 @@
-"""`fedjax-lc bench`: speed against honest baselines."""
+"""`fedjax-lc bench`: speed against honest baselines; compiling is measured too, so no program comes from the cache."""
 
 from __future__ import annotations
 

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from fedjax_lc.cli.options import add_cache
 from fedjax_lc.errors import unknown
 
 
@@ -25,6 +26,7 @@ def add(commands: Any, arguments: Sequence[str]) -> None:
     parser.add_argument("--out", type=Path, help="folder for the results (default: figures/ beside the recipe)")
     parser.add_argument("--jobs", type=int, default=1, help="figures made at the same time (default: 1)")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
+    add_cache(parser)
     parser.set_defaults(command=_figure)
 
 
@@ -63,6 +65,7 @@ def _side_by_side(chosen: Sequence[str], options: argparse.Namespace) -> int:
     from concurrent.futures import ThreadPoolExecutor
 
     extra = ["--quiet"] + (["--out", str(options.out)] if options.out else [])
+    extra += ["--no-cache"] * options.no_cache
 
     def make(name: str) -> int:
         print(f"{name}: started", flush=True)

@@ -55,6 +55,12 @@ def add_data(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_cache(parser: Any) -> None:
+    """The option that leaves the cache of compiled programs alone."""
+    words = "compile everything now, keep nothing (FEDJAX_LC_CACHE: a folder for compiled programs and data, or off)"
+    parser.add_argument("--no-cache", action="store_true", help=words)
+
+
 def fill_in(options: argparse.Namespace, **defaults: tuple[Any, Any]) -> None:
     """Set what was not given: the first of a pair without a network, the second with one."""
     for name, pair in (defaults | {"dtype": ("float64", "float32")}).items():

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from fedjax_lc.cli.options import Help, add_data, add_index_bits, fill_in, make_problem, priced
+from fedjax_lc.cli.options import Help, add_cache, add_data, add_index_bits, fill_in, make_problem, priced
 from fedjax_lc.errors import InputError
 
 
@@ -41,6 +41,7 @@ def add(commands: Any, arguments: Sequence[str]) -> None:
     loop.add_argument("--out", type=Path, help="folder for config.json, trace.parquet and plot.png")
     loop.add_argument("--x", default="bits_up", help="the picture's x-axis: bits_up, rounds, step, grads, total_bits")
     loop.add_argument("--quiet", action="store_true", help="no progress bar")
+    add_cache(loop)
     _add_hparams(run, _method_among(arguments))
 
 
@@ -112,7 +113,7 @@ def _run(options: argparse.Namespace) -> int:
 
 def _settings(options: argparse.Namespace) -> dict[str, Any]:
     """Everything that decides a run's numbers, as plain values."""
-    aside = ("command", "out", "quiet", "x", "data_dir", "report")
+    aside = ("command", "out", "quiet", "x", "data_dir", "report", "no_cache")
     return {name: value for name, value in vars(options).items() if name not in aside}
 
 
@@ -176,7 +177,9 @@ def _value(text: str, optional: bool = False) -> Any:
 
 
 def _tell(options: argparse.Namespace, problem: Any, hp: Any, trace: Any) -> None:
-    """The hyperparameters that differ from their defaults, what was minimised, and remarks."""
+    """The hyperparameters that differ from their defaults, what was minimised, what was compiled, and remarks."""
+    from fedjax_lc import cache
+
     usual = {field.name: field.default for field in dataclasses.fields(hp)}
     told = {name: value for name, value in trace.config["hyperparameters"].items() if value != usual[name]}
     print(f"{trace.method}: " + ", ".join(f"{name}={_short(value)}" for name, value in told.items()))
@@ -187,6 +190,7 @@ def _tell(options: argparse.Namespace, problem: Any, hp: Any, trace: Any) -> Non
     else:
         shape += f", kappa = {problem.kappa:.4g}, effective kappa = {problem.kappa_eff:.4g}, F* = {problem.f_star:.9g}"
     print(f"{shape}, memory {trace.config['memory_bytes'] / 1e6:.1f} MB")
+    print(cache.told())
     for note in trace.notes:
         print(f"note: {note}")
     if trace.status == "diverged":

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from fedjax_lc.cli import axes, compare, toml
-from fedjax_lc.cli.options import Help, add_data, add_index_bits, fill_in, make_problem
+from fedjax_lc.cli.options import Help, add_cache, add_data, add_index_bits, fill_in, make_problem
 from fedjax_lc.errors import InputError, unknown
 
 EPILOG = """\
@@ -37,7 +37,8 @@ A file says the same things, and options on the command line override it:
   diana.alpha = [0.1, 0.5]"""
 METRIC = "bits_up"  #: what methods are compared by
 UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
-ASIDE = ("command", "parser", "arguments", "methods", "data_dir", "report", "out", "quiet", "memory", "block_size")
+OWN = ("command", "parser", "arguments", "methods", "no_cache")  #: what no file says
+ASIDE = (*OWN, "data_dir", "report", "out", "quiet", "memory", "block_size")
 
 
 class _Help(Help, argparse.RawDescriptionHelpFormatter):
@@ -77,6 +78,7 @@ def add(commands: Any, arguments: Sequence[str]) -> None:
     loop.add_argument("--memory", help="what the lanes side by side may take, as in 2GB (default: a share of it all)")
     loop.add_argument("--out", type=Path, help="folder for a table per method and plot.png; finished parts are reused")
     loop.add_argument("--quiet", action="store_true", help="no plan and no progress bar")
+    add_cache(loop)
 
 
 def _sweep(options: argparse.Namespace) -> int:
@@ -120,7 +122,7 @@ def _merged(options: argparse.Namespace) -> argparse.Namespace:
     if len(files) > 1:
         raise InputError(f"one .toml file at a time, got {' and '.join(files)}")
     if files:
-        known = vars(options).keys() - {"command", "parser", "arguments", "methods"}
+        known = vars(options).keys() - {*OWN}
         said = toml.read(files[0], known)
         given = {name for name in toml.LISTS if getattr(options, name)}
         words = [word for name, part in said.options.items() if name not in given for word in part]
@@ -211,9 +213,10 @@ def _tell_interrupted(done: int, lanes: int, options: argparse.Namespace) -> int
 
 
 def _tell(table: Any, options: argparse.Namespace) -> None:
-    """The comparison at the target, what diverged, and the picture."""
-    from fedjax_lc import plot, report
+    """What was compiled, what diverged, the comparison at the target, and the picture."""
+    from fedjax_lc import cache, plot, report
 
+    print(cache.told())
     for line in compare.diverged(table):
         print(line)
     gap, metric, line = compare.terms(table, options.rel_gap, METRIC)

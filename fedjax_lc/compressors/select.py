@@ -25,6 +25,8 @@ def smallest(keys: jax.Array, k: Scalar) -> jax.Array:
     Example:
         >>> smallest(jnp.array([3, 1, 2, 1], jnp.uint32), 2)  # Array([False, True, False, True])
     """
+    # Keys that come from rounded numbers must be the same at every use: fused into two of them, XLA may round twice.
+    keys = jax.lax.optimization_barrier(keys)
     d = keys.shape[-1]
     if d <= _FEW:
         return _by_rank(keys, k)

@@ -1,7 +1,7 @@
 """Finding a known file on this machine, or fetching it once into a cache, checked and resumable.
 
 Where a file is looked for, in this order: the folder given by the caller, else by FEDJAX_LC_DATA; then the cache
-folder (FEDJAX_LC_CACHE, else XDG_CACHE_HOME/fedjax_lc, else ~/.cache/fedjax_lc).
+folder (FEDJAX_LC_CACHE, else the user's own, ~/.cache/fedjax_lc or XDG_CACHE_HOME/fedjax_lc on Linux).
 """
 
 from __future__ import annotations
@@ -14,10 +14,13 @@ import urllib.request
 from pathlib import Path
 from typing import Protocol
 
+import platformdirs
+
 from fedjax_lc.errors import InputError
 
 DATA_VARIABLE = "FEDJAX_LC_DATA"
 CACHE_VARIABLE = "FEDJAX_LC_CACHE"
+CACHE_OFF = "off"  # its value for: keep no compiled programs; it names no folder
 TIMEOUT = 30.0  # seconds without an answer
 BAR_AFTER = 2.0  # seconds until a download shows its progress
 _CHUNK = 1 << 16
@@ -48,10 +51,10 @@ class Source(Protocol):
 
 def cache_folder() -> Path:
     """The folder of downloads; see the module's first lines. It need not exist."""
-    if os.environ.get(CACHE_VARIABLE):
-        return Path(os.environ[CACHE_VARIABLE]).expanduser()
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(home) / "fedjax_lc"
+    chosen = os.environ.get(CACHE_VARIABLE)
+    if chosen and chosen != CACHE_OFF:
+        return Path(chosen).expanduser()
+    return platformdirs.user_cache_path("fedjax_lc", appauthor=False)
 
 
 def local_folder(data_dir: str | os.PathLike[str] | None) -> Path | None:

@@ -1,0 +1,110 @@
+"""`fedjax-lc doctor`: what a bug report should say, and whether this machine computes what it should."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from fedjax_lc.cli.options import Help
+
+
+def add(commands: Any, arguments: Sequence[str]) -> None:
+    """Add the command."""
+    parser = commands.add_parser(
+        "doctor",
+        help="versions, devices and settings, and whether this machine computes what it should",
+        description="Print what a bug report should say, then check a few methods on small random data (half a minute; "
+        "nothing is downloaded). The exit code is 1 where a difference is too large.",
+        epilog="Example: fedjax-lc doctor --json > report.json",
+        formatter_class=Help,
+    )
+    parser.add_argument("--quick", action="store_true", help="leave the check of numbers out")
+    parser.add_argument("--json", action="store_true", help="print everything as JSON")
+    parser.set_defaults(command=_doctor)
+
+
+@dataclasses.dataclass
+class _Outcome:
+    """What the check of numbers found."""
+
+    compared: str
+    checks: list[Any]
+    seconds: float
+
+    @property
+    def well(self) -> bool:
+        return all(check.verdict == "ok" for check in self.checks)
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    from fedjax_lc import doctor
+
+    facts = doctor.facts()
+    if not options.json:
+        _print_facts(facts)
+    outcome = None if options.quick or "failed" in facts["devices"] else _check()
+    if options.json:
+        print(json.dumps(facts | {"check": None if outcome is None else _plain(outcome)}, indent=1))
+    elif outcome is not None:
+        _print_outcome(outcome)
+    return int("failed" in facts["devices"] or (outcome is not None and not outcome.well))
+
+
+def _check() -> _Outcome:
+    """Run the checks, with a bar on stderr."""
+    from tqdm import tqdm
+
+    from fedjax_lc import selfcheck
+
+    started = time.perf_counter()
+    with tqdm(total=selfcheck.count(), desc="checking", unit=" checks", leave=False) as bar:
+        found = []
+        for check in selfcheck.checks(bar.set_postfix_str):
+            found.append(check)
+            bar.update()
+    return _Outcome(selfcheck.compared(), found, time.perf_counter() - started)
+
+
+def _print_facts(facts: dict[str, dict[str, Any]]) -> None:
+    width = max(len(name) for section in facts.values() for name in section)
+    for title, section in facts.items():
+        print(title)
+        for name, value in section.items():
+            print(f"  {name:{width}}  {value}")
+        if not section:
+            print("  none set")
+
+
+def _print_outcome(outcome: _Outcome) -> None:
+    from fedjax_lc import report
+
+    print(f"\n{outcome.compared}")
+    print(report.table([_row(check) for check in outcome.checks]))
+    wrong = sum(check.verdict != "ok" for check in outcome.checks)
+    told = f"{wrong} of {len(outcome.checks)} checks failed" if wrong else f"all {len(outcome.checks)} checks are ok"
+    print(f"{told} ({outcome.seconds:.0f} s)")
+
+
+def _row(check: Any) -> dict[str, str]:
+    return {
+        "method": check.method,
+        "dtype": check.dtype,
+        "device": check.device,
+        "compared with": check.against,
+        "relative difference": f"{check.difference:.1e}",
+        "allowed": f"{check.allowed:.0e}",
+        "verdict": check.verdict,
+    }
+
+
+def _plain(outcome: _Outcome) -> dict[str, Any]:
+    """As JSON has it: no NaN."""
+    rows = [
+        check._asdict() | {"difference": check.difference if check.difference >= 0 else None, "verdict": check.verdict}
+        for check in outcome.checks
+    ]
+    return {"compared": outcome.compared, "checks": rows, "ok": outcome.well, "seconds": round(outcome.seconds, 1)}
