@@ -78,10 +78,20 @@ def _devices() -> dict[str, Any]:
     """Of JAX, and the host; whatever platform is the default, JAX as a rule has the CPU too."""
     found: dict[str, Any] = {"platform": jax.default_backend()}
     found |= {str(device): f"{device.device_kind}, {_memory(device)}" for device in jax.devices()}
+    unused = _unused()
+    found |= {"warning": unused} if unused else {}
     with contextlib.suppress(RuntimeError):
         free = free_bytes(jax.devices("cpu")[0])
         found |= {"free host memory": "not known" if free is None else size(free)}
     return found | {"CPU cores": os.cpu_count()}
+
+
+def _unused() -> str:
+    """Why JAX computes on the CPU where its package for GPUs is installed; nothing where that is asked for."""
+    plugins = [name for name, number in _installed(CUDA).items() if number != "-"]
+    if not plugins or jax.default_backend() != "cpu" or "cpu" in os.environ.get("JAX_PLATFORMS", ""):
+        return ""
+    return f"{plugins[0]} is installed, but JAX sees no GPU: look at the driver (nvidia-smi)"
 
 
 def _memory(device: Any) -> str:

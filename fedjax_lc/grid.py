@@ -85,7 +85,7 @@ def grid(base: Any, **axes: Any) -> Grid:
 
     Returns:
         A Grid. Numbers are plain Python numbers, of the kind the field has in the base: whole where it is an int and
-        all values are whole, else floats. They are leaves, so they never change the tree's structure.
+        all values are whole, else floats. A sweep takes them as arrays, so they never part its lanes.
 
     Raises:
         InputError: an unknown or ambiguous field; an empty axis; a value given twice or of the wrong kind.

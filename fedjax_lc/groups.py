@@ -38,11 +38,14 @@ def group(configurations: Sequence[Any], dtype: Any, seeds: Sequence[int], maske
 def _of_few_structures(configurations: Sequence[Any]) -> list[Any]:
     """The configurations, where a trip count that differs between two that are alike otherwise is an array, no longer
     part of the structure."""
+    if not any(pytree.has_counts(hp) for hp in configurations):
+        return list(configurations)
     open_ = [pytree.opened(hp) for hp in configurations]
+    alike = [_shape(own) for own in open_]
     closed: dict[Any, set[Any]] = {}
-    for hp, own in zip(configurations, open_, strict=True):
-        closed.setdefault(_shape(own), set()).add(_shape(hp))
-    return [hp if len(closed[_shape(own)]) == 1 else own for hp, own in zip(configurations, open_, strict=True)]
+    for hp, shape in zip(configurations, alike, strict=True):
+        closed.setdefault(shape, set()).add(_shape(hp))
+    return [hp if len(closed[shape]) == 1 else own for hp, own, shape in zip(configurations, open_, alike, strict=True)]
 
 
 def _shape(hp: Any) -> tuple[Any, ...]:

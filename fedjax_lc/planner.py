@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from fedjax_lc.errors import InputError
 
+UNKNOWN = 2**62  #: bytes, of a device that does not tell its memory
 COPIES = 8  #: a first guess: a step holds about this many arrays of the size of a state
 WAVES = 4  #: a part, which is saved as one, holds up to this many blocks of lanes
 
@@ -27,7 +28,8 @@ class Plan(NamedTuple):
         how = "in one block" if self.lanes <= self.block else together
         needed = self.fixed_bytes + self.block // self.devices * self.lane_bytes
         where = "" if self.devices == 1 else f" on each of {self.devices} devices"
-        return f"{self.lanes} lanes {how}; {size(self.lane_bytes)} a lane, {size(needed)} of {size(self.memory)}{where}"
+        limit = f"{size(needed)} of {size(self.memory)}" if self.memory < UNKNOWN else size(needed)
+        return f"{self.lanes} lanes {how}; {size(self.lane_bytes)} a lane, {limit}{where}"
 
 
 def part_size(lanes: int, block: int) -> int:
@@ -56,6 +58,7 @@ def plan(
     memory: int,
     most: int | None = None,
     block_size: int | None = None,
+    begun: int | None = None,
     devices: int = 1,
 ) -> Plan:
     """The block of lanes that fits, and is no larger than pays.
@@ -68,6 +71,7 @@ def plan(
         memory: bytes to use on each device.
         most: lanes side by side that pay, on each device; all if None.
         block_size: lanes side by side, instead of what fits.
+        begun: lanes side by side that were planned before, taken again where they fit.
         devices: how many share the lanes; a block is a multiple of them.
 
     Raises:
@@ -75,16 +79,18 @@ def plan(
     """
     most = lanes if most is None else most * devices
     lane_bytes, fixed = guess
-    block = (
-        min(block_size, lanes)
-        if block_size
-        else _even(lanes, min(most, _fits(memory, fixed, lane_bytes, devices)), devices)
-    )
+    block = min(block_size or begun or lanes, lanes)
+    if not (block_size or begun):
+        block = _even(lanes, min(most, _fits(memory, fixed, lane_bytes, devices)), devices)
     while True:
         block = -(-block // devices) * devices
         needed = measure(block)
         if needed is None:
-            needed = max(2 * memory, fixed + block // devices * lane_bytes)  # so that half as many come next
+            if block_size or block <= devices:
+                raise InputError(f"the device has no room to compile {block} lanes side by side: use fewer "
+                                 "(block_size), or float32")  # fmt: skip
+            block = _even(lanes, block // 2, devices)
+            continue
         # A program leaves out what it does not use; a lane takes its state at least.
         fixed = max(0, min(fixed, needed - block // devices * guess[0] // COPIES))
         lane_bytes = max(1, (needed - fixed) * devices // block)

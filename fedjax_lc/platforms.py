@@ -29,7 +29,7 @@ BOTH_SIDES_UP_TO = 2**19
 #: so many blocks of lanes talk in turns: on a CPU small ones, of which few are idle; a turn of 128 lanes of W1 costs an
 #: accelerator some 75 us beside 170 of work, so that there a tenth of all lanes should take one turn
 BLOCKS = {"cpu": 16, "accelerator": 8}
-UNROLL = 16  #: local steps that an accelerator runs in a row, of up to BOTH_SIDES_UP_TO numbers
+UNROLL = 16  #: turns of a loop that an accelerator runs in a row
 FEW_LANES = {4: 2, 8: 4}  #: by bytes of a number: fewer lanes gain nothing from one product on a CPU
 FEW_PARAMETERS = 10_000  #: a CPU runs networks beyond that one client after the other
 CPU_LANES = 256  #: side by side on a CPU
@@ -56,21 +56,27 @@ def on_cpu() -> bool:
 def repeat(count: Any, one: Callable[[jax.Array, PyTree], PyTree], carry: PyTree, first: int = 0) -> PyTree:
     """`carry = one(h, carry)` for h = first, ..., count - 1, where h is int32.
 
-    A plain number as `count` makes a loop of known length, unrolled on an accelerator where its carry is small: ten
-    local steps of W1 take 253 us in a loop and 59 unrolled on the H100, while a step of a network dwarfs its turn. A
-    traced `count` makes one whose end depends on data.
+    A plain number as `count` makes a loop of known length, unrolled on an accelerator (`unrolled`) where the carry, of
+    one lane, is small (BOTH_SIDES_UP_TO): a step of a large network dwarfs its turn, and takes long to compile. A
+    traced `count` makes a loop whose end depends on data.
 
     Example:
         >>> repeat(3, lambda h, total: total + h, jnp.int32(0))  # 0 + 1 + 2
     """
     step = lambda h, carry: one(jnp.asarray(h).astype(jnp.int32), carry)
     if not pytree.is_whole(count):
-        return jax.lax.fori_loop(first, count, step, carry)
+        return jax.lax.fori_loop(np.int32(first), jnp.asarray(count).astype(jnp.int32), step, carry)
     loop = lambda unroll: lambda carry: jax.lax.fori_loop(first, int(count), step, carry, unroll=unroll)
-    turns = min(UNROLL, int(count) - first)
-    if turns <= 1 or numbers(carry) > BOTH_SIDES_UP_TO:
-        return loop(1)(carry)
-    return by_platform(cpu=loop(1), accelerator=loop(turns))(carry)
+    small = numbers(carry) <= BOTH_SIDES_UP_TO
+    return (unrolled(loop, int(count) - first) if small else loop(1))(carry)
+
+
+def unrolled(loop: Callable[[int], Callable[..., Any]], turns: int) -> Callable[..., Any]:
+    """`loop(unroll)`, a function that loops so many turns: on a CPU as it is, on an accelerator with up to UNROLL turns
+    in a row. Ten local steps of W1 take 253 us in a loop and 59 unrolled on the H100."""
+    if turns <= 1:
+        return loop(1)
+    return by_platform(cpu=loop(1), accelerator=loop(min(UNROLL, turns)))
 
 
 def numbers(tree: PyTree) -> int:
@@ -85,7 +91,7 @@ def lanes_side_by_side(state: int) -> int:
     On a CPU that is so from 256 on. On the H100 the time per lane of LoCoDL on W1 (25,000 numbers) falls from 4.4 us at
     256 lanes to 0.9 at 1024 and stays there up to 4096: an accelerator is full at some 2^26 numbers.
     """
-    return CPU_LANES if on_cpu() else max(CPU_LANES, FULL // max(1, state))
+    return CPU_LANES if on_cpu() else max(1, FULL // max(1, state))
 
 
 def memory_share() -> float:

@@ -62,7 +62,9 @@ def check_memory(needed: int) -> None:
 def free_bytes(device: Any = None) -> int | None:
     """Memory that XLA can still get on a device, the default one for None (of a CPU the host's); None where it cannot
     be told."""
-    device = jax.devices()[0] if device is None else device
+    if device is None:
+        chosen = jax.config.jax_default_device  # type: ignore[attr-defined]
+        device = chosen if hasattr(chosen, "memory_stats") else jax.devices()[0]
     stats = device.memory_stats()
     if stats and "bytes_limit" in stats:
         return int(stats["bytes_limit"] - stats["bytes_in_use"])

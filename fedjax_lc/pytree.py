@@ -20,7 +20,8 @@ def static(default: Any = dataclasses.MISSING) -> Any:
 
 def count(default: Any = dataclasses.MISSING) -> Any:
     """A number of turns of a loop, such as local steps: a plain whole number is part of the tree's structure, so that
-    the loop has a known length, and anything else (an array, a tracer) is a leaf.
+    the loop has a known length, and anything else (an array, a tracer) is a leaf. So a tree of plain numbers in place
+    of its leaves has another structure: name axes of `jax.vmap` by in_axes=0, not by such a tree.
 
     Example:
         >>> alg.Hparams(client_lr=0.1, local_steps=10)  # a loop of ten turns, compiled for ten
@@ -69,6 +70,11 @@ def dataclass(cls: type[T]) -> type[T]:
 def is_whole(value: Any) -> bool:
     """Whether `value` is a plain whole number, which a loop's length can be."""
     return isinstance(value, int | np.integer) and not isinstance(value, bool)
+
+
+def has_counts(tree: Any) -> bool:
+    """Whether a dataclass has a count that is part of its structure."""
+    return any(f.metadata.get("count") and is_whole(getattr(tree, f.name)) for f in dataclasses.fields(tree))
 
 
 def opened(tree: T) -> T:

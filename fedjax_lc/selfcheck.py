@@ -192,10 +192,11 @@ def _network() -> Problem:
 
 @functools.cache
 def clients() -> list[tuple[np.ndarray, np.ndarray]]:
-    """Five clients with 20 rows of 10 features, and labels +-1."""
+    """Five clients with 20 rows of 40 features, and labels +-1: enough features for a selection to be a sort or a
+    search, as it is for models of all sizes but the smallest."""
     rng = np.random.default_rng(0)
-    model, shifts = rng.normal(size=10), rng.normal(size=(5, 10)) / 2
-    rows = [rng.normal(size=(20, 10)) + shift for shift in shifts]
+    model, shifts = rng.normal(size=40), rng.normal(size=(5, 40)) / 2
+    rows = [rng.normal(size=(20, 40)) + shift for shift in shifts]
     return [(A, np.where(A @ model + rng.normal(size=20) > 0, 1.0, -1.0)) for A in rows]
 
 

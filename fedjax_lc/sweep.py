@@ -317,7 +317,8 @@ class _Blocks:
             self._bytes,
             memory=work.memory or _free(work.mesh),
             most=lanes_side_by_side(numbers(at)),
-            block_size=self.begun or work.block_size,
+            block_size=work.block_size,
+            begun=self.begun,
             devices=work.mesh.size,
         )
         work.say(f"  {plan}; traced and compiled in {self._block(plan.block).compile_seconds:.1f} s")
@@ -380,8 +381,9 @@ class _Blocks:
 def _free(chosen: Mesh) -> int:
     """Bytes that a sweep may take on each device."""
     found = [free for free in map(free_bytes, chosen.devices.flat) if free is not None]
-    free = min(found, default=2**62) // (chosen.size if on_cpu() else 1)  # a host's devices share one memory
-    return int(memory_share() * free)
+    if not found:
+        return planner.UNKNOWN
+    return int(memory_share() * min(found)) // (chosen.size if on_cpu() else 1)  # a host's devices share one memory
 
 
 class _Bar:

@@ -35,12 +35,27 @@ def open_loops(module: Any) -> int:
 
 
 def _counts(loop: Any) -> bool:
-    *_, condition, end = (each.operation for each in loop.regions[0].blocks[0])
+    *before, end = (each.operation for each in loop.regions[0].blocks[0])
     assert end.name == "stablehlo.return"
+    condition = before[-1] if before else end
     if condition.name != "stablehlo.compare" or "LT" not in str(condition.attributes["comparison_direction"]):
         return False
     counter, limit = condition.operands
     return _is_argument(counter) and not _is_argument(limit) and limit.owner.name == "stablehlo.constant"
+
+
+def open_branches(module: Any) -> int:
+    """How many branches depend on data: their coin comes to the host. (Those by platform have a constant one.)"""
+    return sum(_depends(branch) for name in ("stablehlo.case", "stablehlo.if") for branch in operations(module, name))
+
+
+def _depends(branch: Any) -> bool:
+    coin = branch.operands[0]
+    if _is_argument(coin) or len(branch.regions) == 1:
+        return len(branch.regions) > 1
+    if coin.owner.name == "stablehlo.case":
+        return _depends(coin.owner)
+    return coin.owner.name != "stablehlo.constant"
 
 
 def _is_argument(value: Any) -> bool:

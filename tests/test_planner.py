@@ -97,6 +97,22 @@ def test_no_more_lanes_than_pay(devices):
     assert plan.block == 15 * devices  # seven blocks of 15 on each
 
 
+def test_what_was_planned_before_is_taken_again_where_it_fits():
+    machine = Machine(100, 1000)
+    assert planner.plan(50, (100, 1000), machine, memory=4000, begun=30).block == 30
+    assert planner.plan(50, (100, 1000), machine, memory=3900, begun=30).block == 25
+    assert planner.plan(50, (1, 0), machine, memory=10**9, most=5, begun=30).block == 30
+
+
+def test_a_device_without_room_for_the_size_asked_for_is_one_line():
+    with pytest.raises(InputError, match=r"^the device has no room to compile 7 lanes side by side: use fewer"):
+        planner.plan(50, (1, 0), lambda block: None, block_size=7, memory=10**9)
+
+
+def test_memory_that_is_not_told_is_not_shown():
+    assert str(planner.plan(5, (100, 0), Machine(100, 0), memory=planner.UNKNOWN)).endswith("100 B a lane, 500 B")
+
+
 def test_a_device_without_room_to_compile_gets_fewer_lanes():
     tried = []
 

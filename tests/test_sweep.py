@@ -569,6 +569,17 @@ def test_out_of_memory_goes_on_with_fewer_lanes(tiny, gd, room, tmp_path, capsys
     same(sweep(tiny, hp, block_size=10, out=tmp_path / "out"), found, rtol=0)
 
 
+def test_a_folder_goes_on_with_less_memory(tiny, tmp_path, monkeypatch):
+    """In blocks as they fit now, and the parts that it began with."""
+    hp = fl.grid(fl.algorithms.get("diana").theory(tiny), gamma=fl.times(list(np.linspace(0.2, 1, 20))))
+    options = {"method": "diana", "out": tmp_path / "out"}
+    with monkeypatch.context() as patch:
+        patch.setattr(blocks.Block, "run", lambda *a: (_ for _ in ()).throw(KeyError("stopped")))
+        with pytest.raises(KeyError):
+            sweep(tiny, hp, **options)
+    same(sweep(tiny, hp, memory=3_000_000, **options), sweep(tiny, hp, method="diana"))
+
+
 def test_out_of_memory_with_one_lane_is_one_line(tiny, gd, room):
     room["lanes"] = 0
     with pytest.raises(InputError, match=r"^1 lanes side by side do not fit into the device's memory: use float32"):

@@ -19,6 +19,7 @@ from fedjax_lc.bench import measure, neural_parts
 from fedjax_lc.bench.measure import Contestant, Target
 from fedjax_lc.bench.sweep_parts import Clock
 from fedjax_lc.bench.workloads import Size, Work
+from fedjax_lc.errors import InputError
 from fedjax_lc.run import run
 from fedjax_lc.sweep import sweep
 
@@ -134,7 +135,7 @@ def ran(method: Any, work: Work, hp: Any, steps: int) -> Contestant:
 
 def swept(method: Any, work: Work, hp: Any, lanes: int, steps: int) -> Contestant:
     """A call of `fl.sweep` whose lanes are seeds, measuring F once at its end; a round is a lane's step."""
-    options: Any = {"seeds": lanes, "steps": steps, "every": steps, "progress": False}
+    options: Any = {"seeds": lanes, "block_size": lanes, "steps": steps, "every": steps, "progress": False}
     return Contestant(lanes * steps, lambda: sweep(method, work.problem, hp, **options))
 
 
@@ -185,7 +186,7 @@ def made(make: Callable[[], Contestant], given: Given) -> Contestant | str:
     try:
         contestant = make()
         contestant.run()
-    except (jax.errors.JaxRuntimeError, ImportError) as error:  # a rival that needs too much memory, say
+    except (jax.errors.JaxRuntimeError, InputError, ImportError) as error:  # one that needs too much memory, say
         return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]}"
     return contestant
 

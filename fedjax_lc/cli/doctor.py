@@ -17,8 +17,9 @@ def add(commands: Any, arguments: Sequence[str]) -> None:
     parser = commands.add_parser(
         "doctor",
         help="versions, devices and settings, and whether this machine computes what it should",
-        description="Print what a bug report should say, then check a few methods on small random data (half a minute; "
-        "nothing is downloaded). The exit code is 1 where a difference is too large.",
+        description="Print what a bug report should say, then check a few methods on small random data (half a minute "
+        "on a CPU; nothing is downloaded). The exit code is 1 where a difference is too large, or where JAX's package "
+        "for GPUs is installed and no GPU is seen.",
         epilog="Example: fedjax-lc doctor --json > report.json",
         formatter_class=Help,
     )
@@ -51,7 +52,8 @@ def _doctor(options: argparse.Namespace) -> int:
         print(json.dumps(facts | {"check": None if outcome is None else _plain(outcome)}, indent=1))
     elif outcome is not None:
         _print_outcome(outcome)
-    return int("failed" in facts["devices"] or (outcome is not None and not outcome.well))
+    ill = {"failed", "warning"} & {*facts["devices"]}
+    return int(bool(ill) or (outcome is not None and not outcome.well))
 
 
 def _check() -> _Outcome:

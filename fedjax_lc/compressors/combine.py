@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from fedjax_lc import pytree
 from fedjax_lc.compressors.base import Compressor, Message, count, larger, smaller, together, whole
 from fedjax_lc.errors import InputError
+from fedjax_lc.platforms import unrolled
 from fedjax_lc.typing import Key, Scalar, Vec
 
 
@@ -141,7 +142,8 @@ class FCC(Compressor):
             message = self.inner.apply(x - s, u_round, sent)
             return s + message.value, dataclasses.replace(message, value=jnp.zeros((0,), x.dtype))
 
-        value, rounds = jax.lax.scan(repeat, jnp.zeros_like(x), u, length=self.rounds)
+        turns = lambda unroll: lambda x, u: jax.lax.scan(repeat, jnp.zeros_like(x), u, self.rounds, unroll=unroll)
+        value, rounds = unrolled(turns, self.rounds)(x, u)
         some = sent if rounds.sent is None else jnp.any(rounds.sent, axis=0)
         return together(value, some, [rounds])
 

@@ -27,12 +27,12 @@ def smallest(keys: jax.Array, k: Scalar) -> jax.Array:
     """
     # Keys that come from rounded numbers must be the same at every use: fused into two of them, XLA may round twice.
     keys = jax.lax.optimization_barrier(keys)
-    d = keys.shape[-1]
+    d, k = keys.shape[-1], jnp.asarray(k).astype(jnp.int32)
     if d <= _FEW:
         return _by_rank(keys, k)
     if d > SORT_UP_TO:
         return _by_threshold(keys, k)
-    return by_platform(cpu=_by_threshold, accelerator=_by_sorting)(keys, jnp.asarray(k))
+    return by_platform(cpu=_by_threshold, accelerator=_by_sorting)(keys, k)
 
 
 def _by_rank(keys: jax.Array, k: Scalar) -> jax.Array:
@@ -48,7 +48,7 @@ def _by_sorting(keys: jax.Array, k: Scalar) -> jax.Array:
     d = keys.shape[-1]
     index = jnp.arange(d, dtype=jnp.int32)
     ordered, places = jax.lax.sort((keys, index), num_keys=1, is_stable=True)
-    last = jnp.clip(jnp.asarray(k).astype(jnp.int32), 0, d) - 1
+    last = jnp.clip(k, 0, d) - 1
     key, place = (row[jnp.maximum(last, 0)] for row in (ordered, places))
     return ((keys < key) | ((keys == key) & (index <= place))) & (last >= 0)
 
