@@ -4,7 +4,7 @@ TF32 (10 bits, NVIDIA) and bfloat16 (7 bits, TPU) do, beside exact ones.
     python -m experiments.bench._precision
 
 The inputs of every product, forward and backward, are rounded; sums are float32, as on the devices. Networks
-default to `high`: it leaves accuracies where exact products put them, at the speed of `default` on NVIDIA.
+default to `high`: it leaves accuracies where exact products put them. Speed is not part of this: no GPU is needed here.
 """
 
 from __future__ import annotations
