@@ -21,7 +21,7 @@ import jax.numpy as jnp
 from jax.custom_batching import custom_vmap
 from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
 
-from fedjax_lc.platforms import BLOCKS, BOTH_SIDES_UP_TO, by_platform, numbers
+from fedjax_lc.platforms import BLOCKS, BOTH_SIDES_OF_LANES_UP_TO, BOTH_SIDES_UP_TO, by_platform, numbers
 
 T = TypeVar("T")
 
@@ -50,7 +50,8 @@ def rarely(coin: jax.Array, talk: Callable[[T], T], operand: T) -> T:
     Over lanes with coins of their own, only lanes whose coin is true pay: they are gathered in blocks, talk, and are
     put back; where no coin is true nothing is done. One coin for all lanes stays a branch. An accelerator, where asking
     for a coin costs more than little work does, lets everyone talk and selects where what all lanes together talk about
-    is small (`platforms.BOTH_SIDES_UP_TO` numbers of operands and of arrays that `talk` closes over).
+    is small: numbers of operands and of arrays that `talk` closes over, up to `platforms.BOTH_SIDES_UP_TO`, or
+    BOTH_SIDES_OF_LANES_UP_TO where lanes have coins of their own.
 
     Args:
         coin: () boolean.
@@ -99,7 +100,7 @@ def _branch(closed: ClosedJaxpr) -> Callable[..., list[jax.Array]]:
             return lambda coin, consts, leaves: _in_turns(coin, talk, consts, batched[1], leaves, blocks)
 
         each = [leaf if b else _repeat(leaf, size) for leaf, b in zip(leaves, batched[2], strict=True)]
-        if numbers((consts, each)) > BOTH_SIDES_UP_TO:
+        if numbers((consts, each)) > BOTH_SIDES_OF_LANES_UP_TO:
             there = in_turns(BLOCKS["accelerator"])
         else:
             there = jax.vmap(both, (0, ours[0], 0), axis_size=size)

@@ -23,17 +23,22 @@ from fedjax_lc import pytree
 from fedjax_lc.typing import PyTree
 
 SORT_UP_TO = 50_000  #: entries; an accelerator sorts so many keys faster than it searches for a threshold
-#: numbers; an accelerator computes a branch of so many faster than it asks whether to: a compression takes some 50 ps a
-#: number and asking 25 us, which are worth 2^19 numbers
-BOTH_SIDES_UP_TO = 2**19
+#: numbers; an accelerator computes both sides of a branch of so many faster than it asks for its coin: on the H100
+#: 18 us against 22 for 2^16 numbers, 34 against 23 for 2^19
+BOTH_SIDES_UP_TO = 2**17
+#: the same where lanes have coins of their own, and asking is talking in turns: 35 us against 64 for 2^19 numbers, 92
+#: against 79 for 2^21
+BOTH_SIDES_OF_LANES_UP_TO = 2**20
 #: so many blocks of lanes talk in turns: on a CPU small ones, of which few are idle; a turn of 128 lanes of W1 costs an
-#: accelerator some 75 us beside 170 of work, so that there a tenth of all lanes should take one turn
+#: accelerator some 75 us beside 170 of work, so that there a tenth of all lanes should take one turn (1000 lanes in 5,
+#: 8 and 16 blocks: 0.63, 0.63 and 0.67 us per lane-step)
 BLOCKS = {"cpu": 16, "accelerator": 8}
 UNROLL = 16  #: turns of a loop that an accelerator runs in a row
+UNROLL_UP_TO = 2**19  #: numbers; a step of a larger carry dwarfs its turn, and unrolled takes long to compile
 FEW_LANES = {4: 2, 8: 4}  #: by bytes of a number: fewer lanes gain nothing from one product on a CPU
 FEW_PARAMETERS = 10_000  #: a CPU runs networks beyond that one client after the other
 CPU_LANES = 256  #: side by side on a CPU
-FULL = 2**26  #: numbers of states that keep an accelerator busy
+FULL = 2**27  #: numbers of states that keep an accelerator busy
 VECTOR_BYTES = 32  #: of a CPU, which whole rows of features fill
 
 
@@ -57,8 +62,7 @@ def repeat(count: Any, one: Callable[[jax.Array, PyTree], PyTree], carry: PyTree
     """`carry = one(h, carry)` for h = first, ..., count - 1, where h is int32.
 
     A plain number as `count` makes a loop of known length, unrolled on an accelerator (`unrolled`) where the carry, of
-    one lane, is small (BOTH_SIDES_UP_TO): a step of a large network dwarfs its turn, and takes long to compile. A
-    traced `count` makes a loop whose end depends on data.
+    one lane, is small (UNROLL_UP_TO). A traced `count` makes a loop whose end depends on data.
 
     Example:
         >>> repeat(3, lambda h, total: total + h, jnp.int32(0))  # 0 + 1 + 2
@@ -67,7 +71,7 @@ def repeat(count: Any, one: Callable[[jax.Array, PyTree], PyTree], carry: PyTree
     if not pytree.is_whole(count):
         return jax.lax.fori_loop(np.int32(first), jnp.asarray(count).astype(jnp.int32), step, carry)
     loop = lambda unroll: lambda carry: jax.lax.fori_loop(first, int(count), step, carry, unroll=unroll)
-    small = numbers(carry) <= BOTH_SIDES_UP_TO
+    small = numbers(carry) <= UNROLL_UP_TO
     return (unrolled(loop, int(count) - first) if small else loop(1))(carry)
 
 
@@ -88,8 +92,8 @@ def lanes_side_by_side(state: int) -> int:
     """How many lanes pay side by side, each with a state of so many numbers: beyond that their time per lane stays as
     it is, and all wait for the last of them.
 
-    On a CPU that is so from 256 on. On the H100 the time per lane of LoCoDL on W1 (25,000 numbers) falls from 4.4 us at
-    256 lanes to 0.9 at 1024 and stays there up to 4096: an accelerator is full at some 2^26 numbers.
+    On a CPU that is so from 256 on. On the H100 the time per lane of LoCoDL still falls by a third from 500 to 1000
+    lanes of 71,000 numbers, 0.96 to 0.63 us: an accelerator is full at some 2^27 numbers.
     """
     return CPU_LANES if on_cpu() else max(1, FULL // max(1, state))
 

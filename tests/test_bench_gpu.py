@@ -194,16 +194,16 @@ def test_ways_of_branching_and_looping_give_one_result():
 
 
 def test_asking_over_lanes_means_turns_whatever_the_limit(monkeypatch):
-    own, seen = gpu_branches.lanes.BOTH_SIDES_UP_TO, []
+    own, seen = gpu_branches.lanes.BOTH_SIDES_OF_LANES_UP_TO, []
 
     def stepped(*_):
-        return lambda X, key: seen.append(gpu_branches.lanes.BOTH_SIDES_UP_TO) or X
+        return lambda X, key: seen.append(gpu_branches.lanes.BOTH_SIDES_OF_LANES_UP_TO) or X
 
     monkeypatch.setattr(gpu_branches, "stepped", stepped)
     for name in gpu_branches.BRANCHES[gpu_branches.OVER]:
         gpu_branches.branching.__wrapped__(gpu_branches.OVER, name, TINY.numbers[0], 1)
     assert seen == [0, own, own]
-    assert own == gpu_branches.lanes.BOTH_SIDES_UP_TO
+    assert own == gpu_branches.lanes.BOTH_SIDES_OF_LANES_UP_TO
 
 
 def test_a_sweep_is_judged_where_it_is_whole():

@@ -206,6 +206,7 @@ def test_a_small_branch_is_computed_on_both_sides():
 
 def test_a_large_branch_asks_and_many_lanes_take_turns(monkeypatch):
     monkeypatch.setattr(lanes, "BOTH_SIDES_UP_TO", 79)
+    monkeypatch.setattr(lanes, "BOTH_SIDES_OF_LANES_UP_TO", 79)
     check(jax.jit(rare).trace(True, jnp.ones(80)), branches=1)
     check(jax.jit(jax.vmap(rare)).trace(jnp.ones(8, bool), jnp.ones((8, 10))), loops=1)
 
@@ -221,6 +222,7 @@ def test_an_accelerators_branches_are_the_cpus(limit, shared, monkeypatch):
     here = jax.vmap(step, axes)(*args)
     monkeypatch.setattr(lanes, "by_platform", lambda cpu, accelerator: accelerator)
     monkeypatch.setattr(lanes, "BOTH_SIDES_UP_TO", limit)
+    monkeypatch.setattr(lanes, "BOTH_SIDES_OF_LANES_UP_TO", limit)
     np.testing.assert_array_equal(jax.vmap(step, axes)(*args), here)
 
 

@@ -1,12 +1,13 @@
 """Part `branches` of `fedjax-lc bench gpu`: what a branch costs by asking for its coin and by computing both sides, and
 what it saves to unroll a loop of local steps, for operands of some thousand to some million numbers.
 
-`platforms.BOTH_SIDES_UP_TO` and `platforms.UNROLL` follow from it. What is said when the coin is true costs as much as
-a compression: rand-k of every row.
+`platforms.BOTH_SIDES_UP_TO`, `BOTH_SIDES_OF_LANES_UP_TO` and `UNROLL` follow from it. What is said when the coin is
+true costs as much as a compression: rand-k of every row.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import threading
 from collections.abc import Callable, Mapping
@@ -85,12 +86,18 @@ def stepped(place: str, name: str, turns: int) -> Callable[[jax.Array, jax.Array
     return steps
 
 
+def _limited(limit: int | None) -> contextlib.AbstractContextManager[Any]:
+    """`lanes` computes both sides up to `limit` numbers; None: as it does by itself."""
+    if limit is None:
+        return contextlib.nullcontext()
+    return mock.patch.object(lanes, "BOTH_SIDES_OF_LANES_UP_TO", limit)
+
+
 @functools.cache
 def branching(place: str, name: str, numbers: int, turns: int) -> tuple[Any, tuple[jax.Array, jax.Array]]:
     """Turns of `one_step`, compiled, and what they start from."""
     start, limit = (operand(place, numbers), jax.random.key(0)), BRANCHES[place][name][1]
-    own = lanes.BOTH_SIDES_UP_TO if limit is None else limit
-    with _tracing, mock.patch.object(lanes, "BOTH_SIDES_UP_TO", own):
+    with _tracing, _limited(limit):
         lowered = jax.jit(stepped(place, name, turns)).lower(*start)
     return lowered.compile(), start
 
@@ -154,7 +161,11 @@ def branches(given: Given) -> dict[str, Any]:
         "numbers": list(sizes),
         "branches": raced(makers, given, "branches", AT_ONCE),
         "loops": raced(unrolled, given, "local steps"),
-        "limits": {"both sides": platforms.BOTH_SIDES_UP_TO, "unroll": platforms.UNROLL},
+        "limits": {
+            "both sides": platforms.BOTH_SIDES_UP_TO,
+            "both sides, lanes": platforms.BOTH_SIDES_OF_LANES_UP_TO,
+            "unroll": platforms.UNROLL,
+        },
     }
 
 
@@ -177,8 +188,9 @@ def tell_branches(found: Mapping[str, Any]) -> Told:
         tables[1].append(row)
         targets += [target] if target else []
     limits = found["limits"]
-    notes.append(f"the package computes both sides of {power(limits['both sides'])} numbers and fewer on "
-                 f"an accelerator, and unrolls loops of up to {limits['unroll']} steps on them")  # fmt: skip
+    notes.append(f"on an accelerator the package computes both sides of {power(limits['both sides'])} numbers and "
+                 f"fewer, over lanes of {power(limits['both sides, lanes'])}, and unrolls loops of up to "
+                 f"{limits['unroll']} steps")  # fmt: skip
     notes.append(f"us a turn; coins are true with probability {CHANCE:g}; over lanes, {ASK} means in turns, and "
                  f"numbers are those of all lanes, {MOST_LANES} at most")  # fmt: skip
     return Told(tables, [*notes, *missing(branched), *missing(looped)], targets)
