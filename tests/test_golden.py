@@ -1,4 +1,6 @@
-"""Five methods whose traces stay what they were, bit for bit, where jax and the processor are those of the record.
+"""Traces of all methods stay what they were, bit for bit, where jax and the processor are those of the record.
+
+Five methods with choices of their own are recorded in full; of every method with its theory's, the end and a digest.
 
 Elsewhere XLA may round a sum in another order: there float64 traces agree to 1e-8, and float32 ones are not judged.
 `python -m tests.test_golden` writes tests/golden.json anew: for a change that is meant to change results.
@@ -30,6 +32,9 @@ RUNS = {  # a coin and random masks; shifts; the largest entries; both direction
 }
 
 
+BRIEF = 60  #: steps of a method with its theory's hyperparameters
+
+
 @functools.cache
 def clients():
     return make_clients(sizes=(6, 9, 4, 7, 8, 5, 9, 6), dim=40, seed=3)
@@ -44,6 +49,16 @@ def trace_of(method: str, dtype: str) -> dict[str, list[str]]:
     hp = dataclasses.replace(hp, **fields)
     trace = fl.run(method, problem, hp, 5, steps=120, every=10, progress=False)
     return {name: [float(v).hex() for v in getattr(trace, name)] for name in ("value", "bits_up")}
+
+
+def end_of(method: str) -> dict[str, str]:
+    """The last value of F and of both directions' bits, and a digest of all records, of a run with the theory's choices
+    in float64."""
+    problem = fl.problems.logistic_regression(clients(), kappa=100, dtype="float64")
+    trace = fl.run(method, problem, fl.algorithms.get(method).theory(problem), 5, steps=BRIEF, every=10, progress=False)
+    series = {name: np.asarray(getattr(trace, name)) for name in ("value", "bits_up", "bits_down", "grads", "rounds")}
+    digest = hashlib.sha256(b"".join(each.tobytes() for each in series.values())).hexdigest()[:16]
+    return {name: float(each[-1]).hex() for name, each in series.items()} | {"digest": digest}
 
 
 def machine() -> str:
@@ -69,9 +84,20 @@ def test_a_trace_is_what_it_was(method, dtype):
         np.testing.assert_allclose(*([float.fromhex(v) for v in each] for each in (numbers, known[name])), rtol=1e-8)
 
 
+@pytest.mark.parametrize("method", json.loads(FILE.read_text()).get("ends", ()))
+def test_a_method_ends_where_it_did(method):
+    golden = json.loads(FILE.read_text())
+    known, now = golden["ends"][method], end_of(method)
+    if golden["machine"] == machine():
+        assert now == known
+    for name in known.keys() - {"digest"}:
+        assert float.fromhex(now[name]) == pytest.approx(float.fromhex(known[name]), rel=1e-8)
+
+
 def main() -> None:
     traces = {f"{method} {dtype}": trace_of(method, dtype) for method in RUNS for dtype in ("float64", "float32")}
-    FILE.write_text(json.dumps({"machine": machine(), "traces": traces}, indent=1) + "\n")
+    ends = {method: end_of(method) for method in fl.algorithms.names()}
+    FILE.write_text(json.dumps({"machine": machine(), "traces": traces, "ends": ends}, indent=1) + "\n")
 
 
 if __name__ == "__main__":
