@@ -6,13 +6,15 @@
 
 from __future__ import annotations
 
-from fedjax_lc import algorithms, compressors, data, lanes, plot, problems
-from fedjax_lc.axes import loguniform, times, uniform
-from fedjax_lc.errors import InputError
-from fedjax_lc.grid import Grid, grid, sample
-from fedjax_lc.run import Trace, run
-from fedjax_lc.sweep import sweep
-from fedjax_lc.table import Table
+from fedjax_lc import algorithms, compressors, data, models, plot, problems
+from fedjax_lc.algorithms.frames import schedules
+from fedjax_lc.core import lanes
+from fedjax_lc.core.errors import InputError
+from fedjax_lc.results.table import Table
+from fedjax_lc.running.run import Trace, run
+from fedjax_lc.sweeping.axes import loguniform, times, uniform
+from fedjax_lc.sweeping.grid import Grid, grid, sample
+from fedjax_lc.sweeping.sweep import sweep
 
 __version__ = "0.1.0"
 
@@ -27,10 +29,12 @@ __all__ = [
     "grid",
     "lanes",
     "loguniform",
+    "models",
     "plot",
     "problems",
     "run",
     "sample",
+    "schedules",
     "sweep",
     "times",
     "uniform",

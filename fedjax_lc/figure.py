@@ -15,13 +15,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from fedjax_lc import algorithms, data, problems, report
-from fedjax_lc.errors import InputError, unknown
-from fedjax_lc.files import check_writable, replacing
+from fedjax_lc import algorithms, data, problems
+from fedjax_lc.core.errors import InputError, unknown
+from fedjax_lc.core.files import check_writable, replacing
 from fedjax_lc.problems import Problem
-from fedjax_lc.provenance import describe, environment
-from fedjax_lc.run import run
-from fedjax_lc.trace import Trace
+from fedjax_lc.results import report
+from fedjax_lc.results.provenance import describe, environment
+from fedjax_lc.results.trace import Trace
+from fedjax_lc.running.run import run
 
 MAKERS: dict[str, Callable[..., Problem]] = {
     "binary": problems.logistic_regression,

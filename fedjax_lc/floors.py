@@ -10,14 +10,16 @@ from typing import Any
 
 import numpy as np
 
-from fedjax_lc import axes, plot, report
+from fedjax_lc import plot
+from fedjax_lc.core.files import check_writable
 from fedjax_lc.figure import made_by, write_page
-from fedjax_lc.files import check_writable
-from fedjax_lc.grid import grid
 from fedjax_lc.passes import Run, check_seeds
 from fedjax_lc.problems import Problem
-from fedjax_lc.provenance import environment
-from fedjax_lc.sweep import sweep
+from fedjax_lc.results import report
+from fedjax_lc.results.provenance import environment
+from fedjax_lc.sweeping import axes
+from fedjax_lc.sweeping.grid import grid
+from fedjax_lc.sweeping.sweep import sweep
 
 
 @dataclasses.dataclass(frozen=True)

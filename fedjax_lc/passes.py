@@ -11,14 +11,15 @@ from typing import Any
 
 import numpy as np
 
-from fedjax_lc import algorithms, plot, report
-from fedjax_lc.errors import InputError
+from fedjax_lc import algorithms, plot
+from fedjax_lc.core.errors import InputError
+from fedjax_lc.core.files import check_writable
 from fedjax_lc.figure import made_by, write_page
-from fedjax_lc.files import check_writable
 from fedjax_lc.problems import Problem
-from fedjax_lc.provenance import environment
-from fedjax_lc.sweep import sweep
-from fedjax_lc.table import Table
+from fedjax_lc.results import report
+from fedjax_lc.results.provenance import environment
+from fedjax_lc.results.table import Table
+from fedjax_lc.sweeping.sweep import sweep
 
 LEAST = 1e-17  #: gaps below are beyond float64's resolution of F
 

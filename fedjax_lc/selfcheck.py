@@ -21,10 +21,10 @@ import jax
 import numpy as np
 
 from fedjax_lc import algorithms, problems
-from fedjax_lc.grid import Grid
 from fedjax_lc.problems import Problem
-from fedjax_lc.run import run
-from fedjax_lc.sweep import sweep
+from fedjax_lc.running.run import run
+from fedjax_lc.sweeping.grid import Grid
+from fedjax_lc.sweeping.sweep import sweep
 
 METHODS = ("gd", "locodl", "diana", "ef21", "mcm", "fedavg", "savic")
 NETWORK = "fedavg, mlp"

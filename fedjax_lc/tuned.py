@@ -12,16 +12,17 @@ from typing import Any
 
 import pandas as pd
 
-from fedjax_lc import algorithms, plot, report
+from fedjax_lc import algorithms, plot
 from fedjax_lc.algorithms import Algorithm
-from fedjax_lc.errors import InputError
+from fedjax_lc.core.errors import InputError
+from fedjax_lc.core.files import check_writable
 from fedjax_lc.figure import Claim, kappa_line, made_by, problem_facts, write_page
-from fedjax_lc.files import check_writable
-from fedjax_lc.grid import Grid, grid
 from fedjax_lc.problems import Problem
-from fedjax_lc.provenance import environment
-from fedjax_lc.sweep import sweep
-from fedjax_lc.table import Table
+from fedjax_lc.results import report
+from fedjax_lc.results.provenance import environment
+from fedjax_lc.results.table import Table
+from fedjax_lc.sweeping.grid import Grid, grid
+from fedjax_lc.sweeping.sweep import sweep
 
 STEP_SIZES = (0.5, 1.0, 2.0, 4.0, 8.0)
 

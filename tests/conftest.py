@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import fedjax_lc as fl
-from fedjax_lc import programs
+from fedjax_lc.running import programs
 
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_rank_promotion", "raise")

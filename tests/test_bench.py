@@ -10,7 +10,7 @@ import fedjax_lc as fl
 from fedjax_lc.bench import rivals, single
 from fedjax_lc.bench.workloads import FEDAVG, Size, w1
 from fedjax_lc.compressors import RandK
-from fedjax_lc.errors import InputError
+from fedjax_lc.core.errors import InputError
 
 TINY = Size(clients=4, rows=6, dim=20, local_steps=3, diana_rounds=12, fedavg_rounds=6, locodl_steps=10)
 PRECISION = pytest.mark.parametrize(("dtype", "rtol"), [("float32", 1e-5), ("float64", 1e-12)])

@@ -8,7 +8,7 @@ import pytest
 from fedjax_lc import cli
 from fedjax_lc.bench import SUITES, feedback, measure
 from fedjax_lc.bench.feedback import BASE, ENTRIES, Sizes
-from fedjax_lc.errors import InputError
+from fedjax_lc.core.errors import InputError
 
 TINY = Sizes(clients=2, rows=3, batch=2, side=8, block=64, steps=1)
 RACED = [entry for entry in ENTRIES if entry.label in (BASE, "MEM-SGD", "LIEC(32)")]

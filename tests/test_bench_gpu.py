@@ -29,7 +29,7 @@ from fedjax_lc.bench import (
 from fedjax_lc.bench.gpu_common import NO_TIME, TINY, Contestant, Given, Sizes, judged, made, missing, raced
 from fedjax_lc.bench.measure import Target
 from fedjax_lc.bench.workloads import w1
-from fedjax_lc.errors import InputError
+from fedjax_lc.core.errors import InputError
 
 ON_A_GPU = jax.default_backend() == "gpu"
 GIVEN = Given(TINY, repeats=2)

@@ -10,8 +10,8 @@ import pytest
 from fedjax_lc import cli
 from fedjax_lc.bench import SUITES, mcm, measure
 from fedjax_lc.bench.mcm import METHODS, NUMPY, OURS, Sizes
-from fedjax_lc.errors import InputError
-from fedjax_lc.table import Table
+from fedjax_lc.core.errors import InputError
+from fedjax_lc.results.table import Table
 from tests.reference import mcm as reference
 
 SEEDS = 200

@@ -12,8 +12,8 @@ import pytest
 from fedjax_lc import algorithms, cli, models
 from fedjax_lc.bench import SUITES, measure, neural, neural_parts, neural_rivals
 from fedjax_lc.bench.neural_parts import EMNIST, FEDJAX, LAST, LOOP, MNIST, OURS, RIVALS, VMAP, Ours, Sizes
-from fedjax_lc.errors import InputError
-from fedjax_lc.programs import compile_count
+from fedjax_lc.core.errors import InputError
+from fedjax_lc.running.programs import compile_count
 
 TINY = Sizes(
     clients=3, cohort=2, rows=4, batch=2, side=16, rounds=2, others=(), small=3, at_once=(1, 2), product=32

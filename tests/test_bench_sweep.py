@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 
 import fedjax_lc as fl
-from fedjax_lc import cli, pytree
+from fedjax_lc import cli
 from fedjax_lc.bench import measure, rivals, sweep, sweep_parts, sweep_tuned
 from fedjax_lc.bench.measure import Contestant, Target
 from fedjax_lc.bench.sweep_parts import COPY, GRADIENT, LOCODL, PLAIN_COND, PLAIN_GRADIENT, Sizes
 from fedjax_lc.bench.workloads import FEDAVG, Size, w1, with_plain_branches
-from fedjax_lc.errors import InputError
+from fedjax_lc.core import pytree
+from fedjax_lc.core.errors import InputError
 from fedjax_lc.tuned import Entry, Tuned
 
 TINY = Sizes(

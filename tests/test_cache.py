@@ -9,10 +9,10 @@ import warnings
 import jax
 import pytest
 
-from fedjax_lc import cache
-from fedjax_lc.cache import Tally
 from fedjax_lc.cli import main
 from fedjax_lc.data.download import cache_folder
+from fedjax_lc.running import cache
+from fedjax_lc.running.cache import Tally
 
 RUN = ("run", "gd", "--data", "iris", "--clients", "3", "--steps", "20", "--quiet")
 SWEEP = ("sweep", "gd", "--data", "iris", "--clients", "3", "--steps", "20", "--quiet")
@@ -59,8 +59,8 @@ def test_a_second_process_compiles_nothing(arguments, tmp_path):
 
 
 def test_importing_the_package_leaves_the_cache_alone(tmp_path):
-    code = "import fedjax_lc, jax; fedjax_lc.cache; print(jax.config.jax_compilation_cache_dir)"
-    command = [sys.executable, "-c", code.replace("fedjax_lc.cache", "import fedjax_lc.cli")]
+    code = "import fedjax_lc, jax; fedjax_lc.running.cache; print(jax.config.jax_compilation_cache_dir)"
+    command = [sys.executable, "-c", code.replace("fedjax_lc.running.cache", "import fedjax_lc.cli")]
     environment = os.environ | {"FEDJAX_LC_CACHE": str(tmp_path)}
     done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
     assert done.stdout == "None\n"

@@ -14,7 +14,7 @@ import pytest
 
 import fedjax_lc as fl
 from fedjax_lc import algorithms, data, figure
-from fedjax_lc.algorithms import base
+from fedjax_lc.algorithms.frames import base
 from fedjax_lc.cli import main
 
 QUICK = ["--steps", "200", "--quiet"]

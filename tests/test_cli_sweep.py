@@ -18,8 +18,8 @@ import pytest
 
 import fedjax_lc as fl
 from fedjax_lc import data, figure
-from fedjax_lc.blocks import Block
 from fedjax_lc.cli import axes, main, toml
+from fedjax_lc.sweeping.blocks import Block
 
 WORDS = ["--grid", "gamma=theory*0.5, 1, 400", "--grid", "compressor=rand_k:2; natural", "--seeds", "3"]  # 400 diverges
 TOML = """

@@ -5,9 +5,10 @@ import json
 import pytest
 
 import fedjax_lc as fl
-from fedjax_lc import figure, report
-from fedjax_lc.errors import InputError
+from fedjax_lc import figure
+from fedjax_lc.core.errors import InputError
 from fedjax_lc.figure import Claim, Comparison, Curve
+from fedjax_lc.results import report
 from fedjax_lc.tuned import Tuned
 
 INF = float("inf")

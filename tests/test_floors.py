@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import fedjax_lc as fl
-from fedjax_lc.errors import InputError
+from fedjax_lc.core.errors import InputError
 from fedjax_lc.floors import Alike, Floors
 from fedjax_lc.passes import Run
 

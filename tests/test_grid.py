@@ -10,12 +10,12 @@ import pytest
 from scipy.stats import qmc
 
 import fedjax_lc as fl
-from fedjax_lc import pytree
-from fedjax_lc.axes import Span, Times, loguniform, parse_axis, times, uniform
 from fedjax_lc.compressors import Compressor, Natural, parse
-from fedjax_lc.errors import InputError
-from fedjax_lc.grid import Grid, grid, sample
-from fedjax_lc.typing import Scalar
+from fedjax_lc.core import pytree
+from fedjax_lc.core.errors import InputError
+from fedjax_lc.core.typing import Scalar
+from fedjax_lc.sweeping.axes import Span, Times, loguniform, parse_axis, times, uniform
+from fedjax_lc.sweeping.grid import Grid, grid, sample
 
 
 @pytree.dataclass

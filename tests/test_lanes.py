@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 import fedjax_lc as fl
-from fedjax_lc.lanes import per_lane, plain, rarely
-from fedjax_lc.platforms import BLOCKS
+from fedjax_lc.core.lanes import per_lane, plain, rarely
+from fedjax_lc.core.platforms import BLOCKS
 from tests.conftest import make_clients
 
 D = 3

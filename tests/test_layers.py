@@ -1,6 +1,10 @@
-"""A file imports only from lower layers, or from files that stand left of it in its own row."""
+"""A file imports only from rooms below its own, or from files of its own room; where an order is given, left of it.
+
+The public surface is what `fedjax_lc/__init__.py` names.
+"""
 
 import ast
+import types
 from pathlib import Path
 
 import pytest
@@ -9,47 +13,81 @@ import fedjax_lc
 
 PACKAGE = Path(fedjax_lc.__file__).parent
 ROWS = [
-    ["errors", "files", "typing", "pytree", "platforms", "products"],
-    ["losses", "compressors", "data", "lanes"],
-    ["models", "optimum", "stacking", "problems"],
+    ["core"],
+    ["compressors", "data", "models"],
+    ["problems"],
     ["algorithms"],
-    ["ledger", "provenance", "cache", "programs", "trace", "checkpoint", "loop", "run"],
-    ["mesh", "axes", "grid", "table", "blocks", "groups", "planner", "store", "sweep"],
-    ["plot", "report", "figure", "tuned", "passes", "floors", "training", "selfcheck", "doctor", "bench", "cli"],
+    ["results"],
+    ["running"],
+    ["sweeping"],
+    ["plot", "figure", "tuned", "passes", "floors", "training", "selfcheck", "doctor", "bench", "cli"],
 ]
+FILES_OF = {
+    "core": ["errors", "files", "typing", "pytree", "platforms", "products", "lanes"],
+    "results": ["ledger", "provenance", "trace", "table", "report"],
+    "running": ["cache", "programs", "loop", "run"],
+    "sweeping": ["mesh", "axes", "grid", "blocks", "groups", "planner", "store", "sweep"],
+}
 PLACE = {name: (row, column) for row, names in enumerate(ROWS) for column, name in enumerate(names)}
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
+SURFACE = {
+    "Grid", "InputError", "Table", "Trace", "grid", "loguniform", "run", "sample", "sweep", "times", "uniform",
+    "algorithms", "compressors", "data", "lanes", "models", "plot", "problems", "schedules",
+}  # fmt: skip
 
 
-def unit(path: Path) -> str:
-    return path.relative_to(PACKAGE).with_suffix("").parts[0]
+def parts(path: Path) -> tuple[str, ...]:
+    return path.relative_to(PACKAGE).with_suffix("").parts
 
 
-def imports(path: Path) -> set[str]:
-    """Parts of the package that a file imports anywhere, in functions too (type-checking blocks aside)."""
+def imports(path: Path) -> set[tuple[str, ...]]:
+    """What a file imports of the package anywhere, in functions too: (room, file or name, ...)."""
     found = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module == "fedjax_lc":
-            found |= {f"fedjax_lc.{alias.name}" for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            found.add(node.module or "")
-    return {name.split(".")[1] for name in found if name.startswith("fedjax_lc.")}
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return {tuple(name.split(".")[1:]) for name in found if name.startswith("fedjax_lc.")}
 
 
-def test_every_file_has_a_place():
-    assert {unit(path) for path in FILES} <= set(PLACE)
+def test_every_file_has_a_place_and_every_place_a_file():
+    there = {parts(path)[0] for path in FILES}
+    assert there == set(PLACE)
+    for room, files in FILES_OF.items():
+        assert {*files, "__init__"} == {parts(path)[1] for path in FILES if parts(path)[0] == room}
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_imports_point_down_or_left(path):
-    here = PLACE[unit(path)]
-    for other in imports(path) - {unit(path)}:
-        assert PLACE[other][0] < here[0] or (PLACE[other][0] == here[0] and PLACE[other][1] < here[1]), other
+    room, *rest = parts(path)
+    for other in imports(path):
+        if other[0] != room:
+            (here_row, here), (row, column) = PLACE[room], PLACE[other[0]]
+            assert row < here_row or (row == here_row and column < here), other
+        elif room in FILES_OF and len(other) > 1:
+            assert FILES_OF[room].index(other[1]) < FILES_OF[room].index(rest[0]), other
 
 
-@pytest.mark.parametrize("path", [path for path in FILES if unit(path) == "data"], ids=lambda path: path.name)
+@pytest.mark.parametrize("path", [path for path in FILES if "frames" in parts(path)], ids=lambda path: path.name)
+def test_frames_know_no_method(path):
+    assert all(other[1:2] == ("frames",) for other in imports(path) if other[0] == "algorithms")
+
+
+@pytest.mark.parametrize("room", [room for row in ROWS for room in row if (PACKAGE / room).is_dir()])
+def test_a_room_says_what_lives_there(room):
+    assert ast.get_docstring(ast.parse((PACKAGE / room / "__init__.py").read_text()))
+
+
+def test_the_public_surface():
+    assert set(fedjax_lc.__all__) == SURFACE
+    for name in SURFACE:
+        thing = getattr(fedjax_lc, name)
+        hides_a_module = (PACKAGE / f"{name}.py").exists() or (PACKAGE / name).is_dir()
+        assert isinstance(thing, types.ModuleType) or not hides_a_module
+
+
+@pytest.mark.parametrize("path", [path for path in FILES if parts(path)[0] == "data"], ids=lambda path: path.name)
 def test_data_is_numpy_only(path):
     modules = {
         name.split(".")[0]

@@ -11,7 +11,7 @@ import pytest
 from experiments import mcm
 from experiments.mcm import _common
 from fedjax_lc import algorithms, figure
-from fedjax_lc.errors import InputError
+from fedjax_lc.core.errors import InputError
 from fedjax_lc.floors import Floors
 from fedjax_lc.passes import Passes
 

@@ -15,7 +15,7 @@ from experiments.mcm.deep import _common as deep
 from experiments.savic import _closed_forms, _convex, _images
 from fedjax_lc import algorithms, data, figure
 from fedjax_lc.compressors import parse
-from fedjax_lc.errors import InputError
+from fedjax_lc.core.errors import InputError
 from fedjax_lc.training import Training
 
 FOLDERS = {

@@ -11,7 +11,7 @@ import pytest
 
 import fedjax_lc as fl
 from fedjax_lc import plot
-from fedjax_lc.errors import InputError
+from fedjax_lc.core.errors import InputError
 from fedjax_lc.passes import LEAST, Ordering, Passes, Run, repo_bits
 from tests.reference import mcm as reference
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 import fedjax_lc as fl
-from fedjax_lc import planner
-from fedjax_lc.errors import InputError
+from fedjax_lc.core.errors import InputError
+from fedjax_lc.sweeping import planner
 
 
 class Machine:

@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 
 import fedjax_lc as fl
-from fedjax_lc import algorithms, lanes, loop, platforms
-from fedjax_lc.platforms import by_platform, repeat
+from fedjax_lc import algorithms
+from fedjax_lc.core import lanes, platforms
+from fedjax_lc.core.platforms import by_platform, repeat
+from fedjax_lc.running import loop
 from tests.conftest import make_clients
 from tests.lowered import PLATFORMS, lowered, open_branches, open_loops, rounded_products, trace_step
 

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 import fedjax_lc as fl
-from fedjax_lc import ledger, plot
+from fedjax_lc import plot
+from fedjax_lc.results import ledger
 
 
 def geometric(rate=0.9, records=30, every=1, bits=100.0, method="toy", status="target", rel_gap=1e-9, noise=None):

@@ -12,7 +12,7 @@ from matplotlib.colors import LogNorm, to_rgb
 
 import fedjax_lc as fl
 from fedjax_lc import plot
-from fedjax_lc.table import Table
+from fedjax_lc.results.table import Table
 from tests.test_table import make
 
 GAMMAS = (0.25, 0.5, 1.0, 2.0, 4.0)

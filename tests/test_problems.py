@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 import fedjax_lc as fl
-from fedjax_lc import pytree
-from fedjax_lc.errors import InputError
+from fedjax_lc.core import pytree
+from fedjax_lc.core.errors import InputError
 from fedjax_lc.problems.base import below, distinct
 from tests.conftest import make_clients
 from tests.reference import problems as reference
@@ -253,7 +253,7 @@ def test_optimum_of_float32_data_is_float64(clients):
 
 
 def test_large_dimensions_use_conjugate_gradients(monkeypatch):
-    from fedjax_lc import optimum
+    from fedjax_lc.problems import optimum
 
     monkeypatch.setattr(optimum, "DENSE_LIMIT", 2)
     ours = fl.problems.logistic_regression(make_clients(), l2=0.5)

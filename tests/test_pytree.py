@@ -10,7 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fedjax_lc import algorithms, compressors, pytree
+from fedjax_lc import algorithms, compressors
+from fedjax_lc.core import pytree
 
 
 @pytree.dataclass

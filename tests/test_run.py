@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 
 import fedjax_lc as fl
-from fedjax_lc import ledger, loop, programs
-from fedjax_lc.errors import InputError
+from fedjax_lc.core.errors import InputError
+from fedjax_lc.results import ledger
+from fedjax_lc.running import loop, programs
 
 METHOD = "locodl"
 

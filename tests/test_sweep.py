@@ -17,8 +17,10 @@ import numpy as np
 import pytest
 
 import fedjax_lc as fl
-from fedjax_lc import blocks, ledger, loop, programs
-from fedjax_lc.errors import InputError
+from fedjax_lc.core.errors import InputError
+from fedjax_lc.results import ledger
+from fedjax_lc.running import loop, programs
+from fedjax_lc.sweeping import blocks
 
 COMPILED = "/jax/core/compile/backend_compile_duration"
 ROOT = Path(__file__).parents[1]
@@ -475,8 +477,9 @@ SPREAD = """
 import jax, numpy as np
 jax.config.update("jax_enable_x64", True)
 import fedjax_lc as fl
-from fedjax_lc import blocks, ledger
-from fedjax_lc.errors import InputError
+from fedjax_lc.results import ledger
+from fedjax_lc.sweeping import blocks
+from fedjax_lc.core.errors import InputError
 from tests.conftest import make_clients
 
 assert len(jax.devices()) == 8

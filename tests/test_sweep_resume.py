@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 
 import fedjax_lc as fl
-from fedjax_lc.errors import InputError
+from fedjax_lc.core.errors import InputError
 
 ROOT = Path(__file__).parents[1]
 
@@ -25,7 +25,7 @@ SCRIPT = """
 import os, pathlib, signal, sys, time
 import numpy as np
 import fedjax_lc as fl
-from fedjax_lc import blocks
+from fedjax_lc.sweeping import blocks
 import pandas, pyarrow.parquet
 
 folder, moment = pathlib.Path(sys.argv[1]), sys.argv[2]
@@ -190,7 +190,7 @@ def same(ours, theirs):
 @pytest.fixture
 def stopped(problem, hp, tmp_path, monkeypatch):
     """A folder with one part that is done, of two."""
-    from fedjax_lc.store import Store
+    from fedjax_lc.sweeping.store import Store
 
     save = Store.save
 
@@ -209,7 +209,7 @@ def stopped(problem, hp, tmp_path, monkeypatch):
 
 def count_lanes(monkeypatch):
     """A list that grows by the number of lanes of each part that is computed."""
-    from fedjax_lc import blocks
+    from fedjax_lc.sweeping import blocks
 
     ran, run = [], blocks.Block.run
     note = lambda self, lanes, *more: ran.append(len(lanes.numbers)) or run(self, lanes, *more)

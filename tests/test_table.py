@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fedjax_lc import table as tables
-from fedjax_lc.errors import InputError
-from fedjax_lc.table import METRICS, PRICES, Table, column
+from fedjax_lc.core.errors import InputError
+from fedjax_lc.results import table as tables
+from fedjax_lc.results.table import METRICS, PRICES, Table, column
 
 PROBLEM = {"kind": "Problem", "clients": 3, "dim": 5, "strong": float("nan")}
 AXES = {"gamma/theory": [0.5, 1.0, 2.0], "compressor": ["natural", "rand_k:1|natural"]}

@@ -11,7 +11,7 @@ import pytest
 
 import fedjax_lc as fl
 from fedjax_lc import data, figure, training
-from fedjax_lc.errors import InputError
+from fedjax_lc.core.errors import InputError
 from fedjax_lc.training import Better, Run, Training
 
 ROUNDS, EVERY, SEEDS, TUNE_ROUNDS = 6, 2, 2, 3

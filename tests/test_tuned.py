@@ -8,9 +8,9 @@ import pytest
 
 import fedjax_lc as fl
 from fedjax_lc import algorithms, figure
-from fedjax_lc.errors import InputError
+from fedjax_lc.core.errors import InputError
 from fedjax_lc.figure import Claim
-from fedjax_lc.table import Table
+from fedjax_lc.results.table import Table
 from fedjax_lc.tuned import Entry, Tuned, theory_with_steps
 
 

@@ -20,7 +20,9 @@ from jax._src.interpreters import mlir  # the table of lowering rules has no pub
 from jax.extend.core.primitives import dot_general_p
 
 import fedjax_lc as fl
-from fedjax_lc import figure, programs, report
+from fedjax_lc import figure
+from fedjax_lc.results import report
+from fedjax_lc.running import programs
 
 BITS = {"exact (highest)": None, "TF32 (high, on NVIDIA also default)": 10, "bfloat16 (default on a TPU)": 7}
 TRAININGS = {  # data, model, rounds of FedAvg, client_lr

@@ -14,14 +14,15 @@ import jax
 import numpy as np
 
 from experiments.liec._advice import ADVICE
-from fedjax_lc import algorithms, compressors, plot, problems, report
+from fedjax_lc import algorithms, compressors, plot, problems
+from fedjax_lc.core.files import check_writable
 from fedjax_lc.figure import made_by, write_page
-from fedjax_lc.files import check_writable
-from fedjax_lc.grid import grid
 from fedjax_lc.problems import Problem
-from fedjax_lc.provenance import environment
-from fedjax_lc.sweep import sweep
-from fedjax_lc.table import Table
+from fedjax_lc.results import report
+from fedjax_lc.results.provenance import environment
+from fedjax_lc.results.table import Table
+from fedjax_lc.sweeping.grid import grid
+from fedjax_lc.sweeping.sweep import sweep
 
 NUM_CLIENTS, ROWS, DIM = 8, 200, 100
 FACTORS = (0.2, 0.1, 0.05, 0.025, 0.0125, 0.00625)  #: step sizes, in units of 1/max_i L_i

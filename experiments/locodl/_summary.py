@@ -9,7 +9,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from fedjax_lc import report
+from fedjax_lc.results import report
 
 FOLDER = Path(__file__).parent / "figures"
 LARGER_N = (

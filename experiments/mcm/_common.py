@@ -16,8 +16,8 @@ import jax
 import numpy as np
 
 from fedjax_lc import algorithms, data, problems
+from fedjax_lc.core.errors import InputError
 from fedjax_lc.data.download import local_folder
-from fedjax_lc.errors import InputError
 from fedjax_lc.passes import Ordering, Passes, Run
 from fedjax_lc.problems import Problem
 

@@ -15,8 +15,8 @@ import optax
 
 from fedjax_lc import algorithms, problems
 from fedjax_lc.problems import Problem
-from fedjax_lc.run import run
-from fedjax_lc.sweep import sweep
+from fedjax_lc.running.run import run
+from fedjax_lc.sweeping.sweep import sweep
 
 NUM_CLIENTS, DIM = 10, 20
 

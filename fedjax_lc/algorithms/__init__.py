@@ -6,7 +6,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 
-from fedjax_lc.algorithms.base import Algorithm, Cost, choose, constants, get, load, names, register, tile
+from fedjax_lc.algorithms.frames.base import Algorithm, Cost, choose, constants, get, load, names, register, tile
 
 for _module in pkgutil.iter_modules(__path__):
     importlib.import_module(f"{__name__}.{_module.name}")

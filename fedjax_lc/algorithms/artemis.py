@@ -7,13 +7,13 @@ downlink memory. The server takes the compressed step itself, so the noise of bo
 
 from __future__ import annotations
 
-from fedjax_lc import pytree
-from fedjax_lc.algorithms.base import choose, register
-from fedjax_lc.algorithms.bidirectional import WithMemory, compose, gradient, memory
-from fedjax_lc.algorithms.step_sizes import both_ways, memory_rate
+from fedjax_lc.algorithms.frames.base import choose, register
+from fedjax_lc.algorithms.frames.bidirectional import WithMemory, compose, gradient, memory
+from fedjax_lc.algorithms.frames.step_sizes import both_ways, memory_rate
 from fedjax_lc.compressors import Compressor
+from fedjax_lc.core import pytree
+from fedjax_lc.core.typing import Scalar
 from fedjax_lc.problems import Problem
-from fedjax_lc.typing import Scalar
 
 
 @pytree.dataclass

@@ -8,9 +8,19 @@ from __future__ import annotations
 from typing import Any
 
 from fedjax_lc.algorithms import artemis, mcm
-from fedjax_lc.algorithms.base import register
-from fedjax_lc.algorithms.bidirectional import Directed, Downlink, Sent, Told, Turn, compose, memory, seen_apart, to_all
-from fedjax_lc.typing import Vec
+from fedjax_lc.algorithms.frames.base import register
+from fedjax_lc.algorithms.frames.bidirectional import (
+    Directed,
+    Downlink,
+    Sent,
+    Told,
+    Turn,
+    compose,
+    memory,
+    seen_apart,
+    to_all,
+)
+from fedjax_lc.core.typing import Vec
 
 
 def _direct(hp: Any, _: None, w: Vec, sent: Sent, turn: Turn) -> Directed:

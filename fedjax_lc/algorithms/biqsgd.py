@@ -5,13 +5,13 @@ A baseline of Philippenko and Dieuleveut, arXiv 2102.12528 and 2006.14591.
 
 from __future__ import annotations
 
-from fedjax_lc import pytree
-from fedjax_lc.algorithms.base import choose, register
-from fedjax_lc.algorithms.bidirectional import Rounds, compose, compressed, gradient
-from fedjax_lc.algorithms.step_sizes import both_ways
+from fedjax_lc.algorithms.frames.base import choose, register
+from fedjax_lc.algorithms.frames.bidirectional import Rounds, compose, compressed, gradient
+from fedjax_lc.algorithms.frames.step_sizes import both_ways
 from fedjax_lc.compressors import Compressor
+from fedjax_lc.core import pytree
+from fedjax_lc.core.typing import Scalar
 from fedjax_lc.problems import Problem
-from fedjax_lc.typing import Scalar
 
 
 @pytree.dataclass

@@ -15,13 +15,13 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from fedjax_lc import pytree
-from fedjax_lc.algorithms.base import Batches, Cost, constants, gradients, register, tile
+from fedjax_lc.algorithms.frames.base import Batches, Cost, constants, gradients, register, tile
 from fedjax_lc.compressors.base import FLOAT_BITS
-from fedjax_lc.errors import InputError, unknown
-from fedjax_lc.lanes import rarely
+from fedjax_lc.core import pytree
+from fedjax_lc.core.errors import InputError, unknown
+from fedjax_lc.core.lanes import rarely
+from fedjax_lc.core.typing import ClientVecs, Key, Scalar, Vec
 from fedjax_lc.problems import Problem
-from fedjax_lc.typing import ClientVecs, Key, Scalar, Vec
 
 
 @pytree.dataclass

@@ -10,9 +10,8 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from fedjax_lc import pytree
-from fedjax_lc.algorithms.base import choose, register, tile
-from fedjax_lc.algorithms.bidirectional import (
+from fedjax_lc.algorithms.frames.base import choose, register, tile
+from fedjax_lc.algorithms.frames.bidirectional import (
     Directed,
     Downlink,
     Rounds,
@@ -25,13 +24,14 @@ from fedjax_lc.algorithms.bidirectional import (
     everyone,
     no_memory,
 )
-from fedjax_lc.algorithms.local import step_size
+from fedjax_lc.algorithms.frames.local import step_size
 from fedjax_lc.compressors import Compressor
 from fedjax_lc.compressors.base import FLOAT_BITS
-from fedjax_lc.errors import unknown
-from fedjax_lc.lanes import rarely
+from fedjax_lc.core import pytree
+from fedjax_lc.core.errors import unknown
+from fedjax_lc.core.lanes import rarely
+from fedjax_lc.core.typing import ClientVecs, Scalar
 from fedjax_lc.problems import Problem
-from fedjax_lc.typing import ClientVecs, Scalar
 
 METERS = ("dense", "sparse")
 

@@ -12,13 +12,13 @@ from __future__ import annotations
 
 import jax.numpy as jnp
 
-from fedjax_lc import pytree
-from fedjax_lc.algorithms.base import choose, constants, register
-from fedjax_lc.algorithms.bidirectional import State, WithMemory, compose, memory, plain
-from fedjax_lc.algorithms.step_sizes import memory_rate, smoothness
+from fedjax_lc.algorithms.frames.base import choose, constants, register
+from fedjax_lc.algorithms.frames.bidirectional import State, WithMemory, compose, memory, plain
+from fedjax_lc.algorithms.frames.step_sizes import memory_rate, smoothness
 from fedjax_lc.compressors import Compressor
+from fedjax_lc.core import pytree
+from fedjax_lc.core.typing import Scalar
 from fedjax_lc.problems import Problem
-from fedjax_lc.typing import Scalar
 
 
 @pytree.dataclass

@@ -10,9 +10,8 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, NamedTuple
 
-from fedjax_lc import pytree
-from fedjax_lc.algorithms.base import choose, register
-from fedjax_lc.algorithms.bidirectional import (
+from fedjax_lc.algorithms.frames.base import choose, register
+from fedjax_lc.algorithms.frames.bidirectional import (
     Directed,
     Downlink,
     Sent,
@@ -25,10 +24,11 @@ from fedjax_lc.algorithms.bidirectional import (
     server_zeros,
     to_all,
 )
-from fedjax_lc.algorithms.step_sizes import both_ways, known_form, memory_rate
+from fedjax_lc.algorithms.frames.step_sizes import both_ways, known_form, memory_rate
 from fedjax_lc.compressors import Compressor
+from fedjax_lc.core import pytree
+from fedjax_lc.core.typing import Scalar, Vec
 from fedjax_lc.problems import Problem
-from fedjax_lc.typing import Scalar, Vec
 
 
 @pytree.dataclass

@@ -8,13 +8,13 @@ that come back with the coefficient c_ef, the first step size (with 1 it diverge
 
 from __future__ import annotations
 
-from fedjax_lc import pytree
-from fedjax_lc.algorithms.base import choose, register
-from fedjax_lc.algorithms.bidirectional import Rounds, State, compose, error_feedback, gradient_with_error
-from fedjax_lc.algorithms.step_sizes import both_ways, feedback_step, known_form, leftover, leftover_of_both
+from fedjax_lc.algorithms.frames.base import choose, register
+from fedjax_lc.algorithms.frames.bidirectional import Rounds, State, compose, error_feedback, gradient_with_error
+from fedjax_lc.algorithms.frames.step_sizes import both_ways, feedback_step, known_form, leftover, leftover_of_both
 from fedjax_lc.compressors import Compressor
+from fedjax_lc.core import pytree
+from fedjax_lc.core.typing import Scalar, Vec
 from fedjax_lc.problems import Problem
-from fedjax_lc.typing import Scalar, Vec
 
 
 @pytree.dataclass

@@ -11,13 +11,13 @@ from typing import Any, ClassVar, NamedTuple
 
 import jax.numpy as jnp
 
-from fedjax_lc import pytree
-from fedjax_lc.algorithms.base import Batches, choose, register
-from fedjax_lc.algorithms.estimators import Follow, Move, State, compose, dense, step_size
-from fedjax_lc.algorithms.step_sizes import leftover
+from fedjax_lc.algorithms.frames.base import Batches, choose, register
+from fedjax_lc.algorithms.frames.estimators import Follow, Move, State, compose, dense, step_size
+from fedjax_lc.algorithms.frames.step_sizes import leftover
 from fedjax_lc.compressors import Compressor
+from fedjax_lc.core import pytree
+from fedjax_lc.core.typing import ClientVecs, Scalar, Vec
 from fedjax_lc.problems import Problem
-from fedjax_lc.typing import ClientVecs, Scalar, Vec
 
 
 @pytree.dataclass

@@ -17,14 +17,14 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from fedjax_lc import pytree
-from fedjax_lc.algorithms.base import Batches, choose, constants, register
-from fedjax_lc.algorithms.bidirectional import to_all
-from fedjax_lc.algorithms.estimators import Follow, Move, State, compose, dense, first_message, step_size
-from fedjax_lc.algorithms.step_sizes import leftover
+from fedjax_lc.algorithms.frames.base import Batches, choose, constants, register
+from fedjax_lc.algorithms.frames.bidirectional import to_all
+from fedjax_lc.algorithms.frames.estimators import Follow, Move, State, compose, dense, first_message, step_size
+from fedjax_lc.algorithms.frames.step_sizes import leftover
 from fedjax_lc.compressors import Compressor
+from fedjax_lc.core import pytree
+from fedjax_lc.core.typing import ClientVecs, Scalar, Vec
 from fedjax_lc.problems import Problem
-from fedjax_lc.typing import ClientVecs, Scalar, Vec
 
 
 @pytree.dataclass

@@ -9,15 +9,15 @@ from __future__ import annotations
 import dataclasses
 from typing import Any, ClassVar, NamedTuple
 
-from fedjax_lc import pytree
 from fedjax_lc.algorithms import ef21
-from fedjax_lc.algorithms.base import choose, register
-from fedjax_lc.algorithms.estimators import Follow, Move, compose, step_size
-from fedjax_lc.algorithms.step_sizes import leftover
+from fedjax_lc.algorithms.frames.base import choose, register
+from fedjax_lc.algorithms.frames.estimators import Follow, Move, compose, step_size
+from fedjax_lc.algorithms.frames.step_sizes import leftover
 from fedjax_lc.compressors import Compressor
-from fedjax_lc.errors import InputError
+from fedjax_lc.core import pytree
+from fedjax_lc.core.errors import InputError
+from fedjax_lc.core.typing import ClientVecs, Scalar, Vec
 from fedjax_lc.problems import Problem
-from fedjax_lc.typing import ClientVecs, Scalar, Vec
 
 
 @pytree.dataclass

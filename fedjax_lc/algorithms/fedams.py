@@ -11,13 +11,13 @@ from typing import Any, ClassVar, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from fedjax_lc import pytree
 from fedjax_lc.algorithms import fedavg
-from fedjax_lc.algorithms.base import Cost, choose, register
-from fedjax_lc.algorithms.local import Local, begin, client_zeros, clock, step_size, usual
+from fedjax_lc.algorithms.frames.base import Cost, choose, register
+from fedjax_lc.algorithms.frames.local import Local, begin, client_zeros, clock, step_size, usual
 from fedjax_lc.compressors import Compressor
+from fedjax_lc.core import pytree
+from fedjax_lc.core.typing import ClientVecs, Key, Scalar, Vec
 from fedjax_lc.problems import Problem
-from fedjax_lc.typing import ClientVecs, Key, Scalar, Vec
 
 PAPER = "2205.02719 Communication-Efficient Adaptive Federated Learning"
 

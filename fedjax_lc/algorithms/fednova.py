@@ -15,13 +15,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fedjax_lc import products, pytree
-from fedjax_lc.algorithms.base import Cost, register
-from fedjax_lc.algorithms.local import Local, begin, clock, step_size, usual
+from fedjax_lc.algorithms.frames.base import Cost, register
+from fedjax_lc.algorithms.frames.local import Local, begin, clock, step_size, usual
 from fedjax_lc.compressors.base import FLOAT_BITS
-from fedjax_lc.errors import InputError, unknown
+from fedjax_lc.core import products, pytree
+from fedjax_lc.core.errors import InputError, unknown
+from fedjax_lc.core.typing import Key, Scalar, Vec
 from fedjax_lc.problems import Problem
-from fedjax_lc.typing import Key, Scalar, Vec
 
 SOLVERS = ("sgd", "momentum", "prox")
 

@@ -16,14 +16,14 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from fedjax_lc import pytree
 from fedjax_lc.algorithms import fedavg
-from fedjax_lc.algorithms.base import Cost, register
-from fedjax_lc.algorithms.local import clock
+from fedjax_lc.algorithms.frames.base import Cost, register
+from fedjax_lc.algorithms.frames.local import clock
 from fedjax_lc.compressors import Compressor
-from fedjax_lc.errors import InputError
+from fedjax_lc.core import pytree
+from fedjax_lc.core.errors import InputError
+from fedjax_lc.core.typing import Key, PyTree, Scalar, Vec
 from fedjax_lc.problems import Problem
-from fedjax_lc.typing import Key, PyTree, Scalar, Vec
 
 PAPER = "2003.00295 Adaptive Federated Optimization"
 

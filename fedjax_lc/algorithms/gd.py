@@ -6,11 +6,11 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 
-from fedjax_lc import pytree
-from fedjax_lc.algorithms.base import Cost, constants, register
+from fedjax_lc.algorithms.frames.base import Cost, constants, register
 from fedjax_lc.compressors.base import FLOAT_BITS
+from fedjax_lc.core import pytree
+from fedjax_lc.core.typing import Key, Scalar, Vec
 from fedjax_lc.problems import Problem
-from fedjax_lc.typing import Key, Scalar, Vec
 
 
 @pytree.dataclass

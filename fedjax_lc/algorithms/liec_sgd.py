@@ -12,9 +12,8 @@ from typing import Any, ClassVar
 
 import jax.numpy as jnp
 
-from fedjax_lc import pytree
-from fedjax_lc.algorithms.base import choose, register, tile
-from fedjax_lc.algorithms.bidirectional import (
+from fedjax_lc.algorithms.frames.base import choose, register, tile
+from fedjax_lc.algorithms.frames.bidirectional import (
     Directed,
     Downlink,
     Rounds,
@@ -27,13 +26,14 @@ from fedjax_lc.algorithms.bidirectional import (
     no_memory,
     to_all,
 )
-from fedjax_lc.algorithms.local import step_size
+from fedjax_lc.algorithms.frames.local import step_size
 from fedjax_lc.compressors import Compressor
 from fedjax_lc.compressors.base import FLOAT_BITS
-from fedjax_lc.errors import InputError
-from fedjax_lc.lanes import rarely
+from fedjax_lc.core import pytree
+from fedjax_lc.core.errors import InputError
+from fedjax_lc.core.lanes import rarely
+from fedjax_lc.core.typing import ClientVecs, Scalar, Vec
 from fedjax_lc.problems import Problem
-from fedjax_lc.typing import ClientVecs, Scalar, Vec
 
 
 @pytree.dataclass

@@ -11,11 +11,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from fedjax_lc import pytree
-from fedjax_lc.algorithms.base import Cost, register, tile
-from fedjax_lc.algorithms.local import Local, begin, clock, step_size, usual
+from fedjax_lc.algorithms.frames.base import Cost, register, tile
+from fedjax_lc.algorithms.frames.local import Local, begin, clock, step_size, usual
+from fedjax_lc.core import pytree
+from fedjax_lc.core.typing import Key, Scalar, Vec
 from fedjax_lc.problems import Problem
-from fedjax_lc.typing import Key, Scalar, Vec
 
 
 @pytree.dataclass

@@ -12,12 +12,12 @@ from typing import Any, ClassVar, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from fedjax_lc import pytree
-from fedjax_lc.algorithms.base import Cost, register
-from fedjax_lc.algorithms.local import Local, begin, clock, usual
-from fedjax_lc.errors import InputError
+from fedjax_lc.algorithms.frames.base import Cost, register
+from fedjax_lc.algorithms.frames.local import Local, begin, clock, usual
+from fedjax_lc.core import pytree
+from fedjax_lc.core.errors import InputError
+from fedjax_lc.core.typing import ClientVecs, Key, Scalar, Vec
 from fedjax_lc.problems import Problem
-from fedjax_lc.typing import ClientVecs, Key, Scalar, Vec
 
 
 @pytree.dataclass

@@ -12,12 +12,12 @@ import math
 import jax
 import jax.numpy as jnp
 
-from fedjax_lc import pytree
-from fedjax_lc.algorithms.base import Batches, choose, constants, register, sample
-from fedjax_lc.algorithms.estimators import Follow, Move, State, compose, dense
+from fedjax_lc.algorithms.frames.base import Batches, choose, constants, register, sample
+from fedjax_lc.algorithms.frames.estimators import Follow, Move, State, compose, dense
 from fedjax_lc.compressors import Compressor
+from fedjax_lc.core import pytree
+from fedjax_lc.core.typing import Scalar, Vec
 from fedjax_lc.problems import Problem
-from fedjax_lc.typing import Scalar, Vec
 
 
 @pytree.dataclass

@@ -8,9 +8,9 @@ from __future__ import annotations
 from typing import Any
 
 from fedjax_lc.algorithms import artemis, mcm
-from fedjax_lc.algorithms.base import register
-from fedjax_lc.algorithms.bidirectional import Downlink, Told, Turn, compose, memory, seen_apart, to_all
-from fedjax_lc.typing import Vec
+from fedjax_lc.algorithms.frames.base import register
+from fedjax_lc.algorithms.frames.bidirectional import Downlink, Told, Turn, compose, memory, seen_apart, to_all
+from fedjax_lc.core.typing import Vec
 
 
 def _tell(hp: Any, _: None, w: Vec, seen: Vec, turn: Turn) -> Told:

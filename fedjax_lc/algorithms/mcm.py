@@ -15,15 +15,15 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from fedjax_lc import pytree
 from fedjax_lc.algorithms import artemis
-from fedjax_lc.algorithms.base import choose, register, tile
-from fedjax_lc.algorithms.bidirectional import Downlink, Told, Turn, WithMemory, compose, memory
-from fedjax_lc.algorithms.step_sizes import memory_rate, smoothness
+from fedjax_lc.algorithms.frames.base import choose, register, tile
+from fedjax_lc.algorithms.frames.bidirectional import Downlink, Told, Turn, WithMemory, compose, memory
+from fedjax_lc.algorithms.frames.step_sizes import memory_rate, smoothness
 from fedjax_lc.compressors import Compressor
-from fedjax_lc.errors import unknown
+from fedjax_lc.core import pytree
+from fedjax_lc.core.errors import unknown
+from fedjax_lc.core.typing import ClientVecs, Scalar, Vec
 from fedjax_lc.problems import Problem
-from fedjax_lc.typing import ClientVecs, Scalar, Vec
 
 PAPER = "2102.12528 Preserved central model for faster bidirectional compression in distributed settings"
 RATES = ("authors", "paper")

@@ -7,13 +7,13 @@ gradients, as in the code of LIEC-SGD, arXiv 2402.11857; with a constant step si
 
 from __future__ import annotations
 
-from fedjax_lc import pytree
-from fedjax_lc.algorithms.base import choose, register
-from fedjax_lc.algorithms.bidirectional import Rounds, compose, error_feedback, plain
-from fedjax_lc.algorithms.step_sizes import feedback_step, leftover
+from fedjax_lc.algorithms.frames.base import choose, register
+from fedjax_lc.algorithms.frames.bidirectional import Rounds, compose, error_feedback, plain
+from fedjax_lc.algorithms.frames.step_sizes import feedback_step, leftover
 from fedjax_lc.compressors import Compressor
+from fedjax_lc.core import pytree
+from fedjax_lc.core.typing import Scalar
 from fedjax_lc.problems import Problem
-from fedjax_lc.typing import Scalar
 
 
 @pytree.dataclass

@@ -11,14 +11,14 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from fedjax_lc import pytree
 from fedjax_lc.algorithms import double_squeeze
-from fedjax_lc.algorithms.base import Cost, register
-from fedjax_lc.algorithms.bidirectional import State, compose, error_feedback, gradient_with_error
+from fedjax_lc.algorithms.frames.base import Cost, register
+from fedjax_lc.algorithms.frames.bidirectional import State, compose, error_feedback, gradient_with_error
 from fedjax_lc.compressors import FCC, Compressor
-from fedjax_lc.errors import InputError
+from fedjax_lc.core import pytree
+from fedjax_lc.core.errors import InputError
+from fedjax_lc.core.typing import Key
 from fedjax_lc.problems import Problem
-from fedjax_lc.typing import Key
 
 
 @pytree.dataclass

@@ -6,13 +6,13 @@ arXiv 1610.02132. With full gradients of heterogeneous clients it does not conve
 
 from __future__ import annotations
 
-from fedjax_lc import pytree
-from fedjax_lc.algorithms.base import choose, register
-from fedjax_lc.algorithms.bidirectional import Rounds, compose, compressed, plain
-from fedjax_lc.algorithms.step_sizes import smoothness
+from fedjax_lc.algorithms.frames.base import choose, register
+from fedjax_lc.algorithms.frames.bidirectional import Rounds, compose, compressed, plain
+from fedjax_lc.algorithms.frames.step_sizes import smoothness
 from fedjax_lc.compressors import Compressor
+from fedjax_lc.core import pytree
+from fedjax_lc.core.typing import Scalar
 from fedjax_lc.problems import Problem
-from fedjax_lc.typing import Scalar
 
 
 @pytree.dataclass

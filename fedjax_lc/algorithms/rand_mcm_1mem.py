@@ -11,13 +11,13 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from fedjax_lc import pytree
 from fedjax_lc.algorithms import mcm
-from fedjax_lc.algorithms.base import register, tile
-from fedjax_lc.algorithms.bidirectional import Downlink, Told, Turn, compose, memory
+from fedjax_lc.algorithms.frames.base import register, tile
+from fedjax_lc.algorithms.frames.bidirectional import Downlink, Told, Turn, compose, memory
 from fedjax_lc.compressors import Compressor
+from fedjax_lc.core import pytree
+from fedjax_lc.core.typing import ClientVecs, Vec
 from fedjax_lc.problems import Problem
-from fedjax_lc.typing import ClientVecs, Vec
 
 
 @pytree.dataclass

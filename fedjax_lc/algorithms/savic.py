@@ -17,12 +17,12 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from fedjax_lc import pytree
-from fedjax_lc.algorithms.base import Cost, register, tile
-from fedjax_lc.algorithms.local import Local, Round, begin, client_zeros, clock, step_size, usual
-from fedjax_lc.errors import InputError, unknown
+from fedjax_lc.algorithms.frames.base import Cost, register, tile
+from fedjax_lc.algorithms.frames.local import Local, Round, begin, client_zeros, clock, step_size, usual
+from fedjax_lc.core import pytree
+from fedjax_lc.core.errors import InputError, unknown
+from fedjax_lc.core.typing import ClientVecs, Key, PyTree, Scalar, Vec
 from fedjax_lc.problems import Problem
-from fedjax_lc.typing import ClientVecs, Key, PyTree, Scalar, Vec
 
 CHOICES = {
     "rule": ("adam", "rmsprop", "adagrad", "oasis", "adahessian", "none", "fixed"),

@@ -14,11 +14,11 @@ from typing import ClassVar, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from fedjax_lc import pytree
-from fedjax_lc.algorithms.base import Cost, register
-from fedjax_lc.algorithms.local import Local, begin, client_zeros, clock, step_size, usual
+from fedjax_lc.algorithms.frames.base import Cost, register
+from fedjax_lc.algorithms.frames.local import Local, begin, client_zeros, clock, step_size, usual
+from fedjax_lc.core import pytree
+from fedjax_lc.core.typing import ClientVecs, Key, Scalar, Vec
 from fedjax_lc.problems import Problem
-from fedjax_lc.typing import ClientVecs, Key, Scalar, Vec
 
 
 @pytree.dataclass

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from fedjax_lc import pytree
-from fedjax_lc.algorithms.base import register
-from fedjax_lc.algorithms.bidirectional import Rounds, compose, plain, uncompressed
-from fedjax_lc.algorithms.step_sizes import smoothness
+from fedjax_lc.algorithms.frames.base import register
+from fedjax_lc.algorithms.frames.bidirectional import Rounds, compose, plain, uncompressed
+from fedjax_lc.algorithms.frames.step_sizes import smoothness
+from fedjax_lc.core import pytree
+from fedjax_lc.core.typing import Scalar
 from fedjax_lc.problems import Problem
-from fedjax_lc.typing import Scalar
 
 
 @pytree.dataclass

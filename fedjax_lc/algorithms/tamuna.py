@@ -14,12 +14,12 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from fedjax_lc import pytree
-from fedjax_lc.algorithms.base import Cost, constants, register, sample, tile
 from fedjax_lc.algorithms.compressed_scaffnew import mask, sharing, uplink_bits
+from fedjax_lc.algorithms.frames.base import Cost, constants, register, sample, tile
 from fedjax_lc.compressors.base import FLOAT_BITS
+from fedjax_lc.core import pytree
+from fedjax_lc.core.typing import ClientVecs, Key, Scalar, Vec
 from fedjax_lc.problems import Problem
-from fedjax_lc.typing import ClientVecs, Key, Scalar, Vec
 
 
 @pytree.dataclass

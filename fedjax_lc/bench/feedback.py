@@ -18,13 +18,15 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from fedjax_lc import algorithms, pytree, report
+from fedjax_lc import algorithms
 from fedjax_lc.bench import measure
 from fedjax_lc.bench.measure import Target, ratio
 from fedjax_lc.bench.neural_parts import CLASSES, EMNIST, Ours, problem_of, raced
 from fedjax_lc.bench.neural_rivals import Work
-from fedjax_lc.errors import InputError
-from fedjax_lc.provenance import environment
+from fedjax_lc.core import pytree
+from fedjax_lc.core.errors import InputError
+from fedjax_lc.results import report
+from fedjax_lc.results.provenance import environment
 
 MOST = 1.15  #: of a compressed step over one of P-SGD
 BASE = "P-SGD"

@@ -22,12 +22,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from fedjax_lc import report
 from fedjax_lc.bench import gpu_branches, gpu_large, gpu_methods, gpu_select, measure
 from fedjax_lc.bench.gpu_common import NO_TIME, Given, Sizes, Told
-from fedjax_lc.errors import InputError
-from fedjax_lc.files import replacing
-from fedjax_lc.provenance import environment
+from fedjax_lc.core.errors import InputError
+from fedjax_lc.core.files import replacing
+from fedjax_lc.results import report
+from fedjax_lc.results.provenance import environment
 
 SECONDS = 290.0  #: of all parts
 LEAST = 10.0  #: seconds without which a part is not started

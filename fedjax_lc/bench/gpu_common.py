@@ -19,9 +19,9 @@ from fedjax_lc.bench import measure, neural_parts
 from fedjax_lc.bench.measure import Contestant, Target
 from fedjax_lc.bench.sweep_parts import Clock
 from fedjax_lc.bench.workloads import Size, Work
-from fedjax_lc.errors import InputError
-from fedjax_lc.run import run
-from fedjax_lc.sweep import sweep
+from fedjax_lc.core.errors import InputError
+from fedjax_lc.running.run import run
+from fedjax_lc.sweeping.sweep import sweep
 
 T = TypeVar("T")
 NO_TIME = "no time was left"

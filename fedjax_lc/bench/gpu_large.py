@@ -15,7 +15,7 @@ from fedjax_lc.bench.gpu_common import Given, Told, judged, missing, raced
 from fedjax_lc.bench.measure import Contestant, Target, ratio
 from fedjax_lc.bench.neural_parts import EMNIST, Ours, hparams, layers, problem_of, work_of
 from fedjax_lc.bench.workloads import Size, w1
-from fedjax_lc.errors import InputError
+from fedjax_lc.core.errors import InputError
 from fedjax_lc.problems import LinearModel
 
 # --- sweep: a thousand configurations ---

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fedjax_lc import algorithms, pytree
+from fedjax_lc import algorithms
 from fedjax_lc.bench import measure, rivals
 from fedjax_lc.bench.gpu_common import (
     AT_ONCE,
@@ -30,6 +30,7 @@ from fedjax_lc.bench.gpu_common import (
 )
 from fedjax_lc.bench.measure import Contestant, Target, ratio
 from fedjax_lc.bench.workloads import Work, w1, with_plain_branches
+from fedjax_lc.core import pytree
 from fedjax_lc.problems import Problem
 
 ALIKE = 1e-12  #: the most by which a GPU's float64 result may differ from a CPU's, relative

@@ -19,15 +19,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fedjax_lc import algorithms, problems, report
+from fedjax_lc import algorithms, problems
 from fedjax_lc.bench import measure
 from fedjax_lc.bench.measure import Contestant, Ratio, Target, race, ratio
 from fedjax_lc.bench.sweep_parts import Clock
-from fedjax_lc.errors import InputError
+from fedjax_lc.core.errors import InputError
 from fedjax_lc.problems import Problem
-from fedjax_lc.provenance import environment
-from fedjax_lc.sweep import sweep
-from fedjax_lc.table import Table
+from fedjax_lc.results import report
+from fedjax_lc.results.provenance import environment
+from fedjax_lc.results.table import Table
+from fedjax_lc.sweeping.sweep import sweep
 
 METHODS = ("sgd", "diana", "artemis", "dore", "mcm", "rand_mcm")
 OURS, NUMPY = "fl.sweep", "NumPy, seeds and clients stacked"

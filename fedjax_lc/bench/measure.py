@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from fedjax_lc import report
-from fedjax_lc.files import replacing
+from fedjax_lc.core.files import replacing
+from fedjax_lc.results import report
 
 #: Environment of a process with one thread.
 PINNED = {

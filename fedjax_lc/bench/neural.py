@@ -16,11 +16,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from fedjax_lc import report
 from fedjax_lc.bench import measure, neural_parts
 from fedjax_lc.bench.neural_parts import Sizes, Told
-from fedjax_lc.errors import InputError
-from fedjax_lc.provenance import environment
+from fedjax_lc.core.errors import InputError
+from fedjax_lc.results import report
+from fedjax_lc.results.provenance import environment
 
 PARTS = {
     "i": ("W2, a round", neural_parts.against, neural_parts.tell_against),

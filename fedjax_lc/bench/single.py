@@ -19,13 +19,14 @@ from typing import Any
 import jax
 import numpy as np
 
-from fedjax_lc import algorithms, report
+from fedjax_lc import algorithms
 from fedjax_lc.bench import measure, rivals
 from fedjax_lc.bench.measure import Contestant, Target, peak_mib, race, seconds
 from fedjax_lc.bench.workloads import FEDAVG, GRADIENT_ONLY, Size, Work, w1
-from fedjax_lc.errors import InputError
-from fedjax_lc.provenance import environment
-from fedjax_lc.run import run
+from fedjax_lc.core.errors import InputError
+from fedjax_lc.results import report
+from fedjax_lc.results.provenance import environment
+from fedjax_lc.running.run import run
 
 OURS = "fedjax_lc"
 DIANA, AVERAGING, LOCODL = "W1(a) DIANA, rand-k", "W1(b) FedAvg, full-batch steps", "LoCoDL on W1, p = 0.1"

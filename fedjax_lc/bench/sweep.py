@@ -14,11 +14,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from fedjax_lc import report
 from fedjax_lc.bench import measure, sweep_parts, sweep_tuned
 from fedjax_lc.bench.sweep_parts import FULL, Sizes, Told
-from fedjax_lc.errors import InputError
-from fedjax_lc.provenance import environment
+from fedjax_lc.core.errors import InputError
+from fedjax_lc.results import report
+from fedjax_lc.results.provenance import environment
 
 PARTS: dict[str, tuple[str, Callable[[Any], Told]]] = {
     "i": ("64 step sizes of W1(b) FedAvg, ms per configuration and round", sweep_parts.tell_averaging),

@@ -26,12 +26,12 @@ from fedjax_lc import algorithms
 from fedjax_lc.bench import measure, rivals
 from fedjax_lc.bench.measure import Contestant, Ratio, Target, ratio
 from fedjax_lc.bench.workloads import FEDAVG, GRADIENT_ONLY, Size, Work, w1, with_plain_branches
-from fedjax_lc.grid import grid
-from fedjax_lc.programs import compile_count
-from fedjax_lc.run import run
-from fedjax_lc.sweep import sweep
-from fedjax_lc.table import Table
-from fedjax_lc.trace import Trace
+from fedjax_lc.results.table import Table
+from fedjax_lc.results.trace import Trace
+from fedjax_lc.running.programs import compile_count
+from fedjax_lc.running.run import run
+from fedjax_lc.sweeping.grid import grid
+from fedjax_lc.sweeping.sweep import sweep
 
 SWEEP, RUNS = "fl.sweep", "fl.run, one by one"
 PLAIN, VMAP = "plain JAX, one by one", "plain JAX, nested vmap"

@@ -15,16 +15,17 @@ import jax
 import numpy as np
 import pandas as pd
 
-from fedjax_lc import algorithms, figure, pytree
-from fedjax_lc.axes import times
+from fedjax_lc import algorithms, figure
 from fedjax_lc.bench import rivals
 from fedjax_lc.bench.measure import seconds
 from fedjax_lc.bench.sweep_parts import Told
+from fedjax_lc.core import pytree
 from fedjax_lc.data.catalogue import CATALOGUE
 from fedjax_lc.data.download import obtain
-from fedjax_lc.grid import grid
-from fedjax_lc.sweep import sweep
-from fedjax_lc.table import Table
+from fedjax_lc.results.table import Table
+from fedjax_lc.sweeping.axes import times
+from fedjax_lc.sweeping.grid import grid
+from fedjax_lc.sweeping.sweep import sweep
 from fedjax_lc.tuned import Tuned
 
 TUNED, WIDE = "locodl/tuned/a5a-87", "locodl/tuned/a5a-288"

@@ -9,11 +9,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fedjax_lc import lanes, pytree
 from fedjax_lc.algorithms import Algorithm, Cost, tile
 from fedjax_lc.compressors.base import FLOAT_BITS
+from fedjax_lc.core import lanes, pytree
+from fedjax_lc.core.typing import ClientVecs, Key, Scalar, Vec
 from fedjax_lc.problems import LinearModel, Problem, logistic_regression
-from fedjax_lc.typing import ClientVecs, Key, Scalar, Vec
 
 
 class Size(NamedTuple):

@@ -8,9 +8,9 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from fedjax_lc import cache
 from fedjax_lc.cli import bench, doctor, figure, lists, results, run, sweep
-from fedjax_lc.errors import InputError
+from fedjax_lc.core.errors import InputError
+from fedjax_lc.running import cache
 
 COMMANDS = (run, sweep, results, lists, figure, bench, doctor)
 

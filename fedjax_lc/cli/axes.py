@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fedjax_lc.cli.options import priced
-from fedjax_lc.errors import InputError, unknown
+from fedjax_lc.core.errors import InputError, unknown
 
 
 def pairs(option: str, words: Sequence[str], example: str) -> dict[str, str]:
@@ -83,7 +83,7 @@ def build(
     Raises:
         InputError: values that are no axis, or a configuration out of range.
     """
-    from fedjax_lc.grid import grid, sample
+    from fedjax_lc.sweeping.grid import grid, sample
 
     base = functools.partial(algorithm.theory, problem)
     found = grid(base, **axes) if num is None or not axes else sample(base, num, method=kind, **axes)

@@ -82,7 +82,7 @@ def _print_facts(facts: dict[str, dict[str, Any]]) -> None:
 
 
 def _print_outcome(outcome: _Outcome) -> None:
-    from fedjax_lc import report
+    from fedjax_lc.results import report
 
     print(f"\n{outcome.compared}")
     print(report.table([_row(check) for check in outcome.checks]))

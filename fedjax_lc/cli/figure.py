@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from fedjax_lc.cli.options import add_cache
-from fedjax_lc.errors import unknown
+from fedjax_lc.core.errors import unknown
 
 
 def add(commands: Any, arguments: Sequence[str]) -> None:

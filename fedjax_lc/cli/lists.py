@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fedjax_lc.cli.options import first_line
-from fedjax_lc.errors import InputError, unknown
+from fedjax_lc.core.errors import InputError, unknown
 
 
 def add(commands: Any, arguments: Sequence[str]) -> None:
@@ -23,7 +23,7 @@ def add(commands: Any, arguments: Sequence[str]) -> None:
 
 
 def _list(options: argparse.Namespace) -> int:
-    from fedjax_lc import report
+    from fedjax_lc.results import report
 
     if options.what not in _LISTS:
         raise unknown("list", options.what, _LISTS)
@@ -110,7 +110,7 @@ def _models() -> list[dict[str, str]]:
 
 
 def _schedules() -> list[dict[str, str]]:
-    from fedjax_lc.algorithms import schedules
+    from fedjax_lc.algorithms.frames import schedules
 
     return _named("schedule", schedules.names())
 

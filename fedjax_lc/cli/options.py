@@ -7,7 +7,7 @@ import dataclasses
 import sys
 from typing import Any
 
-from fedjax_lc.errors import InputError
+from fedjax_lc.core.errors import InputError
 
 EMBEDDED_SCALE = "standard"
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from fedjax_lc.cli import compare
 from fedjax_lc.cli.options import Help
-from fedjax_lc.errors import InputError, unknown
+from fedjax_lc.core.errors import InputError, unknown
 
 KINDS = ("best", "heatmap", "sensitivity")
 
@@ -53,9 +53,9 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
 
 
 def _best(options: argparse.Namespace) -> int:
-    from fedjax_lc import report
-    from fedjax_lc.files import replacing
-    from fedjax_lc.table import Table
+    from fedjax_lc.core.files import replacing
+    from fedjax_lc.results import report
+    from fedjax_lc.results.table import Table
 
     table = Table.load(options.folder)
     by = _groups(options)
@@ -83,7 +83,7 @@ def _plot(options: argparse.Namespace) -> int:
 
 def _plot_run(options: argparse.Namespace) -> Path:
     from fedjax_lc import plot
-    from fedjax_lc.trace import Trace
+    from fedjax_lc.results.trace import Trace
 
     if options.kind is not None or options.method is not None:
         raise InputError(
@@ -96,7 +96,7 @@ def _plot_run(options: argparse.Namespace) -> Path:
 
 def _plot_sweep(options: argparse.Namespace) -> Path:
     from fedjax_lc import plot
-    from fedjax_lc.table import Table
+    from fedjax_lc.results.table import Table
 
     kind = options.kind or "best"
     if kind not in KINDS:

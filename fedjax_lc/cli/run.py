@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from fedjax_lc.cli.options import Help, add_cache, add_data, add_index_bits, fill_in, make_problem, priced
-from fedjax_lc.errors import InputError
+from fedjax_lc.core.errors import InputError
 
 
 def add(commands: Any, arguments: Sequence[str]) -> None:
@@ -84,10 +84,11 @@ def _hparam_help(method: str) -> dict[str, str]:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from fedjax_lc import algorithms, report
+    from fedjax_lc import algorithms
     from fedjax_lc.plot.lines import X_LABELS
     from fedjax_lc.plot.style import check_names
-    from fedjax_lc.run import run
+    from fedjax_lc.results import report
+    from fedjax_lc.running.run import run
 
     algorithm = algorithms.get(options.method)
     check_names("x axis", [options.x], X_LABELS.keys() - {"time"})
@@ -119,7 +120,7 @@ def _settings(options: argparse.Namespace) -> dict[str, Any]:
 
 def _check_folder(folder: Path, settings: dict[str, Any]) -> None:
     """Raise InputError if `folder` cannot be written or holds a run with other settings."""
-    from fedjax_lc.files import replacing
+    from fedjax_lc.core.files import replacing
 
     with replacing(folder / "config.json") as path:
         old = folder / "config.json"
@@ -178,7 +179,7 @@ def _value(text: str, optional: bool = False) -> Any:
 
 def _tell(options: argparse.Namespace, problem: Any, hp: Any, trace: Any) -> None:
     """The hyperparameters that differ from their defaults, what was minimised, what was compiled, and remarks."""
-    from fedjax_lc import cache
+    from fedjax_lc.running import cache
 
     usual = {field.name: field.default for field in dataclasses.fields(hp)}
     told = {name: value for name, value in trace.config["hyperparameters"].items() if value != usual[name]}

@@ -11,7 +11,7 @@ from typing import Any
 
 from fedjax_lc.cli import axes, compare, toml
 from fedjax_lc.cli.options import Help, add_cache, add_data, add_index_bits, fill_in, make_problem
-from fedjax_lc.errors import InputError, unknown
+from fedjax_lc.core.errors import InputError, unknown
 
 EPILOG = """\
 A --grid is NAME=VALUES for every method that has NAME, or METHOD.NAME=VALUES for one. VALUES are
@@ -82,8 +82,9 @@ def add(commands: Any, arguments: Sequence[str]) -> None:
 
 
 def _sweep(options: argparse.Namespace) -> int:
-    from fedjax_lc import algorithms, loop
-    from fedjax_lc.table import Table
+    from fedjax_lc import algorithms
+    from fedjax_lc.results.table import Table
+    from fedjax_lc.running import loop
 
     options = _merged(options)
     fill_in(options, steps=(10_000, 100), every=(10, 1))
@@ -140,7 +141,7 @@ def _merged(options: argparse.Namespace) -> argparse.Namespace:
 
 
 def _limit(name: str, value: Any) -> float:
-    from fedjax_lc import ledger
+    from fedjax_lc.results import ledger
 
     if name not in ledger.COSTS:
         raise unknown("budget", name, ledger.COSTS)
@@ -172,7 +173,7 @@ def _settings(options: argparse.Namespace, method: str, grid: dict[str, Any]) ->
 
 def _check_folder(options: argparse.Namespace, shares: dict[str, dict[str, Any]]) -> None:
     """Raise InputError if the folder cannot be written or holds sweeps that this one cannot stand beside."""
-    from fedjax_lc.files import check_writable
+    from fedjax_lc.core.files import check_writable
 
     check_writable(options.out / "sweep.toml")
     for path in sorted(options.out.glob("*/sweep.toml")):
@@ -187,8 +188,8 @@ def _check_folder(options: argparse.Namespace, shares: dict[str, dict[str, Any]]
 
 def _one(algorithm: Any, problem: Any, grid: Any, own: dict[str, Any], options: argparse.Namespace) -> Any:
     """One method's table; with --out its folder also says how to make it again."""
-    from fedjax_lc.files import replacing
-    from fedjax_lc.sweep import sweep
+    from fedjax_lc.core.files import replacing
+    from fedjax_lc.sweeping.sweep import sweep
 
     out = None if options.out is None else options.out / algorithm.name
     table = sweep(
@@ -214,7 +215,9 @@ def _tell_interrupted(done: int, lanes: int, options: argparse.Namespace) -> int
 
 def _tell(table: Any, options: argparse.Namespace) -> None:
     """What was compiled, what diverged, the comparison at the target, and the picture."""
-    from fedjax_lc import cache, plot, report
+    from fedjax_lc import plot
+    from fedjax_lc.results import report
+    from fedjax_lc.running import cache
 
     print(cache.told())
     for line in compare.diverged(table):

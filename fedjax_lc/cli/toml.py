@@ -9,7 +9,7 @@ from pathlib import Path
 from tomllib import loads
 from typing import Any
 
-from fedjax_lc.errors import InputError, unknown
+from fedjax_lc.core.errors import InputError, unknown
 
 LISTS = ("labels", "measure", "masked")  #: options that may be repeated
 TABLES = ("grid", "budget")  #: options that are written NAME=VALUE and may be repeated

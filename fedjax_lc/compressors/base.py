@@ -16,9 +16,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fedjax_lc import pytree
-from fedjax_lc.errors import InputError
-from fedjax_lc.typing import ClientVecs, Key, Scalar, Vec
+from fedjax_lc.core import pytree
+from fedjax_lc.core.errors import InputError
+from fedjax_lc.core.typing import ClientVecs, Key, Scalar, Vec
 
 FLOAT_BITS = 32
 INDEX_BITS = ("log2", "binom", "int32", "none")

@@ -11,11 +11,11 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 
-from fedjax_lc import pytree
 from fedjax_lc.compressors.base import Compressor, Message, count, larger, smaller, together, whole
-from fedjax_lc.errors import InputError
-from fedjax_lc.platforms import unrolled
-from fedjax_lc.typing import Key, Scalar, Vec
+from fedjax_lc.core import pytree
+from fedjax_lc.core.errors import InputError
+from fedjax_lc.core.platforms import unrolled
+from fedjax_lc.core.typing import Key, Scalar, Vec
 
 
 def is_biased(c: Compressor, d: int) -> bool:

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from fedjax_lc.typing import Key
+from fedjax_lc.core.typing import Key
 
 _ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
 

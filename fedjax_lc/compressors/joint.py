@@ -7,13 +7,13 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 
-from fedjax_lc import pytree
 from fedjax_lc.compressors.base import FLOAT_BITS, Compressor, Message, count, divisor, index_cost, real, whole
 from fedjax_lc.compressors.draws import random_bits
 from fedjax_lc.compressors.select import smallest
 from fedjax_lc.compressors.sparse import Sparsifier
-from fedjax_lc.errors import InputError
-from fedjax_lc.typing import Key, Scalar, Vec
+from fedjax_lc.core import pytree
+from fedjax_lc.core.errors import InputError
+from fedjax_lc.core.typing import Key, Scalar, Vec
 
 
 @pytree.dataclass

@@ -7,10 +7,10 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 
-from fedjax_lc import products, pytree
 from fedjax_lc.compressors.base import FLOAT_BITS, Compressor, Message, real, whole
-from fedjax_lc.errors import InputError
-from fedjax_lc.typing import Scalar, Vec
+from fedjax_lc.core import products, pytree
+from fedjax_lc.core.errors import InputError
+from fedjax_lc.core.typing import Scalar, Vec
 
 
 @pytree.dataclass

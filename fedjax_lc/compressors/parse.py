@@ -11,9 +11,9 @@ import dataclasses
 import re
 from typing import Any
 
-from fedjax_lc import pytree
 from fedjax_lc.compressors.base import INDEX_BITS, Chain, Compressor
-from fedjax_lc.errors import InputError, unknown
+from fedjax_lc.core import pytree
+from fedjax_lc.core.errors import InputError, unknown
 
 REGISTRY: dict[str, type[Compressor]] = {}
 

@@ -8,8 +8,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from fedjax_lc.platforms import SORT_UP_TO, by_platform
-from fedjax_lc.typing import Scalar
+from fedjax_lc.core.platforms import SORT_UP_TO, by_platform
+from fedjax_lc.core.typing import Scalar
 
 _FEW = 24  #: up to this many keys all pairs are compared
 _MARGIN = 2.0**-20  #: covers float32's rounding of a key, so that a bracket or a guess stays on its side

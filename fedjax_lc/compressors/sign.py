@@ -7,11 +7,11 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 
-from fedjax_lc import pytree
 from fedjax_lc.compressors.base import FLOAT_BITS, Compressor, Message, count, smaller
 from fedjax_lc.compressors.levels import norm
-from fedjax_lc.errors import InputError
-from fedjax_lc.typing import Scalar, Vec
+from fedjax_lc.core import pytree
+from fedjax_lc.core.errors import InputError
+from fedjax_lc.core.typing import Scalar, Vec
 
 
 def scaled_sign(x: Vec, sent: jax.Array | None) -> Vec:

@@ -8,7 +8,6 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 
-from fedjax_lc import pytree
 from fedjax_lc.compressors.base import (
     FLOAT_BITS,
     INDEX_BITS,
@@ -24,8 +23,9 @@ from fedjax_lc.compressors.base import (
 from fedjax_lc.compressors.draws import random_bits, uniform
 from fedjax_lc.compressors.levels import norm
 from fedjax_lc.compressors.select import smallest
-from fedjax_lc.errors import InputError
-from fedjax_lc.typing import Key, Scalar, Vec
+from fedjax_lc.core import pytree
+from fedjax_lc.core.errors import InputError
+from fedjax_lc.core.typing import Key, Scalar, Vec
 
 
 class Sparsifier(Compressor):

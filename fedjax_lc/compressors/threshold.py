@@ -8,11 +8,11 @@ import jax
 import jax.numpy as jnp
 from jax.scipy.special import gammainc
 
-from fedjax_lc import pytree
 from fedjax_lc.compressors.base import FLOAT_BITS, INDEX_BITS, Compressor, Message, check_index, count, index_cost
 from fedjax_lc.compressors.levels import norm
-from fedjax_lc.errors import InputError
-from fedjax_lc.typing import Scalar, Vec
+from fedjax_lc.core import pytree
+from fedjax_lc.core.errors import InputError
+from fedjax_lc.core.typing import Scalar, Vec
 
 FITS = ("exponential", "pareto", "gamma")
 

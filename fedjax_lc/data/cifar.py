@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fedjax_lc.core.errors import InputError
 from fedjax_lc.data.remote import File
-from fedjax_lc.errors import InputError
 
 _PIXELS = 32 * 32 * 3
 

@@ -13,8 +13,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from fedjax_lc.core.errors import InputError, unknown
 from fedjax_lc.data.scaling import Floats, scaled
-from fedjax_lc.errors import InputError, unknown
 
 Task = Literal["binary", "multiclass", "regression", "sequence"]
 

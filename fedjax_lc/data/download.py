@@ -16,7 +16,7 @@ from typing import Protocol
 
 import platformdirs
 
-from fedjax_lc.errors import InputError
+from fedjax_lc.core.errors import InputError
 
 DATA_VARIABLE = "FEDJAX_LC_DATA"
 CACHE_VARIABLE = "FEDJAX_LC_CACHE"

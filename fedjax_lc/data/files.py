@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fedjax_lc.errors import InputError
+from fedjax_lc.core.errors import InputError
 
 _UNPACK: dict[str, Callable[[bytes], bytes]] = {
     ".bz2": bz2.decompress,

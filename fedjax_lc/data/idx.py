@@ -7,7 +7,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from fedjax_lc.errors import InputError
+from fedjax_lc.core.errors import InputError
 
 _BYTES = b"\0\0\x08"  # two zeros, then the code of unsigned bytes
 

@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 
+from fedjax_lc.core.errors import InputError, unknown
 from fedjax_lc.data import cifar, idx
 from fedjax_lc.data.dataset import Dataset, from_images
 from fedjax_lc.data.remote import File, Folder, Remote, members, note, read
-from fedjax_lc.errors import InputError, unknown
 
 _PARTS = ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1")
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from fedjax_lc.core.errors import InputError
 from fedjax_lc.data.files import Table, read_bytes
-from fedjax_lc.errors import InputError
 
 _ENDINGS = ("", ".txt", ".bz2", ".gz", ".xz")
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from fedjax_lc.core.errors import InputError, unknown
 from fedjax_lc.data import libsvm, synthetic
 from fedjax_lc.data.catalogue import CATALOGUE, Entry
 from fedjax_lc.data.dataset import Dataset, from_arrays
@@ -17,7 +18,6 @@ from fedjax_lc.data.files import Table, read_csv, read_npz
 from fedjax_lc.data.images import IMAGES
 from fedjax_lc.data.spec import parse_call
 from fedjax_lc.data.text import TEXTS
-from fedjax_lc.errors import InputError, unknown
 
 # Our name -> (scikit-learn's loader, its options, how targets are read).
 EMBEDDED: dict[str, tuple[str, dict[str, Any], str | None]] = {

@@ -19,9 +19,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fedjax_lc.core.errors import InputError, unknown
 from fedjax_lc.data.dataset import Dataset, is_real
 from fedjax_lc.data.spec import parse_call
-from fedjax_lc.errors import InputError, unknown
 
 Indices = list[NDArray[np.intp]]
 Targets = NDArray[Any] | int

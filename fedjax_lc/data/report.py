@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fedjax_lc.core.errors import InputError
+from fedjax_lc.core.files import replacing
 from fedjax_lc.data.dataset import Dataset, is_real
-from fedjax_lc.errors import InputError
-from fedjax_lc.files import replacing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

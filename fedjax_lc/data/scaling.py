@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fedjax_lc.errors import unknown
+from fedjax_lc.core.errors import unknown
 
 Floats = NDArray[np.float64]
 

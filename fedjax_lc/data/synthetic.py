@@ -12,10 +12,10 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from fedjax_lc.core.errors import InputError
 from fedjax_lc.data import partitions
 from fedjax_lc.data.dataset import Dataset, from_arrays
 from fedjax_lc.data.spec import parse_call
-from fedjax_lc.errors import InputError
 
 Floats = NDArray[np.float64]
 

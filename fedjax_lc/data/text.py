@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fedjax_lc.core.errors import InputError
 from fedjax_lc.data.dataset import Dataset, from_sequences
 from fedjax_lc.data.files import read_bytes
 from fedjax_lc.data.remote import Folder, Remote, called, note, read
-from fedjax_lc.errors import InputError
 
 SHAKESPEARE = Remote(
     "shakespeare",

@@ -13,8 +13,8 @@ import jax
 import jax.numpy as jnp
 from flax import linen, nnx
 
-from fedjax_lc.errors import InputError
-from fedjax_lc.typing import Key, PyTree, Vec
+from fedjax_lc.core.errors import InputError
+from fedjax_lc.core.typing import Key, PyTree, Vec
 
 #: what models call their flag of training mode, and whether it says the opposite
 FLAGS = {"train": False, "training": False, "is_training": False, "deterministic": True, "use_running_average": True}

@@ -15,8 +15,8 @@ from flax import linen
 from flax.linen.dtypes import promote_dtype
 from jax import lax
 
-from fedjax_lc import platforms
-from fedjax_lc.errors import InputError, unknown
+from fedjax_lc.core import platforms
+from fedjax_lc.core.errors import InputError, unknown
 
 ROUTES = ("auto", "native", "patches")
 

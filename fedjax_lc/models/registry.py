@@ -9,7 +9,7 @@ from typing import Any
 
 from flax import linen
 
-from fedjax_lc.errors import InputError, unknown
+from fedjax_lc.core.errors import InputError, unknown
 from fedjax_lc.models import nets, resnet, text
 
 _MODELS: dict[str, Callable[..., linen.Module]] = {

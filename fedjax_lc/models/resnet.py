@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen
 
-from fedjax_lc.errors import unknown
+from fedjax_lc.core.errors import unknown
 from fedjax_lc.models.layers import Conv, check_images
 
 GROUPS = 32  #: groups of GroupNorm, or fewer where the channels do not divide into so many

@@ -10,7 +10,7 @@ from flax import linen
 from flax.linen.dtypes import promote_dtype
 from jax import lax
 
-from fedjax_lc.errors import InputError
+from fedjax_lc.core.errors import InputError
 
 
 class CharLSTM(linen.Module):

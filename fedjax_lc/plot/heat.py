@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fedjax_lc.errors import InputError
+from fedjax_lc.core.errors import InputError
 from fedjax_lc.plot import sweeps
 from fedjax_lc.plot.style import (
     ENDINGS,
@@ -22,7 +22,7 @@ from fedjax_lc.plot.style import (
     write,
     write_legend,
 )
-from fedjax_lc.table import is_accuracy
+from fedjax_lc.results.table import is_accuracy
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from matplotlib.patches import Patch
 
-    from fedjax_lc.table import Table
+    from fedjax_lc.results.table import Table
 
 COLOUR_MAP = "viridis_r"  #: even in grey print and to colour-blind eyes; the best is the lightest
 CELL = (0.62, 0.46)  #: inches

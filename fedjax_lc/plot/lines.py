@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
-from fedjax_lc import ledger
-from fedjax_lc.errors import InputError
+from fedjax_lc.core.errors import InputError
 from fedjax_lc.plot.style import (
     COLOURS,
     COST_LABELS,
@@ -26,7 +25,8 @@ from fedjax_lc.plot.style import (
     write,
     write_legend,
 )
-from fedjax_lc.trace import Trace
+from fedjax_lc.results import ledger
+from fedjax_lc.results.trace import Trace
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

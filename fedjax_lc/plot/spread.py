@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fedjax_lc.errors import InputError
+from fedjax_lc.core.errors import InputError
 from fedjax_lc.plot import sweeps
 from fedjax_lc.plot.style import (
     COLOURS,
@@ -22,14 +22,14 @@ from fedjax_lc.plot.style import (
     write,
     write_legend,
 )
-from fedjax_lc.table import is_accuracy
+from fedjax_lc.results.table import is_accuracy
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from fedjax_lc.table import Table
+    from fedjax_lc.results.table import Table
 
 MISSED = {"capped": "target not reached", "diverged": "diverged"}
 MOST_TICKS = 12

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fedjax_lc import algorithms
-from fedjax_lc.errors import unknown
-from fedjax_lc.files import replacing
+from fedjax_lc.core.errors import unknown
+from fedjax_lc.core.files import replacing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -13,7 +13,7 @@ from fedjax_lc.plot.style import COST_LABELS, OUTCOME_LABELS, check_names, metho
 if TYPE_CHECKING:
     import pandas as pd
 
-    from fedjax_lc.table import Table
+    from fedjax_lc.results.table import Table
 
 METRIC_LABELS = COST_LABELS | {"seconds": "wall time (s)"}
 NOTE_WIDTH = 84  #: letters of small print in a row

@@ -12,13 +12,13 @@ import numpy as np
 
 from fedjax_lc.plot import lines, sweeps
 from fedjax_lc.plot.style import COLOURS, save
-from fedjax_lc.trace import Trace
+from fedjax_lc.results.trace import Trace
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from fedjax_lc.table import Table
+    from fedjax_lc.results.table import Table
 
 MOST_TUNED = 3  #: tuned values that a label tells
 

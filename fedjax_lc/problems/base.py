@@ -11,12 +11,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fedjax_lc import pytree
-from fedjax_lc.errors import InputError
-from fedjax_lc.lanes import per_lane
-from fedjax_lc.optimum import Optimum, minimise
-from fedjax_lc.platforms import by_platform
-from fedjax_lc.typing import ClientVecs, Key, Scalar, Vec
+from fedjax_lc.core import pytree
+from fedjax_lc.core.errors import InputError
+from fedjax_lc.core.lanes import per_lane
+from fedjax_lc.core.platforms import by_platform
+from fedjax_lc.core.typing import ClientVecs, Key, Scalar, Vec
+from fedjax_lc.problems.optimum import Optimum, minimise
 
 
 class Problem:

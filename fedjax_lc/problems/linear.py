@@ -9,13 +9,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fedjax_lc import products, pytree
-from fedjax_lc.errors import InputError
-from fedjax_lc.losses import Logistic, Squared
-from fedjax_lc.platforms import FEW_LANES, by_platform, on_cpu, whole_vectors
+from fedjax_lc.core import products, pytree
+from fedjax_lc.core.errors import InputError
+from fedjax_lc.core.platforms import FEW_LANES, by_platform, on_cpu, whole_vectors
+from fedjax_lc.core.typing import ClientVecs, Key, Vec
 from fedjax_lc.problems.base import RowsProblem, arrays
-from fedjax_lc.stacking import Clients, constants, float_dtype, stack
-from fedjax_lc.typing import ClientVecs, Key, Vec
+from fedjax_lc.problems.losses import Logistic, Squared
+from fedjax_lc.problems.stacking import Clients, constants, float_dtype, stack
 
 
 @pytree.dataclass

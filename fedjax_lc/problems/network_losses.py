@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from fedjax_lc.errors import unknown
-from fedjax_lc.typing import Scalar
+from fedjax_lc.core.errors import unknown
+from fedjax_lc.core.typing import Scalar
 
 WORST = 0.1  #: the share of clients whose mean accuracy is `accuracy_worst`
 

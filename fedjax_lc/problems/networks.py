@@ -11,15 +11,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fedjax_lc import models, pytree
-from fedjax_lc.errors import InputError, unknown
+from fedjax_lc import models
+from fedjax_lc.core import pytree
+from fedjax_lc.core.errors import InputError, unknown
+from fedjax_lc.core.platforms import clients_side_by_side
+from fedjax_lc.core.typing import ClientVecs, Key, PyTree, Scalar, Vec
 from fedjax_lc.models import Layout
-from fedjax_lc.platforms import clients_side_by_side
 from fedjax_lc.problems.base import Sampled
 from fedjax_lc.problems.network_losses import Loss, cross_entropy, fairness, hit_rate, named, squared
 from fedjax_lc.problems.rows import Table, as_input, table_of, test_table
-from fedjax_lc.stacking import float_dtype, shares
-from fedjax_lc.typing import ClientVecs, Key, PyTree, Scalar, Vec
+from fedjax_lc.problems.stacking import float_dtype, shares
 
 STATISTICS = ("averaged", "local")
 PRECISIONS = ("high", "highest", "default")

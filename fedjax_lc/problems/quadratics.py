@@ -8,11 +8,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fedjax_lc import products, pytree
-from fedjax_lc.errors import InputError
+from fedjax_lc.core import products, pytree
+from fedjax_lc.core.errors import InputError
+from fedjax_lc.core.typing import ClientVecs, Key, Vec
 from fedjax_lc.problems.base import Problem, arrays
-from fedjax_lc.stacking import float_dtype
-from fedjax_lc.typing import ClientVecs, Key, Vec
+from fedjax_lc.problems.stacking import float_dtype
 
 
 @pytree.dataclass

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fedjax_lc.errors import InputError
+from fedjax_lc.core.errors import InputError
 
 
 class Table(NamedTuple):

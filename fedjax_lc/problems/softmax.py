@@ -8,12 +8,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fedjax_lc import products, pytree
-from fedjax_lc.errors import InputError
-from fedjax_lc.losses import Softmax
+from fedjax_lc.core import products, pytree
+from fedjax_lc.core.errors import InputError
+from fedjax_lc.core.typing import ClientVecs, Key, Vec
 from fedjax_lc.problems.base import RowsProblem, arrays
-from fedjax_lc.stacking import Clients, constants, float_dtype, stack
-from fedjax_lc.typing import ClientVecs, Key, Vec
+from fedjax_lc.problems.losses import Softmax
+from fedjax_lc.problems.stacking import Clients, constants, float_dtype, stack
 
 
 @pytree.dataclass

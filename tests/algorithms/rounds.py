@@ -10,8 +10,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fedjax_lc import algorithms, problems, pytree
-from fedjax_lc.algorithms.local import Local, select
+from fedjax_lc import algorithms, problems
+from fedjax_lc.algorithms.frames.local import Local, select
+from fedjax_lc.core import pytree
 from tests.algorithms.shared import KEY, purposes, replay, scan, step_keys
 from tests.conftest import make_clients
 from tests.quickly import QUICKLY

@@ -9,8 +9,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fedjax_lc import algorithms, problems, pytree
+from fedjax_lc import algorithms, problems
 from fedjax_lc.compressors import Compressor, Message
+from fedjax_lc.core import pytree
 from tests.quickly import QUICKLY
 from tests.reference import problems as ref_problems
 

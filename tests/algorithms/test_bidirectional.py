@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from fedjax_lc import algorithms
-from fedjax_lc.algorithms.bidirectional import participants
-from fedjax_lc.errors import InputError
+from fedjax_lc.algorithms.frames.bidirectional import participants
+from fedjax_lc.core.errors import InputError
 from tests.algorithms.shared import KEY, purposes, replay, walk
 from tests.reference import mcm
 from tests.reference import problems as ref_problems

@@ -11,9 +11,9 @@ import pytest
 
 from fedjax_lc import algorithms, problems
 from fedjax_lc.algorithms import choose
-from fedjax_lc.algorithms.bidirectional import Rounds
-from fedjax_lc.algorithms.local import Local
-from fedjax_lc.errors import InputError
+from fedjax_lc.algorithms.frames.bidirectional import Rounds
+from fedjax_lc.algorithms.frames.local import Local
+from fedjax_lc.core.errors import InputError
 from tests.algorithms.shared import walk
 
 STEPS = 50  # as in test_agreement, so that both use the same compiled walks

@@ -13,9 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fedjax_lc import algorithms, compressors, problems, pytree
-from fedjax_lc.algorithms.bidirectional import model
-from fedjax_lc.errors import InputError
+from fedjax_lc import algorithms, compressors, problems
+from fedjax_lc.algorithms.frames.bidirectional import model
+from fedjax_lc.core import pytree
+from fedjax_lc.core.errors import InputError
 from tests.algorithms.shared import KEY, quadratic_pair, step_keys, walk
 from tests.conftest import make_clients
 from tests.quickly import QUICKLY

@@ -10,8 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fedjax_lc import algorithms, compressors, problems, pytree
+from fedjax_lc import algorithms, compressors, problems
 from fedjax_lc.algorithms.compressed_scaffnew import mask
+from fedjax_lc.core import pytree
 from tests.algorithms.shared import KEY, Prescribed, coin_keys, quadratic_pair, step_keys, walk
 from tests.reference import locodl as ref_locodl
 from tests.reference import masks

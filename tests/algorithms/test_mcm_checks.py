@@ -13,10 +13,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fedjax_lc import algorithms, compressors, problems, pytree
-from fedjax_lc.algorithms import bidirectional
-from fedjax_lc.algorithms.bidirectional import Shifts, participants
+from fedjax_lc import algorithms, compressors, problems
+from fedjax_lc.algorithms.frames import bidirectional
+from fedjax_lc.algorithms.frames.bidirectional import Shifts, participants
 from fedjax_lc.compressors import Compressor, Message
+from fedjax_lc.core import pytree
 from tests.algorithms.shared import KEY, quadratic_pair, step_keys
 
 N, D, ROUNDS = 4, 5, 5

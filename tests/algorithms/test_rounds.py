@@ -15,10 +15,10 @@ import optax
 import pytest
 
 from fedjax_lc import algorithms, problems
-from fedjax_lc.algorithms import local, schedules
-from fedjax_lc.algorithms.local import Local, select
+from fedjax_lc.algorithms.frames import local, schedules
+from fedjax_lc.algorithms.frames.local import Local, select
 from fedjax_lc.compressors import parse
-from fedjax_lc.errors import InputError
+from fedjax_lc.core.errors import InputError
 from tests.algorithms.rounds import (
     COHORTS,
     KEY,

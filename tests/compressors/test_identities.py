@@ -14,7 +14,7 @@ from jax.flatten_util import ravel_pytree
 from fedjax_lc import compressors
 from fedjax_lc.compressors import parse
 from fedjax_lc.compressors.joint import _padded
-from fedjax_lc.errors import InputError
+from fedjax_lc.core.errors import InputError
 
 KEY = jax.random.key(0)
 X = jnp.asarray(np.random.default_rng(0).normal(size=12))
@@ -259,8 +259,8 @@ def test_swept_numbers_are_leaves_and_choices_are_structure():
 
 
 def test_registry_takes_a_new_compressor():
-    from fedjax_lc import pytree
     from fedjax_lc.compressors.parse import REGISTRY
+    from fedjax_lc.core import pytree
 
     @pytree.dataclass
     class Halve(compressors.Compressor):

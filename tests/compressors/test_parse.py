@@ -9,7 +9,7 @@ import pytest
 
 from fedjax_lc import compressors
 from fedjax_lc.compressors import parse
-from fedjax_lc.errors import InputError
+from fedjax_lc.core.errors import InputError
 
 KNOWN = ", ".join(compressors.names())
 

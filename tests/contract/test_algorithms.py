@@ -11,7 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fedjax_lc import algorithms, problems, pytree
+from fedjax_lc import algorithms, problems
+from fedjax_lc.core import pytree
 from tests.quickly import QUICKLY
 
 NAMES = algorithms.names()

@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fedjax_lc import compressors, pytree
+from fedjax_lc import compressors
+from fedjax_lc.core import pytree
 from tests.contract.compressor_examples import EXAMPLES, INDEX, N_CLIENTS, D, constant, one_hot
 
 DRAWS = 4000

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 import fedjax_lc as fl
-from fedjax_lc import algorithms, ledger
+from fedjax_lc import algorithms
+from fedjax_lc.results import ledger
 from tests.quickly import compile_quickly
 
 STEP_SIZES = ("gamma", "eta", "client_lr")

@@ -14,7 +14,8 @@ import pytest
 from flax import linen
 
 import fedjax_lc as fl
-from fedjax_lc import algorithms, ledger
+from fedjax_lc import algorithms
+from fedjax_lc.results import ledger
 from tests.contract.test_algorithms import CHUNK, KEY, begin, leaf_kinds, theory, walk
 from tests.quickly import compile_quickly
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from fedjax_lc.errors import InputError
+from fedjax_lc.core.errors import InputError
 
 
 @pytest.fixture(autouse=True)

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from fedjax_lc.table import is_accuracy
-from fedjax_lc.trace import Trace
+from fedjax_lc.results.table import is_accuracy
+from fedjax_lc.results.trace import Trace
 
 TARGETS = (1e-4, 1e-8, 1e-12)
 WIDEST = 70  #: characters of a column on the terminal

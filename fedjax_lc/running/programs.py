@@ -11,7 +11,7 @@ from typing import Any
 import jax
 
 from fedjax_lc import models
-from fedjax_lc.errors import InputError
+from fedjax_lc.core.errors import InputError
 
 _COMPILED: dict[Any, Any] = {}
 

@@ -20,15 +20,15 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from fedjax_lc import pytree
-from fedjax_lc.algorithms.base import Batches, Cost, gradients
-from fedjax_lc.algorithms.schedules import Schedule, parse
+from fedjax_lc.algorithms.frames.base import Batches, Cost, gradients
+from fedjax_lc.algorithms.frames.schedules import Schedule, parse
 from fedjax_lc.compressors import Compressor
 from fedjax_lc.compressors.base import FLOAT_BITS
-from fedjax_lc.errors import InputError
+from fedjax_lc.core import pytree
+from fedjax_lc.core.errors import InputError
+from fedjax_lc.core.typing import ClientVecs, Key, PyTree, Scalar, Vec
 from fedjax_lc.problems import Problem
 from fedjax_lc.problems.base import some_of
-from fedjax_lc.typing import ClientVecs, Key, PyTree, Scalar, Vec
 
 
 @pytree.dataclass

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from fedjax_lc import pytree
-from fedjax_lc.blocks import Lanes
+from fedjax_lc.core import pytree
+from fedjax_lc.sweeping.blocks import Lanes
 
 TRIP_COUNTS = ("local_steps",)  #: fields that lanes side by side share, unless they are masked
 

@@ -7,9 +7,9 @@ import math
 import jax.numpy as jnp
 
 from fedjax_lc.compressors import Compressor
-from fedjax_lc.errors import unknown
+from fedjax_lc.core.errors import unknown
+from fedjax_lc.core.typing import Scalar
 from fedjax_lc.problems import Problem
-from fedjax_lc.typing import Scalar
 
 CONVENTIONS = ("paper", "mcm_repo")  #: whose parameters `theory` gives
 

@@ -16,12 +16,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fedjax_lc import pytree
 from fedjax_lc.compressors import Compressor, Scaled, for_layers, parse
 from fedjax_lc.compressors import default as default_compressor
-from fedjax_lc.errors import InputError, unknown
+from fedjax_lc.core import pytree
+from fedjax_lc.core.errors import InputError, unknown
+from fedjax_lc.core.typing import ClientVecs, Key, PyTree, Scalar, Vec
 from fedjax_lc.problems import Problem
-from fedjax_lc.typing import ClientVecs, Key, PyTree, Scalar, Vec
 
 
 class Cost(NamedTuple):

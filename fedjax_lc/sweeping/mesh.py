@@ -9,8 +9,8 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from fedjax_lc.errors import InputError
-from fedjax_lc.typing import PyTree
+from fedjax_lc.core.errors import InputError
+from fedjax_lc.core.typing import PyTree
 
 LANES = "lanes"
 EVERYWHERE = PartitionSpec()  #: the same on every device

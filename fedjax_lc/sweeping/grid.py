@@ -17,9 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from fedjax_lc import pytree
-from fedjax_lc.axes import Slot, Span, Times, is_number, label, plain, read_axis, short
-from fedjax_lc.errors import InputError, unknown
+from fedjax_lc.core import pytree
+from fedjax_lc.core.errors import InputError, unknown
+from fedjax_lc.sweeping.axes import Slot, Span, Times, is_number, label, plain, read_axis, short
 
 SAMPLERS = ("random", "sobol", "halton", "latin")
 THEORY = "/theory"  #: ends the name of a setting that is a multiple of the base's own value

@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from fedjax_lc.errors import InputError
+from fedjax_lc.core.errors import InputError
 
 
 @contextlib.contextmanager

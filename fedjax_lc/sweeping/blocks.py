@@ -13,15 +13,16 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
 
-from fedjax_lc import ledger, loop
 from fedjax_lc.algorithms import Algorithm
-from fedjax_lc.errors import InputError
-from fedjax_lc.loop import DIVERGED, GO_ON, STATUS, At, Limits, Metrics, Ran
-from fedjax_lc.mesh import EVERYWHERE, SPREAD, SPREAD_SECOND, over_devices, put
+from fedjax_lc.core.errors import InputError
+from fedjax_lc.core.typing import PyTree
 from fedjax_lc.problems import Problem
-from fedjax_lc.programs import compile_once, memory_bytes
-from fedjax_lc.table import column
-from fedjax_lc.typing import PyTree
+from fedjax_lc.results import ledger
+from fedjax_lc.results.table import column
+from fedjax_lc.running import loop
+from fedjax_lc.running.loop import DIVERGED, GO_ON, STATUS, At, Limits, Metrics, Ran
+from fedjax_lc.running.programs import compile_once, memory_bytes
+from fedjax_lc.sweeping.mesh import EVERYWHERE, SPREAD, SPREAD_SECOND, over_devices, put
 
 if TYPE_CHECKING:
     import pandas as pd

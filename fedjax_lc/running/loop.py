@@ -13,12 +13,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fedjax_lc import ledger
 from fedjax_lc.algorithms import Algorithm
-from fedjax_lc.errors import InputError, unknown
+from fedjax_lc.core.errors import InputError, unknown
+from fedjax_lc.core.typing import Key, PyTree, Scalar
 from fedjax_lc.problems import Problem
-from fedjax_lc.stacking import X64_LINE
-from fedjax_lc.typing import Key, PyTree, Scalar
+from fedjax_lc.problems.stacking import X64_LINE
+from fedjax_lc.results import ledger
 
 Metric = Callable[[Problem, Any, PyTree], Scalar]
 

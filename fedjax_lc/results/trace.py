@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fedjax_lc.errors import InputError, unknown
-from fedjax_lc.files import replacing
-from fedjax_lc.ledger import COSTS
+from fedjax_lc.core.errors import InputError, unknown
+from fedjax_lc.core.files import replacing
+from fedjax_lc.results.ledger import COSTS
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -25,9 +25,9 @@ from typing import Any, NamedTuple
 import jax
 from jax.experimental.compilation_cache import compilation_cache
 
+from fedjax_lc.core.errors import InputError
+from fedjax_lc.core.files import check_writable
 from fedjax_lc.data.download import CACHE_OFF, CACHE_VARIABLE, cache_folder
-from fedjax_lc.errors import InputError
-from fedjax_lc.files import check_writable
 
 MOST_BYTES = 2 * 10**9  #: what the folder may hold when a command starts
 LEFT = 0.8  #: share of that which is left where it held more

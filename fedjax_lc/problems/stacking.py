@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fedjax_lc.errors import InputError
+from fedjax_lc.core.errors import InputError
 
 Clients = Sequence[tuple[Any, Any]]
 X64_LINE = 'jax.config.update("jax_enable_x64", True)'

@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from fedjax_lc import pytree
 from fedjax_lc.compressors import Compressor, parse
 from fedjax_lc.compressors.parse import number, split
-from fedjax_lc.errors import InputError
+from fedjax_lc.core import pytree
+from fedjax_lc.core.errors import InputError
 
 COMPRESSORS = "compressors such as rand_k:1"
 SPACED, DRAWN = ("linear", "log"), ("uniform", "loguniform")  #: spans of a grid and of a sample, each even or log

@@ -13,14 +13,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fedjax_lc import algorithms, ledger, loop, pytree
+from fedjax_lc import algorithms
 from fedjax_lc.algorithms import Algorithm
-from fedjax_lc.errors import InputError
-from fedjax_lc.loop import DIVERGED, STATUS, At, Limits, Metric, Metrics
+from fedjax_lc.core import pytree
+from fedjax_lc.core.errors import InputError
 from fedjax_lc.problems import Problem
-from fedjax_lc.programs import check_memory, compile_once, memory_bytes, out_of_memory
-from fedjax_lc.provenance import describe, describe_problem, environment
-from fedjax_lc.trace import Trace
+from fedjax_lc.results import ledger
+from fedjax_lc.results.provenance import describe, describe_problem, environment
+from fedjax_lc.results.trace import Trace
+from fedjax_lc.running import loop
+from fedjax_lc.running.loop import DIVERGED, STATUS, At, Limits, Metric, Metrics
+from fedjax_lc.running.programs import check_memory, compile_once, memory_bytes, out_of_memory
 
 CHUNK_STEPS = 2**16  #: steps whose costs one chunk can hold
 

@@ -14,20 +14,23 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from fedjax_lc import algorithms, loop, mesh, planner, pytree
+from fedjax_lc import algorithms
 from fedjax_lc.algorithms import Algorithm
-from fedjax_lc.blocks import Axes, Block, Ended, Lanes, Program, buffered, start_shapes
-from fedjax_lc.errors import InputError, unknown
-from fedjax_lc.grid import Grid
-from fedjax_lc.groups import TRIP_COUNTS, Group, group
-from fedjax_lc.loop import Metric, Metrics
-from fedjax_lc.planner import Plan
-from fedjax_lc.platforms import lanes_side_by_side, memory_share, numbers, on_cpu
+from fedjax_lc.core import pytree
+from fedjax_lc.core.errors import InputError, unknown
+from fedjax_lc.core.platforms import lanes_side_by_side, memory_share, numbers, on_cpu
 from fedjax_lc.problems import Problem
-from fedjax_lc.programs import free_bytes, out_of_memory
-from fedjax_lc.provenance import describe, describe_problem, digest, environment
-from fedjax_lc.store import Store
-from fedjax_lc.table import SERIES, Table, column
+from fedjax_lc.results.provenance import describe, describe_problem, digest, environment
+from fedjax_lc.results.table import SERIES, Table, column
+from fedjax_lc.running import loop
+from fedjax_lc.running.loop import Metric, Metrics
+from fedjax_lc.running.programs import free_bytes, out_of_memory
+from fedjax_lc.sweeping import mesh, planner
+from fedjax_lc.sweeping.blocks import Axes, Block, Ended, Lanes, Program, buffered, start_shapes
+from fedjax_lc.sweeping.grid import Grid
+from fedjax_lc.sweeping.groups import TRIP_COUNTS, Group, group
+from fedjax_lc.sweeping.planner import Plan
+from fedjax_lc.sweeping.store import Store
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fedjax_lc.errors import InputError, unknown
-from fedjax_lc.files import replacing
-from fedjax_lc.ledger import COSTS, total_bits
-from fedjax_lc.trace import Trace
+from fedjax_lc.core.errors import InputError, unknown
+from fedjax_lc.core.files import replacing
+from fedjax_lc.results.ledger import COSTS, total_bits
+from fedjax_lc.results.trace import Trace
 
 if TYPE_CHECKING:
     import pandas as pd

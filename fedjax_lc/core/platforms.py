@@ -19,8 +19,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fedjax_lc import pytree
-from fedjax_lc.typing import PyTree
+from fedjax_lc.core import pytree
+from fedjax_lc.core.typing import PyTree
 
 SORT_UP_TO = 50_000  #: entries; an accelerator sorts so many keys faster than it searches for a threshold
 #: numbers; an accelerator computes both sides of a branch of so many faster than it asks for its coin: on the H100

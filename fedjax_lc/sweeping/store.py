@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from fedjax_lc.blocks import Ended
-from fedjax_lc.errors import InputError
-from fedjax_lc.files import replacing
-from fedjax_lc.table import Table
+from fedjax_lc.core.errors import InputError
+from fedjax_lc.core.files import replacing
+from fedjax_lc.results.table import Table
+from fedjax_lc.sweeping.blocks import Ended
 
 KEPT = b"fedjax_lc lanes"  #: where a part's file keeps the rows of its lanes
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from fedjax_lc.errors import InputError
+from fedjax_lc.core.errors import InputError
 
 UNKNOWN = 2**62  #: bytes, of a device that does not tell its memory
 COPIES = 8  #: a first guess: a step holds about this many arrays of the size of a state

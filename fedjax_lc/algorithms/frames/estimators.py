@@ -12,11 +12,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from fedjax_lc.algorithms.base import Cost, gradients
+from fedjax_lc.algorithms.frames.base import Cost, gradients
 from fedjax_lc.compressors.base import FLOAT_BITS
-from fedjax_lc.errors import unknown
+from fedjax_lc.core.errors import unknown
+from fedjax_lc.core.typing import ClientVecs, Key, PyTree, Scalar, Vec
 from fedjax_lc.problems import Problem
-from fedjax_lc.typing import ClientVecs, Key, PyTree, Scalar, Vec
 
 STARTS = ("dense", "compressed")
 

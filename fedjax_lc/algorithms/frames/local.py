@@ -20,16 +20,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fedjax_lc import products, pytree
-from fedjax_lc.algorithms.base import Cost, tile
-from fedjax_lc.algorithms.schedules import Schedule, parse
+from fedjax_lc.algorithms.frames.base import Cost, tile
+from fedjax_lc.algorithms.frames.schedules import Schedule, parse
 from fedjax_lc.compressors import Compressor
 from fedjax_lc.compressors.base import FLOAT_BITS
-from fedjax_lc.errors import InputError, unknown
-from fedjax_lc.platforms import repeat
+from fedjax_lc.core import products, pytree
+from fedjax_lc.core.errors import InputError, unknown
+from fedjax_lc.core.platforms import repeat
+from fedjax_lc.core.typing import ClientVecs, Key, PyTree, Scalar, Vec
 from fedjax_lc.problems import Problem
 from fedjax_lc.problems.base import Sampled, distinct, some_of
-from fedjax_lc.typing import ClientVecs, Key, PyTree, Scalar, Vec
 
 CHOICES = {"selection": ("uniform", "size", "bernoulli", "schedule"), "client_weights": ("equal", "size")}
 CLIENT_STEPS, SERVER_STEPS = ("client_lr", "gamma"), ("server_lr",)  #: fields that the schedules multiply

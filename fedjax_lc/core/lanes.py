@@ -21,7 +21,7 @@ import jax.numpy as jnp
 from jax.custom_batching import custom_vmap
 from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
 
-from fedjax_lc.platforms import BLOCKS, BOTH_SIDES_OF_LANES_UP_TO, BOTH_SIDES_UP_TO, by_platform, numbers
+from fedjax_lc.core.platforms import BLOCKS, BOTH_SIDES_OF_LANES_UP_TO, BOTH_SIDES_UP_TO, by_platform, numbers
 
 T = TypeVar("T")
 
