@@ -14,10 +14,10 @@ import pytest
 
 import fedjax_lc as fl
 from fedjax_lc import algorithms, data, figure
-from fedjax_lc.algorithms.frames import base
 from fedjax_lc.cli import main
 
 QUICK = ["--steps", "200", "--quiet"]
+METHODS = Path(algorithms.__file__).parent
 
 
 def fedjax_lc(*arguments, **environment):
@@ -331,7 +331,7 @@ def test_a_broken_method_file_is_one_line(tmp_path):
 
 def test_the_table_of_methods_in_the_readme_is_that_of_the_registry(capsys):
     readme = (Path(__file__).parents[1] / "README.md").read_text()
-    own = [name for name in algorithms.names() if Path(algorithms.get(name).file).parent == Path(base.__file__).parent]
+    own = [name for name in algorithms.names() if Path(algorithms.get(name).file).parent == METHODS]
     assert main(["list", "methods", "--long", "--markdown"]) == 0
     rows = [
         row for row in capsys.readouterr().out.splitlines() if not row.startswith("| `") or row.split("`")[1] in own
@@ -345,7 +345,7 @@ def test_the_table_of_methods_in_the_readme_is_that_of_the_registry(capsys):
 @pytest.mark.parametrize("name", algorithms.names())
 def test_every_method_says_what_travels(name):
     method = algorithms.get(name)
-    if Path(method.file).parent == Path(base.__file__).parent:
+    if Path(method.file).parent == METHODS:
         assert method.up
         assert method.down
 
