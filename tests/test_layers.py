@@ -23,7 +23,7 @@ ROWS = [
     ["plot", "figure", "tuned", "passes", "floors", "training", "selfcheck", "doctor", "bench", "cli"],
 ]
 FILES_OF = {
-    "core": ["errors", "files", "typing", "pytree", "platforms", "products", "lanes"],
+    "core": ["errors", "files", "hyperparameters", "typing", "pytree", "platforms", "products", "lanes"],
     "results": ["ledger", "provenance", "trace", "table", "report"],
     "running": ["cache", "programs", "loop", "run"],
     "sweeping": ["mesh", "axes", "grid", "blocks", "groups", "planner", "store", "sweep"],

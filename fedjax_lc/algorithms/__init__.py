@@ -7,8 +7,9 @@ import importlib
 import pkgutil
 
 from fedjax_lc.algorithms.frames.base import Algorithm, Cost, choose, constants, get, load, names, register, tile
+from fedjax_lc.core.hyperparameters import hyperparameter
 
 for _module in pkgutil.iter_modules(__path__):
     importlib.import_module(f"{__name__}.{_module.name}")
 
-__all__ = ["Algorithm", "Cost", "choose", "constants", "get", "load", "names", "register", "tile"]
+__all__ = ["Algorithm", "Cost", "choose", "constants", "get", "hyperparameter", "load", "names", "register", "tile"]

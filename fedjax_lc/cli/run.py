@@ -13,6 +13,7 @@ from typing import Any
 
 from fedjax_lc.cli.options import Help, add_cache, add_data, add_index_bits, fill_in, make_problem, priced
 from fedjax_lc.core.errors import InputError
+from fedjax_lc.core.hyperparameters import declaration
 
 
 def add(commands: Any, arguments: Sequence[str]) -> None:
@@ -61,23 +62,27 @@ def _add_hparams(parser: argparse.ArgumentParser, method: str | None) -> None:
     )
     if method is None:
         return
-    help_by_name = _hparam_help(method)
-    for name, text in help_by_name.items():
-        group.add_argument(f"--{name.replace('_', '-')}", dest=f"hp_{name}", metavar="VALUE", help=text)
     add_index_bits(group)
+    for name, text in _hparam_help(method).items():
+        word = name.replace("_", "-")
+        about: dict[str, Any] = {"dest": f"hp_{name}", "metavar": "VALUE"}
+        try:
+            group.add_argument(f"--{word}", help=text, **about)
+        except argparse.ArgumentError:
+            group.add_argument(f"--hp-{word}", help=f"{text}; --{word} is an option of run itself", **about)
 
 
 def _hparam_help(method: str) -> dict[str, str]:
-    """Option -> help: the method's hyperparameters and the choices of its theory, with their docstrings' words."""
+    """Option -> help: hyperparameters and choices of the theory, in the words of declarations or docstrings."""
     from fedjax_lc import algorithms
 
     algorithm = algorithms.get(method)
     docs = " ".join(base.__doc__ or "" for base in reversed(algorithm.Hparams.__mro__[:-1]))
     words = re.findall(r"(\w+(?:, \w+)*): ((?:[^.]|\.\S)+)\.", " ".join(docs.split()))
     told = {name: text for names, text in words for name in names.split(", ")}
-    fields = [
-        field.name for field in sorted(dataclasses.fields(algorithm.Hparams), key=lambda field: field.kw_only is True)
-    ]
+    ordered = sorted(dataclasses.fields(algorithm.Hparams), key=lambda field: field.kw_only is True)
+    told |= {field.name: declared.doc for field in ordered if (declared := declaration(field))}
+    fields = [field.name for field in ordered]
     choices = list(inspect.signature(algorithm.theory).parameters)[1:]
     plain = {name: told.get(name, "").replace("%", "%%") for name in dict.fromkeys([*fields, *choices])}
     return {name: f"{text} (default: theory's)".strip() for name, text in plain.items()}

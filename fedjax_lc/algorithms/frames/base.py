@@ -5,12 +5,14 @@ from __future__ import annotations
 import dataclasses
 import functools
 import importlib.util
+import inspect
 import math
+import numbers
 import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +22,7 @@ from fedjax_lc.compressors import Compressor, Scaled, for_layers, parse
 from fedjax_lc.compressors import default as default_compressor
 from fedjax_lc.core import pytree
 from fedjax_lc.core.errors import InputError, unknown
+from fedjax_lc.core.hyperparameters import declaration
 from fedjax_lc.core.typing import ClientVecs, Key, PyTree, Scalar, Vec
 from fedjax_lc.problems import Problem
 
@@ -87,17 +90,17 @@ class Algorithm:
     def check(self, problem: Problem, hp: Any) -> None:
         """Raise InputError where a hyperparameter does not fit the problem or leaves its range.
 
-        Ranges are those known by name, and a method's own, `Hparams.ranges`; `Hparams.validate(problem)` says the rest.
+        A field's range is that of its declaration; of this package's methods, also that of `Hparams.ranges` or the one
+        known by its name. Any other number must be finite. `Hparams.validate(problem)` says the rest.
         """
-        ranges = _RANGES | getattr(hp, "ranges", {})
         for field in dataclasses.fields(hp):
             value = getattr(hp, field.name)
             self._check_kind(field, value)
             if isinstance(value, Compressor):
                 value.validate(problem.dim)
-            elif field.name in ranges and value is not None and not pytree.is_traced(value):
-                members = getattr(hp, "cohort_size", None) if field.name == "s" else None
-                _check_range(self.name, field.name, value, ranges[field.name], members or problem.n)
+            elif value is not None and not pytree.is_traced(value) and (allowed := _allowed(hp, field)):
+                members = getattr(hp, "cohort_size", None) if allowed is _RANGES.get("s") else None
+                _check_range(self.name, field.name, value, allowed, members or problem.n)
         if hasattr(hp, "validate"):
             hp.validate(problem)
 
@@ -110,7 +113,11 @@ class Algorithm:
             raise InputError(f"{self.name} needs {field.name} as {kind}, got the word {value!r}")
 
 
-_RANGES: dict[str, tuple[str, Callable[[float, int], bool]]] = {
+Allowed: TypeAlias = (
+    "tuple[str | Callable[[int], str], Callable[[float, int], bool]]"  #: words, and (number, n) -> fits
+)
+
+_RANGES: dict[str, Allowed] = {
     "p": ("in (0, 1]", lambda v, n: 0 < v <= 1),
     "gamma": ("> 0", lambda v, n: v > 0),
     "eta": ("> 0", lambda v, n: v > 0),
@@ -143,15 +150,36 @@ _RANGES: dict[str, tuple[str, Callable[[float, int], bool]]] = {
 }
 
 
-def _check_range(method: str, name: str, value: Any, allowed: tuple[str, Callable[[float, int], bool]], n: int) -> None:
-    text, inside = allowed
+def _allowed(hp: Any, field: dataclasses.Field[Any]) -> Allowed | None:
+    """The range of a field; None where any value may stand."""
+    declared, own = declaration(field), getattr(hp, "ranges", {})
+    if declared and declared.within:
+        return declared.within.words, declared.within.holds
+    if field.name in own and not declared:
+        return own[field.name]
+    if not declared and _of_the_package(type(hp), field.name):
+        return _RANGES.get(field.name)
+    value = getattr(hp, field.name)
+    is_number = isinstance(value, numbers.Real | np.ndarray | jax.Array) and not isinstance(value, bool | np.bool_)
+    return ("finite", lambda number, n: True) if is_number else None
+
+
+def _of_the_package(Hparams: type, name: str) -> bool:
+    """Whether one of this package's own classes holds the field: only there names have a meaning."""
+    holders = (each for each in Hparams.__mro__ if name in inspect.get_annotations(each))
+    return next(holders).__module__.startswith("fedjax_lc.")
+
+
+def _check_range(method: str, name: str, value: Any, allowed: Allowed, n: int) -> None:
+    words, inside = allowed
+    text = words(n) if callable(words) else words.replace("..n", f"..{n}")
     try:
-        numbers = np.ravel(np.asarray(value, np.float64)).tolist()
+        found = np.ravel(np.asarray(value, np.float64)).tolist()
     except (TypeError, ValueError):
-        raise InputError(f"{method} needs {name} {text.replace('..n', f'..{n}')}, got {value!r}") from None
-    for number in numbers:
-        if not (inside(number, n) and math.isfinite(number)):
-            raise InputError(f"{method} needs {name} {text.replace('..n', f'..{n}')}, got {number:g}")
+        raise InputError(f"{method} needs {name} {text}, got {value!r}") from None
+    for number in found:
+        if not (math.isfinite(number) and inside(number, n)):
+            raise InputError(f"{method} needs {name} {text}, got {number:g}")
 
 
 _REGISTRY: dict[str, Algorithm] = {}
@@ -174,7 +202,17 @@ def register(
     down: str = "",
     speed: str = "",
 ) -> Algorithm:
-    """Make a method known by name; the last line of its file. Arguments as the attributes of `Algorithm`."""
+    """Make a method known by name; the last line of its file. Arguments as the attributes of `Algorithm`.
+
+    The same file may register its method again, and so may a notebook's cell.
+
+    Raises:
+        InputError: another file has registered that name.
+    """
+    file = sys._getframe(1).f_code.co_filename
+    before = _REGISTRY.get(name)
+    if before is not None and before.file != file and Path(before.file).is_file():
+        raise InputError(f"method {name} is registered twice, in {before.file} and in {file}: choose another name")
     algorithm = Algorithm(
         name=name,
         title=title or name,
@@ -190,7 +228,7 @@ def register(
         up=up,
         down=down,
         speed=speed,
-        file=sys._getframe(1).f_code.co_filename,
+        file=file,
     )
     _REGISTRY[name] = algorithm
     return algorithm
