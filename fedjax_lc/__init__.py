@@ -10,6 +10,7 @@ from fedjax_lc import algorithms, compressors, data, models, plot, problems
 from fedjax_lc.algorithms.frames import schedules
 from fedjax_lc.core import lanes
 from fedjax_lc.core.errors import InputError
+from fedjax_lc.problems import problem
 from fedjax_lc.results.table import Table
 from fedjax_lc.running.run import Trace, run
 from fedjax_lc.sweeping.axes import loguniform, times, uniform
@@ -31,6 +32,7 @@ __all__ = [
     "loguniform",
     "models",
     "plot",
+    "problem",
     "problems",
     "run",
     "sample",

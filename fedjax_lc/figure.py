@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
 from fedjax_lc import algorithms, data, problems
 from fedjax_lc.core.errors import InputError, unknown
@@ -24,92 +23,11 @@ from fedjax_lc.results.provenance import describe, environment
 from fedjax_lc.results.trace import Trace
 from fedjax_lc.running.run import run
 
-MAKERS: dict[str, Callable[..., Problem]] = {
-    "binary": problems.logistic_regression,
-    "multiclass": problems.softmax_regression,
-    "regression": problems.least_squares,
-}
 
-
-def make_problem(
-    dataset: data.Dataset,
-    num_clients: int | None = None,
-    partition: str | None = None,
-    *,
-    kappa: float | None = None,
-    l2: float | None = None,
-    split_seed: int = 0,
-    dtype: Any = "float64",
-    **options: Any,
-) -> Problem:
-    """The problem a data set calls for (binary: logistic, multiclass: softmax, regression: least squares).
-
-    Args:
-        dataset: from `fl.data.load` or `fl.data.from_arrays`.
-        num_clients, partition, split_seed: as in `fl.data.partition`.
-        kappa, l2: one of them; kappa 1e4 if neither is given.
-        dtype: float64 switches JAX's 64-bit mode on, so this must come before other arrays are made.
-        options: further arguments of the problem (weights, norm, f_star, ...).
-
-    Example:
-        >>> problem = make_problem(fl.data.load("breast_cancer", scale="standard"), 10, kappa=1e4)
-    """
-    if jnp.dtype(dtype) == jnp.float64:
-        jax.config.update("jax_enable_x64", True)
-    parts = data.partition(dataset, num_clients, partition, seed=split_seed)
-    if dataset.task not in MAKERS:
-        raise InputError(f"{dataset.name} is a text: train a network on it (--model char_lstm)")
-    if kappa is None and l2 is None:
-        kappa = 1e4
-    return MAKERS[dataset.task](data.clients(dataset, parts), l2=l2, kappa=kappa, dtype=dtype, **options)
-
-
-def make_network(
-    dataset: data.Dataset,
-    model: Any,
-    num_clients: int | None = None,
-    partition: str | None = None,
-    *,
-    split_seed: int = 0,
-    test_share: float = 0.2,
-    key: Any = 0,
-    **options: Any,
-) -> problems.Neural:
-    """The training of a network on a data set, split over clients: cross entropy for classes and texts, squares for
-    numbers.
-
-    Args:
-        dataset: from `fl.data.load`; its own test part is the test set, else a share of its rows. Data that comes split
-            (partition natural) is tested on each client's own test rows.
-        model: as in `fl.problems.neural`.
-        num_clients, partition, split_seed: as in `fl.data.partition`.
-        key: of the initial parameters.
-        options: further arguments of `fl.problems.neural`.
-
-    Example:
-        >>> problem = make_network(fl.data.load("digits", scale="standard"), "cnn", 10, "dirichlet:0.5")
-    """
-    whole = with_test(dataset, test_share, split_seed)
-    assert whole.test is not None
-    parts = data.partition(whole, num_clients, partition, seed=split_seed)
-    clients = [_as_rows(whole, features, targets) for features, targets in data.clients(whole, parts)]
-    test: Any = _as_rows(whole, whole.test.features, whole.test.targets)
-    if whole.groups is not None and whole.test.groups is not None and partition in (None, "natural"):
-        owners = [whole.groups[part[0]] for part in parts]
-        test = [tuple(column[whole.test.groups == owner] for column in test) for owner in owners]
-    told: dict[str, Any] = {"loss": "squared"} if whole.task == "regression" else {"classes": len(whole.classes)}
-    return problems.neural(model, clients, test, key, **(told | options))
-
-
-def with_test(dataset: data.Dataset, test_share: float = 0.2, split_seed: int = 0) -> data.Dataset:
-    """The data set with a test part: its own, or a share of its rows."""
-    return dataset if dataset.test is not None else dataset.split(test_share, seed=split_seed)
-
-
-def _as_rows(dataset: data.Dataset, features: Any, targets: Any) -> tuple[Any, Any]:
-    """Features in the shape of a row, and targets as classes 0..C-1 where there are classes."""
-    rows = features.reshape(-1, *dataset.shape) if dataset.shape else features
-    return rows, (targets > 0).astype(int) if dataset.task == "binary" else targets
+def make_problem(dataset: data.Dataset, *arguments: Any, **options: Any) -> Problem:
+    """As `fl.problem`, in float64: JAX's 64-bit mode is switched on, before other arrays are made."""
+    jax.config.update("jax_enable_x64", True)
+    return problems.problem(dataset, *arguments, dtype="float64", **options)
 
 
 @dataclasses.dataclass(frozen=True)

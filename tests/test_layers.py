@@ -31,7 +31,8 @@ FILES_OF = {
 PLACE = {name: (row, column) for row, names in enumerate(ROWS) for column, name in enumerate(names)}
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
 SURFACE = {
-    "Grid", "InputError", "Table", "Trace", "grid", "loguniform", "run", "sample", "sweep", "times", "uniform",
+    "Grid", "InputError", "Table", "Trace",
+    "grid", "loguniform", "problem", "run", "sample", "sweep", "times", "uniform",
     "algorithms", "compressors", "data", "lanes", "models", "plot", "problems", "schedules",
 }  # fmt: skip
 

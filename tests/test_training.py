@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import fedjax_lc as fl
-from fedjax_lc import data, figure, training
+from fedjax_lc import data, problems, training
 from fedjax_lc.core.errors import InputError
 from fedjax_lc.training import Better, Run, Training
 
@@ -27,7 +27,7 @@ RUNS = (
 def network():
     dataset = data.load("digits", scale="minmax")
     rows = dataclasses.replace(dataset, features=dataset.features[:400], targets=dataset.targets[:400])
-    return figure.make_network(rows, "linear", 5, "dirichlet:0.5")
+    return problems.problem(rows, 5, "dirichlet:0.5", "linear")
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,6 @@ from jax._src.interpreters import mlir  # the table of lowering rules has no pub
 from jax.extend.core.primitives import dot_general_p
 
 import fedjax_lc as fl
-from fedjax_lc import figure
 from fedjax_lc.results import report
 from fedjax_lc.running import programs
 
@@ -62,7 +61,7 @@ def ends(data: str, model: str, rounds: int, client_lr: float) -> np.ndarray:
     found = []
     for seed in range(SEEDS):
         dataset = fl.data.load(data, scale="standard")
-        problem = figure.make_network(dataset, model, 10, "dirichlet:0.5", key=seed, precision="high")
+        problem = fl.problem(dataset, 10, "dirichlet:0.5", model, key=seed, precision="high")
         hp = dataclasses.replace(fl.algorithms.get("fedavg").theory(problem), client_lr=client_lr)
         metrics = fl.run("fedavg", problem, hp, seed, steps=rounds, every=rounds, progress=False).metrics
         found.append((100 * metrics["accuracy"][-1], metrics["test_loss"][-1]))

@@ -2,18 +2,18 @@
 
 from experiments._networks import MNIST_PIXELS, UNUSED, load, remarks, shortened, standardised
 from experiments.fedopt._common import CLAIMS, SETTINGS, runs
-from fedjax_lc import figure
-from fedjax_lc.problems import Neural
+from fedjax_lc import problems
+from fedjax_lc.problems import Problem
 from fedjax_lc.training import Training
 
 ROWS, TEST_ROWS = 20_000, 2_000
 
 
-def problem() -> Neural:
+def problem() -> Problem:
     dataset = shortened(load("mnist"), ROWS, TEST_ROWS)
     prepare = standardised(*MNIST_PIXELS)
-    return figure.make_network(
-        dataset, "mnist_cnn", 100, "dirichlet:0.3", prepare=prepare, measured_rows=1000, smooth=UNUSED
+    return problems.problem(
+        dataset, 100, "dirichlet:0.3", "mnist_cnn", prepare=prepare, measured_rows=1000, smooth=UNUSED
     )
 
 

@@ -2,16 +2,16 @@
 
 from experiments._networks import UNUSED, load
 from experiments.fedopt._common import CLAIMS, SETTINGS, runs
-from fedjax_lc import figure
-from fedjax_lc.problems import Neural
+from fedjax_lc import problems
+from fedjax_lc.problems import Problem
 from fedjax_lc.training import Training
 
 TEXT = "shakespeare:seq_len=40,min_chars=5000"
 MODEL = "char_lstm:vocab=65,hidden=64,layers=1"
 
 
-def problem() -> Neural:
-    return figure.make_network(load(TEXT), MODEL, measured_rows=500, smooth=UNUSED)
+def problem() -> Problem:
+    return problems.problem(load(TEXT), model=MODEL, measured_rows=500, smooth=UNUSED)
 
 
 FIGURE = Training(

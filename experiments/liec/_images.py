@@ -21,8 +21,8 @@ from experiments._networks import (
     standardised,
 )
 from experiments.liec._advice import ADVICE
-from fedjax_lc import compressors, figure
-from fedjax_lc.problems import Neural, Problem
+from fedjax_lc import compressors, problems
+from fedjax_lc.problems import Problem
 from fedjax_lc.training import Better, Run, Training
 
 NUM_CLIENTS, GAMMA, DECAY = 8, 0.1, 5e-4
@@ -79,12 +79,12 @@ def claims(kinds: dict[str, str]) -> tuple[Better, ...]:
     return tuple(found)
 
 
-def problem(name: str, model: str, measured_rows: int | None) -> Neural:
+def problem(name: str, model: str, measured_rows: int | None) -> Problem:
     """Rows in the data's order, an eighth for each client, which mixes all classes."""
     dataset = in_order(shortened(load(name), None, None), NUM_CLIENTS)
     prepare, augment = standardised(*PIXELS[name]), AUGMENT[name]
-    return figure.make_network(
-        dataset, model, prepare=prepare, augment=augment, measured_rows=measured_rows, smooth=UNUSED
+    return problems.problem(
+        dataset, model=model, prepare=prepare, augment=augment, measured_rows=measured_rows, smooth=UNUSED
     )
 
 

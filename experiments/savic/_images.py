@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from experiments._networks import CIFAR_PIXELS, MNIST_PIXELS, UNUSED, load, remarks, shortened, standardised
-from fedjax_lc import figure
-from fedjax_lc.problems import Neural
+from fedjax_lc import problems
+from fedjax_lc.problems import Problem
 from fedjax_lc.training import Better, Run, Training
 
 NUM_CLIENTS = 10
@@ -46,12 +46,12 @@ def runs(local_steps: int = 5, batch_size: int = 20, n_warm: int = 10) -> tuple[
     )
 
 
-def split(name: str, model: Any, share: float, rows: int | None, test_rows: int | None, **options: Any) -> Neural:
+def split(name: str, model: Any, share: float, rows: int | None, test_rows: int | None, **options: Any) -> Problem:
     """The training of a network by ten clients, each with this share of its main class."""
     dataset = shortened(load(name), rows, test_rows)
     how = f"main_class:{share}"
-    return figure.make_network(
-        dataset, model, NUM_CLIENTS, how, prepare=standardised(*PIXELS[name]), smooth=UNUSED, **options
+    return problems.problem(
+        dataset, NUM_CLIENTS, how, model, prepare=standardised(*PIXELS[name]), smooth=UNUSED, **options
     )
 
 

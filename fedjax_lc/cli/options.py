@@ -9,8 +9,6 @@ from typing import Any
 
 from fedjax_lc.core.errors import InputError
 
-EMBEDDED_SCALE = "standard"
-
 
 class Help(argparse.HelpFormatter):
     """Shows a default only where there is one to tell."""
@@ -75,31 +73,35 @@ def add_index_bits(parser: Any) -> None:
 
 def make_problem(options: argparse.Namespace) -> Any:
     """The problem that the data options ask for; notes on the data go to stderr."""
-    from fedjax_lc import data, figure
+    import jax
+
+    from fedjax_lc import data, problems
+    from fedjax_lc.problems.from_data import usual_scale, with_test
 
     weights = None if options.weights == "equal" else "size"
-    embedded = options.data in data.loading.EMBEDDED
-    scale = options.scale or (EMBEDDED_SCALE if embedded else None)
+    scale = options.scale or usual_scale(options.data)
     labels = options.labels[0] if options.labels and len(options.labels) == 1 else options.labels
     dataset = data.load(options.data, data_dir=options.data_dir, scale=scale, labels=labels)
     for note in dataset.notes:
         print(f"note: {note}", file=sys.stderr)
     if options.model is not None:
-        dataset = figure.with_test(dataset, options.test_share, options.split_seed)
+        dataset = with_test(dataset, options.test_share, options.split_seed)
     if options.report:
         _report_partition(dataset, options)
     if options.model is not None:
         if options.kappa is not None:
             raise InputError("--kappa is for convex problems: give a network's weight decay by --l2")
         chosen = {} if options.precision is None else {"precision": options.precision}
-        return figure.make_network(
-            dataset, options.model, options.clients, options.partition, l2=options.l2 or 0.0, weights=weights,
+        return problems.problem(
+            dataset, options.clients, options.partition, options.model, l2=options.l2, weights=weights,
             split_seed=options.split_seed, test_share=options.test_share, measured_rows=options.measured_rows,
             dtype=options.dtype, **chosen,
         )  # fmt: skip
     if options.precision is not None:
         raise InputError("--precision is for networks: the products of convex problems are always exact")
-    return figure.make_problem(
+    if options.dtype == "float64":
+        jax.config.update("jax_enable_x64", True)
+    return problems.problem(
         dataset, options.clients, options.partition, kappa=options.kappa, l2=options.l2,
         split_seed=options.split_seed, dtype=options.dtype, weights=weights,
     )  # fmt: skip

@@ -7,6 +7,7 @@ know. A network's rows lie in one table instead (`networks`).
 """
 
 from fedjax_lc.problems.base import Problem
+from fedjax_lc.problems.from_data import problem
 from fedjax_lc.problems.linear import LinearModel, least_squares, logistic_regression
 from fedjax_lc.problems.networks import Neural, neural
 from fedjax_lc.problems.quadratics import Quadratic, quadratic
@@ -21,6 +22,7 @@ __all__ = [
     "least_squares",
     "logistic_regression",
     "neural",
+    "problem",
     "quadratic",
     "softmax_regression",
 ]

@@ -27,8 +27,8 @@ from experiments._networks import (
     shortened,
     standardised,
 )
-from fedjax_lc import algorithms, compressors, figure
-from fedjax_lc.problems import Neural, Problem
+from fedjax_lc import algorithms, compressors, problems
+from fedjax_lc.problems import Problem
 from fedjax_lc.training import Better, Run, Training
 
 NUM_CLIENTS, BATCH, GAMMA = 20, 128, 0.1
@@ -95,12 +95,12 @@ def run(name: str, dataset: str) -> PerTensor:
     return PerTensor(label, name, {"convention": "mcm_repo"} | both, changes, paper=PAPER[dataset][name], s=s)
 
 
-def problem(name: str, rows: int | None, measured_rows: int) -> Neural:
+def problem(name: str, rows: int | None, measured_rows: int) -> Problem:
     own = SETTINGS[name]
     dataset = in_order(shortened(load(name), rows, None), NUM_CLIENTS)
     prepare = standardised(*own["pixels"])
-    return figure.make_network(
-        dataset, own["model"], prepare=prepare, augment=own["augment"], measured_rows=measured_rows, smooth=UNUSED
+    return problems.problem(
+        dataset, model=own["model"], prepare=prepare, augment=own["augment"], measured_rows=measured_rows, smooth=UNUSED
     )
 
 

@@ -1,0 +1,128 @@
+"""From data to a problem in one call: load, split over clients, and minimise what the data ask for."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import jax.numpy as jnp
+
+from fedjax_lc import data as sets
+from fedjax_lc.core.errors import InputError
+from fedjax_lc.problems.base import Problem
+from fedjax_lc.problems.linear import least_squares, logistic_regression
+from fedjax_lc.problems.networks import neural
+from fedjax_lc.problems.softmax import softmax_regression
+
+Data: TypeAlias = "str | os.PathLike[str] | sets.Dataset | tuple[Any, Any]"
+
+MAKERS: dict[str, Callable[..., Problem]] = {
+    "binary": logistic_regression,
+    "multiclass": softmax_regression,
+    "regression": least_squares,
+}
+KAPPA = 1e4  #: of convex problems, where neither kappa nor l2 is given
+TEST_SHARE = 0.2  #: of the rows, where a network's data come without a test part
+
+
+def problem(
+    data: Data,
+    clients: int | None = None,
+    partition: str | None = None,
+    model: Any = None,
+    *,
+    kappa: float | None = None,
+    l2: float | None = None,
+    dtype: Any = None,
+    scale: str | None = None,
+    split_seed: int = 0,
+    **options: Any,
+) -> Problem:
+    """The problem that data call for, split over clients.
+
+    Without a model: logistic regression for two classes, softmax regression for more, least squares for numbers. With
+    one, the training of a network: cross entropy for classes and texts, squares for numbers; images come in their
+    shape. A network is tested on the data's own test part, else on a share of the rows; data that come split
+    (partition "natural") on each client's own test rows.
+
+    Args:
+        data: a name of `fl.data.names()`, a file, a `Dataset`, or arrays (features (N, d), targets (N,)).
+        clients: how many; None for 10, or as the data come split.
+        partition: "iid", "sorted", "dirichlet:0.5", ...; see `fl.data.parse`.
+        model: a network as in `fl.problems.neural`: a module or its name, such as "mlp:hidden=64".
+        kappa: condition number of the regularised problem, of convex problems; 1e4 if l2 is not given either.
+        l2: weight of (l2/2) |x|^2, instead of kappa; of a network 0 if not given.
+        dtype: float32 or float64; None for that of JAX's own arrays, of a network for float32.
+        scale: of the features, see `fl.data.scalings`; None for "standard" of embedded data, else as they are.
+        split_seed: seed of the partition, and of the test part.
+        options: further arguments of `fl.problems.logistic_regression`, ... or of `fl.problems.neural`; of a network
+            also test_share (0.2).
+
+    Raises:
+        InputError: data that cannot be had or used, a partition that does not fit, a text without a model, kappa with
+            one, float64 while JAX's 64-bit mode is off.
+
+    Example:
+        >>> convex = problem("breast_cancer", clients=10, partition="dirichlet:0.5", kappa=1e4)
+        >>> network = problem("digits", clients=20, partition="dirichlet:0.1", model="mlp:hidden=64", scale="standard")
+    """
+    dataset = _loaded(data, scale)
+    if model is not None:
+        if kappa is not None:
+            raise InputError("kappa is for convex problems: give a network's weight decay by l2")
+        given = options if dtype is None else options | {"dtype": dtype}
+        return _network(dataset, clients, partition, model, split_seed, l2=l2 or 0.0, **given)
+    if dataset.task not in MAKERS:
+        raise InputError(f"{dataset.name} is a text: train a network on it (model char_lstm)")
+    parts = sets.partition(dataset, clients, partition, seed=split_seed)
+    kappa = KAPPA if kappa is None and l2 is None else kappa
+    dtype = jnp.zeros(()).dtype if dtype is None else dtype
+    return MAKERS[dataset.task](sets.clients(dataset, parts), l2=l2, kappa=kappa, dtype=dtype, **options)
+
+
+def usual_scale(name: Any) -> str | None:
+    """How features are scaled where nothing is said: those of embedded data to mean 0 and variance 1."""
+    return "standard" if isinstance(name, str) and name in sets.loading.EMBEDDED else None
+
+
+def with_test(dataset: sets.Dataset, test_share: float = TEST_SHARE, split_seed: int = 0) -> sets.Dataset:
+    """The data set with a test part: its own, or a share of its rows."""
+    return dataset if dataset.test is not None else dataset.split(test_share, seed=split_seed)
+
+
+def _loaded(data: Data, scale: str | None) -> sets.Dataset:
+    if isinstance(data, sets.Dataset):
+        return data if scale is None else data.scaled(scale)
+    if isinstance(data, str | os.PathLike):
+        return sets.load(data, scale=scale or usual_scale(data))
+    if isinstance(data, tuple) and len(data) == 2:
+        return sets.from_arrays(*data, scale=scale)
+    raise InputError(f"data are a name, a file, a Dataset or a pair (features, targets), got {type(data).__name__}")
+
+
+def _network(
+    dataset: sets.Dataset,
+    clients: int | None,
+    partition: str | None,
+    model: Any,
+    split_seed: int,
+    test_share: float = TEST_SHARE,
+    **options: Any,
+) -> Problem:
+    whole = with_test(dataset, test_share, split_seed)
+    assert whole.test is not None
+    parts = sets.partition(whole, clients, partition, seed=split_seed)
+    rows = [_as_rows(whole, features, targets) for features, targets in sets.clients(whole, parts)]
+    test: Any = _as_rows(whole, whole.test.features, whole.test.targets)
+    if whole.groups is not None and whole.test.groups is not None and partition in (None, "natural"):
+        owners = [whole.groups[part[0]] for part in parts]
+        test = [tuple(column[whole.test.groups == owner] for column in test) for owner in owners]
+    usual: dict[str, Any] = {"loss": "squared"} if whole.task == "regression" else {"classes": len(whole.classes)}
+    return neural(model, rows, test, **(usual | options))
+
+
+def _as_rows(dataset: sets.Dataset, features: Any, targets: Any) -> tuple[Any, Any]:
+    """Features in the shape of a row, and targets as classes 0..C-1 where there are classes."""
+    rows = features.reshape(-1, *dataset.shape) if dataset.shape else features
+    return rows, (targets > 0).astype(int) if dataset.task == "binary" else targets
