@@ -6,7 +6,7 @@ import jupytext
 import pytest
 
 import fedjax_lc as fl
-from fedjax_lc import algorithms
+from fedjax_lc.algorithms.frames import base
 
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.md"))
 STEPS = 2000
@@ -86,10 +86,10 @@ def test_every_notebook_has_a_check():
 @pytest.fixture
 def known_methods():
     """What a notebook registers is forgotten after it."""
-    before = dict(algorithms.base._REGISTRY)
+    before = dict(base._REGISTRY)
     yield
-    algorithms.base._REGISTRY.clear()
-    algorithms.base._REGISTRY.update(before)
+    base._REGISTRY.clear()
+    base._REGISTRY.update(before)
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
