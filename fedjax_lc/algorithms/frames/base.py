@@ -113,9 +113,8 @@ class Algorithm:
             raise InputError(f"{self.name} needs {field.name} as {kind}, got the word {value!r}")
 
 
-Allowed: TypeAlias = (
-    "tuple[str | Callable[[int], str], Callable[[float, int], bool]]"  #: words, and (number, n) -> fits
-)
+#: a range: its words, or a function of n that says them; and (number, n) -> whether the number fits
+Allowed: TypeAlias = "tuple[str | Callable[[int], str], Callable[[float, int], bool]]"
 
 _RANGES: dict[str, Allowed] = {
     "p": ("in (0, 1]", lambda v, n: 0 < v <= 1),
