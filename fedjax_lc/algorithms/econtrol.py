@@ -11,9 +11,21 @@ from typing import Any, ClassVar, NamedTuple
 
 import jax.numpy as jnp
 
-from fedjax_lc.algorithms.frames.base import Batches, choose, register
-from fedjax_lc.algorithms.frames.estimators import Follow, Move, State, compose, dense, step_size
-from fedjax_lc.algorithms.frames.step_sizes import leftover
+from fedjax_lc.algorithms.frames.base import choose, register
+from fedjax_lc.algorithms.frames.bidirectional import (
+    Rounds,
+    Sent,
+    Shifts,
+    State,
+    Turn,
+    Uplink,
+    client_zeros,
+    compose,
+    no_shifts,
+    plain,
+    shifted,
+)
+from fedjax_lc.algorithms.frames.step_sizes import following_step, leftover
 from fedjax_lc.compressors import Compressor
 from fedjax_lc.core import pytree
 from fedjax_lc.core.typing import ClientVecs, Scalar, Vec
@@ -21,33 +33,35 @@ from fedjax_lc.problems import Problem
 
 
 @pytree.dataclass
-class Hparams(Batches):
+class Hparams(Rounds):
     """compressor: of the uplink, contractive. gamma: step size. eta: the part of the error that comes back. The rest:
-    see `base.Batches`."""
+    see `bidirectional.Rounds`."""
 
     compressor: Compressor
     gamma: Scalar
     eta: Scalar
     ranges: ClassVar[dict[str, Any]] = {"eta": (">= 0", lambda v, n: v >= 0)}
 
+    @property
+    def starts_dense(self) -> bool:
+        return True
 
-class Own(NamedTuple):
-    h_i: ClientVecs  # (n, d) the server's picture of the gradients
+
+class Memory(NamedTuple):
+    shifts: Shifts  # h_i, the server's picture of the gradients
     e_i: ClientVecs  # (n, d) the sum of what it lacked
 
 
-def _start(problem: Problem, hp: Hparams, move: Move) -> Follow:
-    h_i = move.at(move.x)
-    return Follow(Own(h_i, jnp.zeros_like(h_i)), jnp.mean(h_i, axis=0), dense(move.x), 0, move.passes)
+def _start(problem: Problem, hp: Hparams) -> Memory:
+    return Memory(no_shifts(problem, hp), client_zeros(problem, hp))
 
 
-def _follow(problem: Problem, hp: Hparams, own: Own, g: Vec, move: Move) -> Follow:
-    h_i, e_i = own
-    g_i = move.at(move.x_new)
-    Delta = hp.compressor.joint(move.up_key, hp.eta * e_i + g_i - h_i)
-    h_i = h_i + Delta.value
-    e_i = e_i + g_i - h_i
-    return Follow(Own(h_i, e_i), g + jnp.mean(Delta.value, axis=0), Delta.bits, dense(g), move.passes)
+def _send(hp: Hparams, memory: Memory, g: ClientVecs, turn: Turn) -> Sent:
+    (h_i, h), e_i, cohort = shifted(hp, memory.shifts, g, turn), memory.e_i, turn.cohort
+    Delta = hp.compressor.joint(turn.key, hp.eta * e_i + g - h_i)
+    h_i, h = cohort.moved(h_i + Delta.value, h_i), h + cohort.part(Delta.value)
+    e_i = cohort.moved(e_i + g - h_i, e_i)
+    return Sent(h, Memory(Shifts(h_i, h), e_i), cohort.cost(Delta.bits))
 
 
 def theory(problem: Problem, compressor: Compressor | str | None = None) -> Hparams:
@@ -57,12 +71,12 @@ def theory(problem: Problem, compressor: Compressor | str | None = None) -> Hpar
     delta = float(compressor.delta(problem.dim))
     left = math.sqrt(1 - delta)
     eta = min(1.0, delta / (3 * left * (1 + left))) if left else 1.0
-    return Hparams(compressor, step_size(problem, 4 * leftover(compressor, problem.dim)), eta)
+    return Hparams(compressor, following_step(problem, 4 * leftover(compressor, problem.dim)), eta)
 
 
 def owed(problem: Problem, hp: Hparams, state: State) -> Vec:
     """mean_i e_i."""
-    return state.own.e_i.mean(axis=0)
+    return state.up.e_i.mean(axis=0)
 
 
 register(
@@ -72,7 +86,7 @@ register(
     down="x",
     paper="2311.05645 EControl: Fast Distributed Optimization with Compression and Error Control",
     Hparams=Hparams,
-    **compose(_start, _follow),
+    **compose(Uplink(_start, _send), plain),
     theory=theory,
     error=owed,
 )

@@ -17,61 +17,88 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from fedjax_lc.algorithms.frames.base import Batches, choose, constants, register
-from fedjax_lc.algorithms.frames.bidirectional import to_all
-from fedjax_lc.algorithms.frames.estimators import Follow, Move, State, compose, dense, first_message, step_size
-from fedjax_lc.algorithms.frames.step_sizes import leftover
+from fedjax_lc.algorithms.frames.base import choose, constants, register
+from fedjax_lc.algorithms.frames.bidirectional import (
+    Directed,
+    Downlink,
+    Rounds,
+    Sent,
+    Shifts,
+    State,
+    Turn,
+    Uplink,
+    compose,
+    dense,
+    no_shifts,
+    plain,
+    server_zeros,
+    shifted,
+    to_all,
+)
+from fedjax_lc.algorithms.frames.step_sizes import following_step, leftover
 from fedjax_lc.compressors import Compressor
 from fedjax_lc.core import pytree
+from fedjax_lc.core.errors import unknown
 from fedjax_lc.core.typing import ClientVecs, Scalar, Vec
 from fedjax_lc.problems import Problem
 
+STARTS = ("dense", "compressed")
+
 
 @pytree.dataclass
-class Hparams(Batches):
-    """compressor: of the uplink, contractive. gamma: step size. init: g_i starts as the gradient at x0, "dense", or as
-    its compressed message. The rest: see `base.Batches`."""
+class Following(Rounds):
+    """init: g_i starts as the gradient at x0, "dense", or as its compressed message."""
 
-    compressor: Compressor
-    gamma: Scalar
     _: dataclasses.KW_ONLY
     init: str = pytree.static(default="dense")
 
+    @property
+    def starts_dense(self) -> bool:
+        return self.init == "dense"
+
+    def validate(self, problem: Problem) -> None:
+        """Raise InputError for an unknown start."""
+        if self.init not in STARTS:
+            raise unknown("init", self.init, STARTS)
+
 
 @pytree.dataclass
-class BothWays(Batches):
+class Hparams(Following):
+    """compressor: of the uplink, contractive. gamma: step size. The rest: see `bidirectional.Rounds`."""
+
+    compressor: Compressor
+    gamma: Scalar
+
+
+@pytree.dataclass
+class BothWays(Following):
     """As EF21, and downlink: the compressor of the server's message, contractive."""
 
     compressor: Compressor
     downlink: Compressor
     gamma: Scalar
-    _: dataclasses.KW_ONLY
-    init: str = pytree.static(default="dense")
 
 
-def start(problem: Problem, hp: Any, move: Move) -> Follow:
-    g_i, bits = first_message(hp, move)
-    return Follow(g_i, jnp.mean(g_i, axis=0), bits, 0, move.passes)
+def follow(hp: Any, shifts: Shifts, target: ClientVecs, turn: Turn) -> Sent:
+    """c_i = C(target_i - g_i), g_i += c_i of those who take part; ghat = g = mean_i g_i."""
+    (g_i, g), cohort = shifted(hp, shifts, target, turn), turn.cohort
+    c = hp.compressor.joint(turn.key, target - g_i)
+    g = g + cohort.part(c.value)
+    return Sent(g, Shifts(cohort.moved(g_i + c.value, g_i), g), cohort.cost(c.bits))
 
 
-def follow(problem: Problem, hp: Any, g_i: ClientVecs, g: Vec, move: Move) -> Follow:
-    c = hp.compressor.joint(move.up_key, move.at(move.x_new) - g_i)
-    return Follow(g_i + c.value, g + jnp.mean(c.value, axis=0), c.bits, dense(g), move.passes)
+def _direct(hp: BothWays, g: Vec, w: Vec, sent: Sent, turn: Turn) -> Directed:
+    """b = C(ghat - g), g += b, w -= gamma g; a first estimate that came dense goes down dense."""
+    b, bits = to_all(hp.downlink, turn.key, sent.ghat - g)
+    if not hp.starts_dense:
+        return Directed(w, g + b, g + b, bits)
+    first = turn.k == 1
+    g = jnp.where(first, sent.ghat, g + b)
+    return Directed(w, g, g, jnp.where(first, dense(w), bits))
 
 
-def _start_both_ways(problem: Problem, hp: BothWays, move: Move) -> Follow:
-    """Clients must know the first estimate too: it is sent down as the gradients were sent up."""
-    begun = start(problem, hp, move)
-    if hp.init == "dense":
-        return begun._replace(bits_down=dense(begun.g))
-    g, bits = to_all(hp.downlink, move.other_key, begun.g)
-    return begun._replace(g=g, bits_down=bits)
-
-
-def _follow_both_ways(problem: Problem, hp: BothWays, g_i: ClientVecs, g: Vec, move: Move) -> Follow:
-    up = follow(problem, hp, g_i, g, move)
-    b, bits = to_all(hp.downlink, move.other_key, jnp.mean(up.own, axis=0) - g)
-    return up._replace(g=g + b, bits_down=bits)
+corrections = Uplink(no_shifts, follow)
+corrected = Downlink(server_zeros, _direct)
 
 
 def theory(problem: Problem, compressor: Compressor | str | None = None) -> Hparams:
@@ -84,9 +111,9 @@ def theory(problem: Problem, compressor: Compressor | str | None = None) -> Hpar
     compressor = choose(compressor, problem, contractive=True)
     behind, mu = leftover(compressor, problem.dim), float(problem.strong)
     if not (problem.solvable and mu > 0):
-        return Hparams(compressor, step_size(problem, behind))
+        return Hparams(compressor, following_step(problem, behind))
     theta, _ = contraction(compressor.delta(problem.dim))
-    return Hparams(compressor, min(step_size(problem, math.sqrt(2) * behind), theta / (2 * mu)))
+    return Hparams(compressor, min(following_step(problem, math.sqrt(2) * behind), theta / (2 * mu)))
 
 
 def theory_both_ways(
@@ -95,7 +122,7 @@ def theory_both_ways(
     """gamma = 1/(L + Lt (s + 2 s_down (1 + s))), s = sqrt(beta/theta) of each compressor (derived by us)."""
     up, down = (choose(c, problem, contractive=True) for c in (compressor, downlink))
     s, s_down = leftover(up, problem.dim), leftover(down, problem.dim)
-    return BothWays(up, down, step_size(problem, s, 2 * s_down * (1 + s)))
+    return BothWays(up, down, following_step(problem, s, 2 * s_down * (1 + s)))
 
 
 def contraction(delta: Scalar) -> tuple[Scalar, Scalar]:
@@ -105,11 +132,12 @@ def contraction(delta: Scalar) -> tuple[Scalar, Scalar]:
 
 
 def lyapunov(problem: Problem, hp: Hparams, state: State) -> Scalar:
-    """F(x) - F(x*) + (gamma/theta) (1/n) sum_i |g_i - grad f_i(x)|^2 (Theorem 2, recalled only)."""
-    x_star = jnp.asarray(problem.x_star, problem.dtype)
+    """F(x) - F(x*) + (gamma/theta) (1/n) sum_i |g_i - grad f_i(x)|^2 at x, the point that the g_i follow: the one
+    before the last move, w + gamma g (Theorem 2, recalled only)."""
+    x, x_star = state.w + hp.gamma * state.up.h, jnp.asarray(problem.x_star, problem.dtype)
     theta, _ = contraction(hp.compressor.delta(problem.dim))
-    errors = jnp.sum((state.own - problem.grads(state.x)) ** 2) / problem.n
-    return problem.value(state.x) - problem.value(x_star) + hp.gamma / theta * errors
+    errors = jnp.sum((state.up.h_i - problem.grads(x)) ** 2) / problem.n
+    return problem.value(x) - problem.value(x_star) + hp.gamma / theta * errors
 
 
 def rate(problem: Problem, hp: Hparams) -> Scalar:
@@ -126,7 +154,7 @@ register(
     speed="1-γμ per step, (1 + ω) κ log 1/ε rounds (recalled)",
     paper="2106.05203 EF21: A New, Simpler, Theoretically Better, and Practically Faster Error Feedback",
     Hparams=Hparams,
-    **compose(start, follow),
+    **compose(corrections, plain),
     theory=theory,
     lyapunov=lyapunov,
     rate=rate,
@@ -139,6 +167,6 @@ register(
     down="C(mean - H)",
     paper="2110.03294 EF21 with Bells & Whistles: Practical Algorithmic Extensions of Modern Error Feedback",
     Hparams=BothWays,
-    **compose(_start_both_ways, _follow_both_ways),
+    **compose(corrections, corrected),
     theory=theory_both_ways,
 )

@@ -9,14 +9,16 @@ from __future__ import annotations
 import dataclasses
 from typing import Any, ClassVar, NamedTuple
 
+import jax.numpy as jnp
+
 from fedjax_lc.algorithms import ef21
 from fedjax_lc.algorithms.frames.base import choose, register
-from fedjax_lc.algorithms.frames.estimators import Follow, Move, compose, step_size
-from fedjax_lc.algorithms.frames.step_sizes import leftover
+from fedjax_lc.algorithms.frames.bidirectional import Sent, Shifts, Turn, Uplink, compose, no_shifts, plain
+from fedjax_lc.algorithms.frames.step_sizes import following_step, leftover
 from fedjax_lc.compressors import Compressor
 from fedjax_lc.core import pytree
 from fedjax_lc.core.errors import InputError
-from fedjax_lc.core.typing import ClientVecs, Scalar, Vec
+from fedjax_lc.core.typing import ClientVecs, Scalar
 from fedjax_lc.problems import Problem
 
 
@@ -30,22 +32,25 @@ class Hparams(ef21.Hparams):
     ranges: ClassVar[dict[str, Any]] = {"eta": ("in (0, 1]", lambda v, n: 0 < v <= 1)}
 
 
-class Own(NamedTuple):
-    g_i: ClientVecs  # (n, d) the server's picture of the momenta
+class Momenta(NamedTuple):
+    shifts: Shifts  # the server's picture of what is sent
     v_i: ClientVecs  # (n, d) momenta
     u_i: ClientVecs | None  # (n, d) momenta of these, where they are sent
 
 
-def _start(problem: Problem, hp: Hparams, move: Move) -> Follow:
-    begun, v_i = ef21.start(problem, hp, move), move.at(move.x)
-    return begun._replace(own=Own(begun.own, v_i, v_i if hp.double else None))
+def _start(problem: Problem, hp: Hparams) -> Momenta:
+    shifts = no_shifts(problem, hp)
+    return Momenta(shifts, shifts.h_i, shifts.h_i if hp.double else None)
 
 
-def _follow(problem: Problem, hp: Hparams, own: Own, g: Vec, move: Move) -> Follow:
-    v_i = (1 - hp.eta) * own.v_i + hp.eta * move.at(move.x_new)
-    u_i = None if own.u_i is None else (1 - hp.eta) * own.u_i + hp.eta * v_i
-    new = ef21.follow(problem, hp, own.g_i, g, move._replace(at=lambda y: v_i if u_i is None else u_i))
-    return new._replace(own=Own(new.own, v_i, u_i))
+def _send(hp: Hparams, memory: Momenta, g: ClientVecs, turn: Turn) -> Sent:
+    shifts, v_i, u_i = memory
+    eta = jnp.where(turn.k == 1, 1, hp.eta)  # both start as the first gradient
+    v_i = turn.cohort.moved((1 - eta) * v_i + eta * g, v_i)
+    if u_i is not None:
+        u_i = turn.cohort.moved((1 - eta) * u_i + eta * v_i, u_i)
+    sent = ef21.follow(hp, shifts, v_i if u_i is None else u_i, turn)
+    return sent._replace(memory=Momenta(sent.memory, v_i, u_i))
 
 
 def theory(
@@ -57,7 +62,7 @@ def theory(
     if not 0 < eta <= 1:
         raise InputError(f"ef21_sgdm needs eta in (0, 1], got {eta}")
     behind = (1 - eta) / eta * (2 if double else 1)
-    gamma = step_size(problem, leftover(compressor, problem.dim), behind)
+    gamma = following_step(problem, leftover(compressor, problem.dim), behind)
     return Hparams(compressor, gamma, eta=eta, double=double)
 
 
@@ -69,6 +74,6 @@ register(
     speed="L̃/(δε²) + … + Lσ²/(nε⁴) to ‖∇F‖ = ε (recalled)",
     paper="2305.15155 Momentum Provably Improves Error Feedback!",
     Hparams=Hparams,
-    **compose(_start, _follow),
+    **compose(Uplink(_start, _send), plain),
     theory=theory,
 )

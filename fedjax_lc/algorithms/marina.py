@@ -8,54 +8,65 @@ batch. PP-MARINA lets a cohort send the differences (recalled only).
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from fedjax_lc.algorithms.frames.base import Batches, choose, constants, register, sample
-from fedjax_lc.algorithms.frames.estimators import Follow, Move, State, compose, dense
+from fedjax_lc.algorithms.frames.base import choose, constants, register, sample
+from fedjax_lc.algorithms.frames.bidirectional import Rounds, Sent, State, Turn, Uplink, compose, dense, plain
 from fedjax_lc.compressors import Compressor
 from fedjax_lc.core import pytree
-from fedjax_lc.core.typing import Scalar, Vec
+from fedjax_lc.core.typing import ClientVecs, Scalar, Vec
 from fedjax_lc.problems import Problem
 
 
 @pytree.dataclass
-class Hparams(Batches):
+class Hparams(Rounds):
     """compressor: of differences, unbiased. gamma: step size. p: the chance of a round in which all clients send their
-    full gradients, uncompressed, as at the start. cohort_size: clients that send differences in the other rounds, drawn
-    uniformly; all if None. The rest: see `base.Batches`."""
+    full gradients, uncompressed, as in the first. cohort_size: clients that send differences in the other rounds, drawn
+    uniformly; all if None. The rest: see `bidirectional.Rounds`."""
 
     compressor: Compressor
     gamma: Scalar
     p: Scalar
     cohort_size: int | None = pytree.static(default=None)
 
+    @property
+    def starts_dense(self) -> bool:
+        return True
 
-def _start(problem: Problem, hp: Hparams, move: Move) -> Follow:
-    return Follow(None, jnp.mean(problem.grads(move.x), axis=0), dense(move.x), 0, 1)
+
+class Estimate(NamedTuple):
+    g: Vec  # (d,) of the gradient
+    x: Vec  # (d,) at this point
 
 
-def _follow(problem: Problem, hp: Hparams, own: None, g: Vec, move: Move) -> Follow:
-    coin_key, cohort_key = jax.random.split(move.other_key)
-    coin, size = jax.random.bernoulli(coin_key, hp.p), hp.cohort_size or problem.n
-    _, clients = sample(problem, cohort_key, size)
+def _start(problem: Problem, hp: Hparams) -> Estimate:
+    return Estimate(jnp.zeros_like(problem.x0), problem.x0)
+
+
+def _send(hp: Hparams, memory: Estimate, _: ClientVecs, turn: Turn) -> Sent:
+    oracle, n = turn.oracle, turn.oracle.problem.n
+    coin_key, cohort_key, up_key = jax.random.split(turn.key, 3)
+    coin, size = jax.random.bernoulli(coin_key, hp.p) | (turn.k == 1), hp.cohort_size or n
+    _, clients = sample(oracle.problem, cohort_key, size)
 
     def differences() -> tuple[Vec, Scalar]:
-        change = move.at(move.x_new, clients) - move.at(move.x, clients)
-        if size == problem.n or hp.compressor.shares:
-            message = hp.compressor.joint(move.up_key, change)
+        change = oracle.batch(oracle.x, clients) - oracle.batch(memory.x, clients)
+        if size == n or hp.compressor.shares:
+            message = hp.compressor.joint(up_key, change)
         else:
-            message = jax.vmap(hp.compressor)(clients.client_keys(move.up_key), change)
-        bits = jnp.mean(jnp.asarray(message.bits, jnp.float32)) * size / problem.n
-        return g + jnp.mean(message.value, axis=0), bits
+            message = jax.vmap(hp.compressor)(clients.client_keys(up_key), change)
+        bits = jnp.mean(jnp.asarray(message.bits, jnp.float32)) * size / n
+        return memory.g + jnp.mean(message.value, axis=0), bits
 
     def everything() -> tuple[Vec, Scalar]:
-        return jnp.mean(problem.grads(move.x_new), axis=0), jnp.asarray(dense(g), jnp.float32)
+        return jnp.mean(oracle.full(), axis=0), jnp.asarray(dense(memory.g), jnp.float32)
 
     g, bits = jax.lax.cond(coin, everything, differences)
-    twice = 2 * jnp.mean(jnp.asarray(move.passes, jnp.float32)) * size / problem.n
-    return Follow(None, g, bits, dense(g), jnp.where(coin, 1, twice))
+    twice = 2 * jnp.mean(jnp.asarray(oracle.passes, jnp.float32)) * size / n
+    return Sent(g, Estimate(g, oracle.x), bits, passes=jnp.where(coin, 1, twice))
 
 
 def theory(problem: Problem, compressor: Compressor | str | None = None) -> Hparams:
@@ -87,10 +98,10 @@ def _theory(problem: Problem, compressor: Compressor, cohort_size: int | None) -
 
 
 def lyapunov(problem: Problem, hp: Hparams, state: State) -> Scalar:
-    """F(x) - F(x*) + (gamma/p) |g - grad F(x)|^2 (recalled only)."""
-    x_star = jnp.asarray(problem.x_star, problem.dtype)
-    error = state.g - jnp.mean(problem.grads(state.x), axis=0)
-    return problem.value(state.x) - problem.value(x_star) + hp.gamma / hp.p * jnp.sum(error**2)
+    """F(x) - F(x*) + (gamma/p) |g - grad F(x)|^2 at x, the point before the last move (recalled only)."""
+    (g, x), x_star = state.up, jnp.asarray(problem.x_star, problem.dtype)
+    error = g - jnp.mean(problem.grads(x), axis=0)
+    return problem.value(x) - problem.value(x_star) + hp.gamma / hp.p * jnp.sum(error**2)
 
 
 def rate(problem: Problem, hp: Hparams) -> Scalar:
@@ -99,7 +110,7 @@ def rate(problem: Problem, hp: Hparams) -> Scalar:
     return 1 - hp.gamma * mu
 
 
-_METHOD = compose(_start, _follow)
+_METHOD = compose(Uplink(_start, _send), plain)
 
 register(
     "marina",

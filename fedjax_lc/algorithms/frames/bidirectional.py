@@ -5,7 +5,8 @@ the model moves along, and what the clients see of it next. A method is who keep
 the clients or the server in a later message (`error_feedback`, `gradient_with_error`), a client in its own model at
 once (the residual of `immediate`), a memory that messages are differences to (`memory`, MCM's H). Around them, once for
 all methods: full or mini-batch gradients at what the clients see, a step size that may fall, weight decay and momentum,
-clients that take part at random, and averaged iterates.
+clients that take part at random, and averaged iterates. The first message may be the gradients themselves: then all
+clients send it, and it costs 32 bits an entry, whatever the method.
 
 Source: Philippenko and Dieuleveut, "Preserved central model for faster bidirectional compression in distributed
 settings", arXiv 2102.12528, and LIEC-SGD, arXiv 2402.11857, with the details of the authors' codes.
@@ -50,18 +51,27 @@ class Rounds(Batches):
     average_every: int | None = pytree.static(default=None)
     gamma_schedule: Schedule = pytree.static(default="constant")
 
+    @property
+    def starts_dense(self) -> bool:
+        """Whether round 1 brings the gradients of all clients to the server, uncompressed."""
+        return False
+
 
 @pytree.dataclass
 class WithMemory(Rounds):
     """What methods with uplink memories know besides.
 
-    smart: h_i = g_i in round 1, free of charge, as the authors' code has it (not with participation). memories: the
-    server keeps one for each client ("all", PP1) or a single one ("one", PP2); the same where all take part.
+    smart: h_i = g_i in round 1, which all clients send uncompressed. memories: the server keeps one for each client
+    ("all", PP1) or a single one ("one", PP2); the same where all take part.
     """
 
     _: dataclasses.KW_ONLY
     smart: bool = pytree.static(default=False)
     memories: str = pytree.static(default="all")
+
+    @property
+    def starts_dense(self) -> bool:
+        return self.smart
 
 
 class State(NamedTuple):
@@ -81,11 +91,13 @@ class Cohort(NamedTuple):
     active: jax.Array | None
     share: Scalar
 
+    def part(self, rows: ClientVecs) -> Vec:
+        """Their part of the mean over all clients: (1/n) times the sum over those that take part."""
+        return jnp.mean(rows if self.active is None else jnp.where(self.active[:, None], rows, 0), axis=0)
+
     def mean(self, rows: ClientVecs) -> Vec:
         """Unbiased estimate of the mean over all clients, from those that take part: their sum over share n."""
-        if self.active is None:
-            return jnp.mean(rows, axis=0)
-        return jnp.mean(jnp.where(self.active[:, None], rows, 0), axis=0) / self.share
+        return self.part(rows) if self.active is None else self.part(rows) / self.share
 
     def moved(self, new: ClientVecs, old: ClientVecs) -> ClientVecs:
         """`new` where a client takes part, `old` where not."""
@@ -107,23 +119,44 @@ class Cohort(NamedTuple):
         return jnp.mean(each if self.active is None else jnp.where(self.active, each, 0))
 
 
+class Oracle(NamedTuple):
+    """Gradients for uplinks that need more than those at what the clients see, `x` (d,) or (n, d): `batch(y, clients)`
+    takes the batches of this round at another point, of the clients of `clients`, a cohort's problem; `full()` takes
+    full gradients at x. Both (n, d). A batch costs `passes` full gradients, () or (n,)."""
+
+    problem: Problem
+    hp: Any
+    x: Vec | ClientVecs
+    key: Key
+    passes: Scalar
+
+    def batch(self, y: Vec | ClientVecs, clients: Problem | None = None) -> ClientVecs:
+        return gradients(self.problem if clients is None else clients, self.hp, y, self.key)[0]
+
+    def full(self) -> ClientVecs:
+        return self.problem.grads(self.x)
+
+
 class Turn(NamedTuple):
-    """Of one message round: its number k = 1, 2, ..., its step size, who takes part, its key."""
+    """Of one message round: its number k = 1, 2, ..., its step size, who takes part, its key, and its `Oracle`."""
 
     k: jax.Array
     gamma: Scalar
     cohort: Cohort
     key: Key
+    oracle: Oracle
 
 
 class Sent(NamedTuple):
     """What an uplink brings about: ghat (d,) at the server, its memory, bits () of a client's message (the mean over
-    clients), and r_i (n, d), what each client's message left out, where a downlink pays it back at once."""
+    clients), r_i (n, d), what each client's message left out, where a downlink pays it back at once, and the full
+    gradients that clients took, () or (n,), where it was not one batch each."""
 
     ghat: Vec
     memory: PyTree
     bits: Scalar
     residual: Any = None
+    passes: Scalar | None = None
 
 
 class Uplink(NamedTuple):
@@ -185,24 +218,27 @@ def compose(uplink: Uplink, downlink: Downlink) -> dict[str, Any]:
             up=uplink.start(problem, hp),
             down=down,
             k=jnp.zeros((), jnp.int32),
-            active=participants(problem, hp, key),
+            active=first_participants(problem, hp, key),
             average=None if hp.average_every is None else problem.x0,
             v=None if hp.momentum is None else jnp.zeros_like(w),
         )
 
     def step(problem: Problem, hp: Any, state: State, key: Key) -> tuple[State, Cost]:
         batch_key, up_key, down_key, cohort_key = jax.random.split(key, 4)
-        k, cohort = state.k + 1, Cohort(state.active, hp.participation)
-        gamma = step_size(hp, k, problem.dtype)
-        g, passes = gradients(problem, hp, state.w if state.seen is None else state.seen, batch_key)
-        sent = uplink.send(hp, state.up, g, Turn(k, gamma, cohort, up_key))
+        k = state.k + 1
+        gamma, cohort = step_size(hp, k, problem.dtype), Cohort(state.active, share(hp, k))
+        seen = state.w if state.seen is None else state.seen
+        g, passes = gradients(problem, hp, seen, batch_key)
+        turn = Turn(k, gamma, cohort, up_key, Oracle(problem, hp, seen, batch_key, passes))
+        sent = dense_at_first(hp, uplink.send(hp, state.up, g, turn), k)
         coming = Cohort(participants(problem, hp, cohort_key), hp.participation)
-        turn = Turn(k, gamma, coming, down_key)
+        turn = turn._replace(cohort=coming, key=down_key)
         base, u, down, bits_down, more_up = downlink.direct(hp, state.down, state.w, sent, turn)
         w, v = moved(hp, gamma, base, u, state.v)
         told = downlink.tell(hp, down, w, state.seen, turn)
         average = averaged(hp, state.average, told.w, k)
-        cost = Cost.of(sent.bits + more_up, bits_down + told.bits, grads=cohort.cost(passes), rounds=1)
+        grads = cohort.cost(passes if sent.passes is None else sent.passes)
+        cost = Cost.of(sent.bits + more_up, bits_down + told.bits, grads, rounds=1)
         return State(told.w, told.seen, sent.memory, told.memory, k, coming.active, average, v), cost
 
     def point(problem: Problem, hp: Any, state: State) -> Vec:
@@ -249,6 +285,31 @@ def participants(problem: Problem, hp: Rounds, key: Key) -> jax.Array | None:
     return None if hp.participation is None else some_of(key, hp.participation, problem.n)
 
 
+def first_participants(problem: Problem, hp: Rounds, key: Key) -> jax.Array | None:
+    """(n,) as `participants`, but everyone where the first message is dense."""
+    active = participants(problem, hp, key)
+    return jnp.ones_like(active) if hp.starts_dense and active is not None else active
+
+
+def share(hp: Rounds, k: jax.Array) -> Scalar:
+    """The probability of taking part in round k; None for all."""
+    if hp.participation is None or not hp.starts_dense:
+        return hp.participation
+    return jnp.where(k == 1, 1, hp.participation)
+
+
+def dense_at_first(hp: Rounds, sent: Sent, k: jax.Array) -> Sent:
+    """`sent` at the price of the gradients themselves in round 1, where these are sent."""
+    if not hp.starts_dense:
+        return sent
+    return sent._replace(bits=jnp.where(k == 1, dense(sent.ghat), sent.bits))
+
+
+def dense(x: Vec) -> int:
+    """Bits of a vector like x (..., d), sent as it is."""
+    return FLOAT_BITS * x.shape[-1]
+
+
 def averaged(hp: Rounds, average: Vec | None, w: Any, k: jax.Array) -> Vec | None:
     """w_bar after round k, moved every `average_every` rounds."""
     if average is None or hp.average_every is None:
@@ -261,7 +322,7 @@ def averaged(hp: Rounds, average: Vec | None, w: Any, k: jax.Array) -> Vec | Non
 
 
 def _send_uncompressed(hp: Any, memory: None, g: ClientVecs, turn: Turn) -> Sent:
-    return Sent(turn.cohort.mean(g), None, turn.cohort.cost(FLOAT_BITS * g.shape[1]))
+    return Sent(turn.cohort.mean(g), None, turn.cohort.cost(dense(g)))
 
 
 def _send_compressed(hp: Any, memory: None, g: ClientVecs, turn: Turn) -> Sent:
@@ -303,6 +364,19 @@ class Shifts(NamedTuple):
     h: Vec
 
 
+def no_shifts(problem: Problem, hp: Any) -> Shifts:
+    """All zero."""
+    return Shifts(client_zeros(problem, hp), jnp.zeros_like(problem.x0))
+
+
+def shifted(hp: Rounds, shifts: Shifts, g: ClientVecs, turn: Turn) -> Shifts:
+    """What differences are taken to in this round: g itself (n, d) in round 1, where that is sent dense."""
+    if not hp.starts_dense:
+        return shifts
+    first = turn.k == 1
+    return Shifts(jnp.where(first, g, shifts.h_i), jnp.where(first, jnp.mean(g, axis=0), shifts.h))
+
+
 def memory(rate: str = "alpha_up") -> Uplink:
     """DIANA's shifts: q_i = C(g_i - h_i), ghat = mean_i (h_i + q_i), h_i += alpha q_i, alpha being the field `rate`.
 
@@ -311,17 +385,12 @@ def memory(rate: str = "alpha_up") -> Uplink:
     """
 
     def start(problem: Problem, hp: Any) -> Shifts:
-        if hp.smart and hp.participation is not None:
-            raise InputError("smart initialisation needs everyone in round 1: set smart=False or participation=None")
         if hp.memories not in ("all", "one"):
             raise InputError(f"memories must be all or one, got {hp.memories!r}")
-        return Shifts(client_zeros(problem, hp), jnp.zeros_like(problem.x0))
+        return no_shifts(problem, hp)
 
     def send(hp: Any, shifts: Shifts, g: ClientVecs, turn: Turn) -> Sent:
-        (h_i, h), cohort, alpha = shifts, turn.cohort, getattr(hp, rate)
-        if hp.smart:
-            first = turn.k == 1
-            h_i, h = jnp.where(first, g, h_i), jnp.where(first, jnp.mean(g, axis=0), h)
+        (h_i, h), cohort, alpha = shifted(hp, shifts, g, turn), turn.cohort, getattr(hp, rate)
         q = hp.compressor.joint(turn.key, g - h_i)
         mean_q = cohort.mean(q.value)
         ghat = h + mean_q if cohort.active is None or hp.memories == "one" else cohort.mean(h_i + q.value)
@@ -341,7 +410,7 @@ def to_all(compressor: Compressor, key: Key, v: Vec) -> tuple[Vec, Scalar]:
 
 
 def _direct_uncompressed(hp: Any, memory: None, w: Vec, sent: Sent, turn: Turn) -> Directed:
-    return Directed(w, sent.ghat, None, turn.cohort.cost(FLOAT_BITS * w.shape[-1]))
+    return Directed(w, sent.ghat, None, turn.cohort.cost(dense(w)))
 
 
 def _direct_compressed(hp: Any, memory: None, w: Vec, sent: Sent, turn: Turn) -> Directed:

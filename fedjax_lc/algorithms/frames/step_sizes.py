@@ -63,6 +63,15 @@ def feedback_step(problem: Problem, rho: float) -> float:
     return 1 / (L * (1 + 2 * rho)) if problem.solvable else 1 / L
 
 
+def following_step(problem: Problem, *lags: float) -> float:
+    """gamma = 1/(L + Lt lag) of methods whose estimate follows the gradients: for the sum of the lags, L of F and Lt =
+    sqrt(mean_i L_i^2), an estimate stays behind by at most lag Lt |x_new - x|. With EF21's lag, sqrt(beta/theta) =
+    `leftover`, it is EF21's bound (2106.05203, Theorem 1, from the code of flpytorch). 1/L for a network, of which no
+    theory holds."""
+    L, spread = float(problem.smooth_mean), float(jnp.sqrt(jnp.mean(problem.smooth**2)))
+    return 1 / (L + spread * sum(lags)) if problem.solvable else 1 / L
+
+
 def memory_rate(omega: Scalar) -> Scalar:
     """alpha = 1/(2 (omega + 1)), of both memories in the authors' code; the paper's bound for alpha_up (recalled)."""
     return 1 / (2 * (omega + 1))
