@@ -50,6 +50,7 @@ class Hparams(Rounds):
     down: str = pytree.static(default="dense")
 
     def validate(self, problem: Problem) -> None:
+        super().validate(problem)
         everyone("cser", self)
         if self.down not in METERS:
             raise unknown("down", self.down, METERS)

@@ -9,8 +9,6 @@ from __future__ import annotations
 import math
 from typing import Any, ClassVar, NamedTuple
 
-import jax.numpy as jnp
-
 from fedjax_lc.algorithms.frames.base import choose, register
 from fedjax_lc.algorithms.frames.bidirectional import (
     Rounds,

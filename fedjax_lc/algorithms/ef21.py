@@ -57,7 +57,7 @@ class Following(Rounds):
         return self.init == "dense"
 
     def validate(self, problem: Problem) -> None:
-        """Raise InputError for an unknown start."""
+        super().validate(problem)
         if self.init not in STARTS:
             raise unknown("init", self.init, STARTS)
 

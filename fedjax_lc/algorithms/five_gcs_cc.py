@@ -20,7 +20,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from fedjax_lc.algorithms.frames.base import Cost, choose, constants, register, sample, tile
+from fedjax_lc.algorithms.frames.base import Cost, choose, constants, register, tile
+from fedjax_lc.algorithms.frames.participation import sample
 from fedjax_lc.compressors import Compressor
 from fedjax_lc.compressors.base import FLOAT_BITS
 from fedjax_lc.core import pytree

@@ -51,6 +51,7 @@ class Hparams(Rounds):
     ranges: ClassVar[dict[str, Any]] = {"sync_vectors": ("1 or 2", lambda v, n: v in (1, 2))}
 
     def validate(self, problem: Problem) -> None:
+        super().validate(problem)
         everyone("liec_sgd", self)
         if self.sync_vectors == 1 and self.momentum is not None:
             raise InputError("sync_vectors=1 sends one model, no gradient for the momentum: set sync_vectors=2")

@@ -13,8 +13,19 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from fedjax_lc.algorithms.frames.base import choose, constants, register, sample
-from fedjax_lc.algorithms.frames.bidirectional import Rounds, Sent, State, Turn, Uplink, compose, dense, plain
+from fedjax_lc.algorithms.frames.base import choose, constants, register
+from fedjax_lc.algorithms.frames.bidirectional import (
+    Directed,
+    Downlink,
+    Rounds,
+    Sent,
+    State,
+    Turn,
+    Uplink,
+    compose,
+    dense,
+    seen_by_all,
+)
 from fedjax_lc.compressors import Compressor
 from fedjax_lc.core import pytree
 from fedjax_lc.core.typing import ClientVecs, Scalar, Vec
@@ -24,13 +35,12 @@ from fedjax_lc.problems import Problem
 @pytree.dataclass
 class Hparams(Rounds):
     """compressor: of differences, unbiased. gamma: step size. p: the chance of a round in which all clients send their
-    full gradients, uncompressed, as in the first. cohort_size: clients that send differences in the other rounds, drawn
-    uniformly; all if None. The rest: see `bidirectional.Rounds`."""
+    full gradients, uncompressed, as in the first. The rest: see `bidirectional.Rounds`; cohorts and participation say
+    who sends differences in the other rounds."""
 
     compressor: Compressor
     gamma: Scalar
     p: Scalar
-    cohort_size: int | None = pytree.static(default=None)
 
     @property
     def starts_dense(self) -> bool:
@@ -46,27 +56,25 @@ def _start(problem: Problem, hp: Hparams) -> Estimate:
     return Estimate(jnp.zeros_like(problem.x0), problem.x0)
 
 
-def _send(hp: Hparams, memory: Estimate, _: ClientVecs, turn: Turn) -> Sent:
-    oracle, n = turn.oracle, turn.oracle.problem.n
-    coin_key, cohort_key, up_key = jax.random.split(turn.key, 3)
-    coin, size = jax.random.bernoulli(coin_key, hp.p) | (turn.k == 1), hp.cohort_size or n
-    _, clients = sample(oracle.problem, cohort_key, size)
+def _send(hp: Hparams, last: Estimate, _: ClientVecs, turn: Turn) -> Sent:
+    (coin_key, up_key), (oracle, cohort) = jax.random.split(turn.key), (turn.oracle, turn.cohort)
+    coin = jax.random.bernoulli(coin_key, hp.p) | (turn.k == 1)
 
-    def differences() -> tuple[Vec, Scalar]:
-        change = oracle.batch(oracle.x, clients) - oracle.batch(memory.x, clients)
-        if size == n or hp.compressor.shares:
-            message = hp.compressor.joint(up_key, change)
-        else:
-            message = jax.vmap(hp.compressor)(clients.client_keys(up_key), change)
-        bits = jnp.mean(jnp.asarray(message.bits, jnp.float32)) * size / n
-        return memory.g + jnp.mean(message.value, axis=0), bits
+    def differences() -> tuple[Vec, Scalar, Scalar]:
+        change = oracle.at(oracle.x, cohort) - oracle.at(last.x, cohort)
+        message = hp.compressor.joint(up_key, change)
+        return last.g + cohort.mean(message.value), cohort.cost(message.bits), cohort.cost(2 * oracle.passes)
 
-    def everything() -> tuple[Vec, Scalar]:
-        return jnp.mean(oracle.full(), axis=0), jnp.asarray(dense(memory.g), jnp.float32)
+    def everything() -> tuple[Vec, Scalar, Scalar]:
+        return jnp.mean(oracle.full(), axis=0), jnp.float32(dense(last.g)), jnp.float32(1)
 
-    g, bits = jax.lax.cond(coin, everything, differences)
-    twice = 2 * jnp.mean(jnp.asarray(oracle.passes, jnp.float32)) * size / n
-    return Sent(g, Estimate(g, oracle.x), bits, passes=jnp.where(coin, 1, twice))
+    g, bits, passes = jax.lax.cond(coin, everything, differences)
+    return Sent(g, Estimate(g, oracle.x), bits, passes=passes)
+
+
+def _direct(hp: Hparams, memory: None, w: Vec, sent: Sent, turn: Turn) -> Directed:
+    """Everyone must know where gradients are compared: the model goes to all clients, in every round."""
+    return Directed(w, sent.ghat, None, dense(w))
 
 
 def theory(problem: Problem, compressor: Compressor | str | None = None) -> Hparams:
@@ -94,7 +102,7 @@ def _theory(problem: Problem, compressor: Compressor, cohort_size: int | None) -
         gamma = min(1 / (Lt * (1 + math.sqrt(2 * (1 - p) * noise / p))), p / (2 * mu))
     else:
         gamma = 1 / (Lt * (1 + math.sqrt((1 - p) * noise / p)))
-    return Hparams(compressor, gamma, p, cohort_size)
+    return Hparams(compressor, gamma, p, cohort_size=cohort_size)
 
 
 def lyapunov(problem: Problem, hp: Hparams, state: State) -> Scalar:
@@ -110,7 +118,7 @@ def rate(problem: Problem, hp: Hparams) -> Scalar:
     return 1 - hp.gamma * mu
 
 
-_METHOD = compose(Uplink(_start, _send), plain)
+_METHOD = compose(Uplink(_start, _send), Downlink(seen_by_all, _direct))
 
 register(
     "marina",

@@ -15,7 +15,8 @@ import jax
 import jax.numpy as jnp
 
 from fedjax_lc.algorithms.compressed_scaffnew import mask, sharing, uplink_bits
-from fedjax_lc.algorithms.frames.base import Cost, constants, register, sample, tile
+from fedjax_lc.algorithms.frames.base import Cost, constants, register, tile
+from fedjax_lc.algorithms.frames.participation import sample
 from fedjax_lc.compressors.base import FLOAT_BITS
 from fedjax_lc.core import pytree
 from fedjax_lc.core.typing import ClientVecs, Key, Scalar, Vec

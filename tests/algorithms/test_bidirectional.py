@@ -147,7 +147,7 @@ def test_agreement_of_single_rows(pair):
 def test_participants_are_independent_and_never_nobody(problem):
     """Each with its probability, given that somebody takes part."""
     hp = dataclasses.replace(hyperparameters("sgd", problem), participation=0.3)
-    sets = np.asarray(jax.jit(jax.vmap(lambda key: participants(problem, hp, key)))(jax.random.split(KEY, 20_000)))
+    sets = np.asarray(jax.jit(jax.vmap(lambda key: participants(problem, hp, 0, key)))(jax.random.split(KEY, 20_000)))
     assert sets.any(axis=1).all()
     somebody = 1 - 0.7**problem.n
     spread = np.sqrt(0.3 / somebody / len(sets))
@@ -159,7 +159,7 @@ def test_participants_are_independent_and_never_nobody(problem):
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"smart": True, "participation": 0.5}, "smart initialisation needs everyone in round 1"),
+        ({"cohort_size": 2, "participation": 0.5}, "participation and cohort_size or schedule all say who takes part"),
         ({"memories": "two"}, "memories must be all or one, got 'two'"),
     ],
 )

@@ -53,10 +53,15 @@ def test_locodl_sends_one_message_when_the_coin_says_so(problem):
     np.testing.assert_array_equal(cost.grads, 1)
 
 
-def test_ef21_pays_for_its_first_vector_once(problem):
-    cost, _ = charged("ef21", problem, compressor="top_k:2")
-    np.testing.assert_array_equal(cost.bits_up, [160 + 70] + [70] * (STEPS - 1))
-    np.testing.assert_array_equal(cost.grads, [2] + [1] * (STEPS - 1))
+@pytest.mark.parametrize(
+    ("name", "choices"), [("ef21", {"compressor": "top_k:2"}), ("diana", {"compressor": "rand_k:2", "smart": True})]
+)
+def test_a_dense_first_message_has_one_price(name, choices, problem):
+    """32 bits for each of 5 coordinates; then 2 (32 + 3) bits."""
+    hp = algorithms.get(name).theory(problem, compressor=choices.pop("compressor"))
+    cost = walk(name, problem, dataclasses.replace(hp, **choices), STEPS)[1]
+    np.testing.assert_array_equal(cost.bits_up, [160] + [70] * (STEPS - 1))
+    np.testing.assert_array_equal(cost.grads, 1)
     np.testing.assert_array_equal(cost.rounds, 1)
 
 
@@ -121,14 +126,11 @@ def test_theory_says_what_does_not_fit(name, choices, message, problem):
     assert "\n" not in str(error.value)
 
 
-ESTIMATES = ("econtrol", "ef21", "ef21_bc", "ef21_sgdm", "marina", "pp_marina")
-
-
 @pytest.mark.parametrize("name", algorithms.names())
 def test_theory_needs_strong_convexity(name, clients):
-    """The families of MCM, of FedAvg and of EF21 aside, whose step sizes know L alone."""
+    """The families of MCM and EF21 and that of FedAvg aside, whose step sizes know L alone."""
     flat = problems.logistic_regression(clients, l2=0.0)
-    if issubclass(algorithms.get(name).Hparams, Rounds | Local) or name in ESTIMATES:
+    if issubclass(algorithms.get(name).Hparams, Rounds | Local):
         hp = algorithms.get(name).theory(flat)
         assert 0 < getattr(hp, "gamma", getattr(hp, "client_lr", 0)) < np.inf
         return

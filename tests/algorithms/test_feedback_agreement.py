@@ -160,50 +160,54 @@ def test_neolithic_may_take_several_batches():
 
 # --- estimates ---
 
-START = jax.random.split(jax.random.fold_in(KEY, 2**32 - 1), 3)
-
 
 def of_estimates(name, **changes):
-    """(ours, theirs); the gradients and messages of the start have t = -1."""
+    """(ours, theirs). Our round t > 0 takes the draws of the reference's t - 1, and round 0 those of its start, t = -1;
+    EControl's loop starts with gradients as ours does: there both have one t, and the start has the draws of 0."""
     hp = hparams(name, **changes)
-    keys = jnp.concatenate([purposes(STEPS, 3), START[None]])  # the last one is found at t = -1
-    if name == "econtrol":  # its loop starts with gradients, as the start of ours does: its t is our t - 1
-        keys = jnp.concatenate([START[None], keys])
-    grad = gradients(hp, PROBLEM, REF, keys[:, 0]).grad
-    told = {name: getattr(hp, name) for name in ("eta", "init", "double") if hasattr(hp, name)} | {"gamma": GAMMA}
+    keys = purposes(STEPS, 4)
+    keys = keys if name == "econtrol" else jnp.roll(keys, -1, axis=0)
+    start = 0 if name == "econtrol" else -1
+    some = gradients(hp, PROBLEM, REF, keys[:, 0]).grad
+    grad = lambda t, i, x: some(t if t >= 0 else start, i, x)
+    told = {name: getattr(hp, name) for name in ("eta", "init", "double") if hasattr(hp, name)}
+    told |= {"gamma": GAMMA, "mom": hp.momentum or 0.0, "wd": hp.weight_decay or 0.0}
     compress, extra = messages(hp, keys[:, 1], keys[:, 2]), {}
     if name in ("marina", "pp_marina"):
-        coin_keys, cohort_keys = np.moveaxis(jax.vmap(jax.random.split)(keys[:, 2]), 1, 0)
+        coin_keys, up_keys = np.moveaxis(jax.vmap(jax.random.split)(keys[:, 1]), 1, 0)
         heads = np.asarray(jax.vmap(lambda key: jax.random.bernoulli(key, hp.p))(coin_keys))
-        assert 5 < heads[:STEPS].sum() < STEPS - 5
-        some = grad
+        assert 5 < heads.sum() < STEPS - 5
         grad = lambda t, i, x: REF.grad(i, x) if t < 0 or heads[t] else some(t, i, x)
+        compress = messages(hp, up_keys, keys[:, 2])
         extra["coin"] = lambda t: bool(heads[t])
-        if hp.cohort_size:
-            orders = np.asarray(jax.vmap(lambda key: jax.random.permutation(key, N))(cohort_keys))
-            extra["cohort"] = lambda t: orders[t, : hp.cohort_size]
-            own = jax.jit(lambda key, v, i: hp.compressor(PROBLEM.client_keys(key)[i], v).value)
-            compress = lambda t, i, slot, v: np.asarray(own(keys[t, 1], jnp.asarray(v), i))
+        active = walk(name, PROBLEM, hp, STEPS)[0].active
+        extra["cohort"] = lambda t: np.flatnonzero(active[t]) if hp.cohort_size else np.arange(N)
     theirs = estimators.run(name, grad, compress, N, told, X0, STEPS, bits=lengths(hp), **extra)
     return walk(name, PROBLEM, hp, STEPS), theirs
 
 
+#: case -> (their name and ours of what a method has besides x, hyperparameters)
 ESTIMATES = {
-    "ef21": ({"g_i": "own", "g": "g"}, {}),
-    "ef21, compressed start": ({"g_i": "own", "g": "g"}, {"init": "compressed"}),
-    "ef21_bc": ({"g_i": "own", "g": "g"}, {}),
-    "ef21_bc, compressed start": ({"g_i": "own", "g": "g"}, {"init": "compressed"}),
-    "ef21_sgdm": ({"g_i": "own.g_i", "v_i": "own.v_i", "g": "g"}, {"eta": 0.3}),
-    "ef21_sgdm, double": ({"g_i": "own.g_i", "u_i": "own.u_i", "v_i": "own.v_i"}, {"eta": 0.3, "double": True}),
-    "econtrol": ({}, {"eta": 0.2}),
-    "marina": ({"g": "g"}, {"p": 0.4}),
-    "pp_marina": ({"g": "g"}, {"p": 0.4, "cohort_size": 2}),
-}
+    "ef21": ({"g_i": "up.h_i", "g": "up.h"}, {}),
+    "ef21, compressed start": ({"g_i": "up.h_i", "g": "up.h"}, {"init": "compressed"}),
+    "ef21_bc": ({"g_i": "up.h_i", "g": "down"}, {}),
+    "ef21_bc, compressed start": ({"g_i": "up.h_i", "g": "down"}, {"init": "compressed"}),
+    "ef21_sgdm": ({"g_i": "up.shifts.h_i", "v_i": "up.v_i", "g": "up.shifts.h"}, {"eta": 0.3}),
+    "ef21_sgdm, double": (
+        {"g_i": "up.shifts.h_i", "u_i": "up.u_i", "v_i": "up.v_i"}, {"eta": 0.3, "double": True}
+    ),
+    "econtrol": ({"h_i": "up.shifts.h_i", "e_i": "up.e_i"}, {"eta": 0.2}),
+    "marina": ({"g": "up.g"}, {"p": 0.4}),
+    "pp_marina": ({"g": "up.g"}, {"p": 0.4, "cohort_size": 2}),
+}  # fmt: skip
 
 
-@pytest.mark.parametrize("variant", [{}, RANDOM | BATCHES], ids=["signs", "random, batches"])
+@pytest.mark.parametrize(
+    "variant", [{}, RANDOM | BATCHES, OPT | BATCHES], ids=["signs", "random, batches", "weight decay, momentum"]
+)
 @pytest.mark.parametrize("case", ESTIMATES)
 def test_estimates(case, variant):
+    """The reference moves first: its memories after step t are ours after round t + 1, where x is one move behind."""
     fields, own = ESTIMATES[case]
     name = case.partition(",")[0]
     if "marina" in name:
@@ -211,16 +215,22 @@ def test_estimates(case, variant):
         variant = {field: value for field, value in variant.items() if field not in ("up", "down")}
     (states, costs, points), theirs = of_estimates(name, **(variant | own))
     close(points, stacked(theirs, "point"), "point")
+    ahead = 0 if name == "econtrol" else 1
     for other, path in fields.items():
         got = states
         for part in path.split("."):
             got = getattr(got, part)
-        close(got, stacked(theirs, other), other)
-    if name == "econtrol":
-        for other, got in {"h_i": states.own.h_i, "e_i": states.own.e_i}.items():
-            close(got[:-1], stacked(theirs[1:], other), other)
-        return
-    spent(costs, theirs)
+        close(got[ahead:], stacked(theirs, other)[: STEPS - ahead], other)
+    up, down = (np.cumsum(bits, dtype=float) for bits in (costs.bits_up, costs.bits_down))
+    if name == "econtrol":  # it sends its first gradients in place of a message, the reference before it
+        one = theirs[0]["bits_up"] - DENSE
+        np.testing.assert_allclose(up, stacked(theirs, "bits_up") - one)
+    else:
+        np.testing.assert_allclose(up[1:], stacked(theirs, "bits_up")[:-1])
+    if name == "ef21_bc":
+        np.testing.assert_allclose(down[1:], stacked(theirs, "bits_down")[:-1])
+    else:
+        np.testing.assert_allclose(down, stacked(theirs, "bits_down"))
 
 
 def test_compressors_here_contract_or_are_random():

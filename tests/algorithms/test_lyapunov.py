@@ -199,7 +199,7 @@ def test_locodl_trajectory(compressor):
 def coin_keys_of_marina(p):
     """A step key whose coin shows heads, and one with tails."""
     keys = POOL[:512]
-    coin = lambda key: jax.random.bernoulli(jax.random.split(jax.random.split(key, 3)[2])[0], p)
+    coin = lambda key: jax.random.bernoulli(jax.random.split(jax.random.split(key, 4)[1])[0], p)
     heads = np.asarray(jax.vmap(coin)(keys))
     assert 0 < heads.sum() < len(heads)
     return keys[int(np.argmax(heads))], keys[int(np.argmin(heads))]
@@ -219,7 +219,8 @@ def test_marina(name):
         hp = pytree.cast(hp, jnp.float64)
         x = jnp.asarray(problem.attached + rng.normal(size=d))
         g = jnp.mean(problem.grads(x), axis=0) + rng.normal(size=d) * 10 ** rng.uniform(-1, 1)
-        state = marina.init(problem, hp, KEY)._replace(x=x, g=g)
+        state = marina.init(problem, hp, KEY)
+        state = state._replace(w=x - hp.gamma * g, up=state.up._replace(g=g, x=x), k=state.k + 1)
         heads, tails = coin_keys_of_marina(p)
         change = np.asarray(problem.grads(x - hp.gamma * g) - problem.grads(x))
         compressed = expected_psi(

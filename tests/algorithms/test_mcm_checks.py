@@ -31,9 +31,9 @@ EXACT = "identity"
 @pytest.fixture(autouse=True, scope="module")
 def _participants_by_one_program():
     """Steps run uncompiled here, and an uncompiled `while_loop` is built anew in every round."""
-    numbers = lambda n, share: (SimpleNamespace(n=n), SimpleNamespace(participation=share))
-    draw = jax.jit(lambda n, share, key: participants(*numbers(n, share), key), static_argnums=0)
-    fast = lambda problem, hp, key: None if hp.participation is None else draw(problem.n, hp.participation, key)
+    numbers = lambda n, share: (SimpleNamespace(n=n), SimpleNamespace(participation=share, starts_dense=False))
+    draw = jax.jit(lambda n, share, key: participants(*numbers(n, share), 0, key), static_argnums=0)
+    fast = lambda problem, hp, t, key: None if hp.participation is None else draw(problem.n, hp.participation, key)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(bidirectional, "participants", fast)
         yield

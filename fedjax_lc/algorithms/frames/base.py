@@ -331,17 +331,6 @@ def constants(problem: Problem, method: str) -> tuple[float, float]:
     return float(jnp.max(problem.smooth)), mu
 
 
-def sample(problem: Problem, key: Key, size: int) -> tuple[jax.Array, Problem]:
-    """A cohort of `size` distinct clients, uniform: their indices (size,) and the problem of their f_i alone.
-
-    With size = n, all clients in their order and the problem itself, so full participation gathers nothing.
-    """
-    if size == problem.n:
-        return jnp.arange(size), problem
-    clients = jax.random.permutation(key, problem.n)[:size]
-    return clients, problem.cohort(clients)
-
-
 @pytree.dataclass
 class Batches:
     """batch_size: rows per client of a stochastic gradient, None for the full one. replacement: whether a row may come

@@ -22,6 +22,7 @@ import jax
 import jax.numpy as jnp
 
 from fedjax_lc.algorithms.frames.base import Batches, Cost, gradients
+from fedjax_lc.algorithms.frames.participation import Cohorts, select
 from fedjax_lc.algorithms.frames.schedules import Schedule, parse
 from fedjax_lc.compressors import Compressor
 from fedjax_lc.compressors.base import FLOAT_BITS
@@ -33,14 +34,14 @@ from fedjax_lc.problems.base import some_of
 
 
 @pytree.dataclass
-class Rounds(Batches):
-    """What all these methods know.
+class Rounds(Batches, Cohorts):
+    """What all these methods know, besides batches and cohorts.
 
     decay: the step size of round k, from 1 on, is gamma / k^decay, times the factor of gamma_schedule (see `schedules`)
     for round k - 1. momentum: m of v = m v + u, which takes the place of the direction u that the model moves along;
     None without. weight_decay: u = u + weight_decay w, uncompressed, before momentum; None without. participation:
-    every client takes part with this probability (drawn again while nobody does), None for all. average_every: evaluate
-    the average of the iterates after every so many rounds, w_bar += (w - w_bar)/(k + 1), instead of the last one.
+    every client takes part with this probability, given that somebody does; None for all, or a cohort. average_every:
+    evaluate the average of the iterates after every so many rounds, w_bar += (w - w_bar)/(k + 1), instead of the last.
     """
 
     _: dataclasses.KW_ONLY
@@ -55,6 +56,17 @@ class Rounds(Batches):
     def starts_dense(self) -> bool:
         """Whether round 1 brings the gradients of all clients to the server, uncompressed."""
         return False
+
+    @property
+    def for_all(self) -> bool:
+        """Whether everyone takes part in every round."""
+        return self.participation is None and self.cohort_size is None and self.schedule is None
+
+    def validate(self, problem: Problem) -> None:
+        """Raise InputError for choices that do not fit each other or the problem."""
+        super().validate(problem)
+        if self.participation is not None and not (self.cohort_size is None and self.schedule is None):
+            raise InputError("participation and cohort_size or schedule all say who takes part: give one of them")
 
 
 @pytree.dataclass
@@ -73,6 +85,11 @@ class WithMemory(Rounds):
     def starts_dense(self) -> bool:
         return self.smart
 
+    def validate(self, problem: Problem) -> None:
+        super().validate(problem)
+        if self.memories not in ("all", "one"):
+            raise InputError(f"memories must be all or one, got {self.memories!r}")
+
 
 class State(NamedTuple):
     w: Vec | ClientVecs  # (d,) the model, or (n, d), every client's own
@@ -86,10 +103,12 @@ class State(NamedTuple):
 
 
 class Cohort(NamedTuple):
-    """Who takes part in a round: `active` (n,), each with probability `share`; None for all."""
+    """Who takes part in a round: `active` (n,), each with probability `share`; None for all. size: how many they are,
+    where that is known beforehand."""
 
     active: jax.Array | None
     share: Scalar
+    size: int | None = None
 
     def part(self, rows: ClientVecs) -> Vec:
         """Their part of the mean over all clients: (1/n) times the sum over those that take part."""
@@ -120,9 +139,10 @@ class Cohort(NamedTuple):
 
 
 class Oracle(NamedTuple):
-    """Gradients for uplinks that need more than those at what the clients see, `x` (d,) or (n, d): `batch(y, clients)`
-    takes the batches of this round at another point, of the clients of `clients`, a cohort's problem; `full()` takes
-    full gradients at x. Both (n, d). A batch costs `passes` full gradients, () or (n,)."""
+    """The gradients of a round, for uplinks that need others than those at x (d,) or (n, d), what the clients see.
+
+    A batch costs `passes` full gradients, () or (n,).
+    """
 
     problem: Problem
     hp: Any
@@ -130,10 +150,16 @@ class Oracle(NamedTuple):
     key: Key
     passes: Scalar
 
-    def batch(self, y: Vec | ClientVecs, clients: Problem | None = None) -> ClientVecs:
-        return gradients(self.problem if clients is None else clients, self.hp, y, self.key)[0]
+    def at(self, y: Vec | ClientVecs, cohort: Cohort) -> ClientVecs:
+        """(n, d) gradients at y on this round's batches; of a cohort of known size, only those, and zeros elsewhere."""
+        if cohort.size is None or cohort.active is None:
+            return gradients(self.problem, self.hp, y, self.key)[0]
+        (who,) = jnp.nonzero(cohort.active, size=cohort.size)
+        g, _ = gradients(self.problem.cohort(who), self.hp, y if y.ndim == 1 else y[who], self.key)
+        return jnp.zeros((self.problem.n, self.problem.dim), g.dtype).at[who].set(g, unique_indices=True)
 
     def full(self) -> ClientVecs:
+        """(n, d) full gradients at x."""
         return self.problem.grads(self.x)
 
 
@@ -150,7 +176,7 @@ class Turn(NamedTuple):
 class Sent(NamedTuple):
     """What an uplink brings about: ghat (d,) at the server, its memory, bits () of a client's message (the mean over
     clients), r_i (n, d), what each client's message left out, where a downlink pays it back at once, and the full
-    gradients that clients took, () or (n,), where it was not one batch each."""
+    gradients that a client took, () the mean over clients, where it was not one batch each."""
 
     ghat: Vec
     memory: PyTree
@@ -211,6 +237,7 @@ def compose(uplink: Uplink, downlink: Downlink) -> dict[str, Any]:
     """init, step and point of the method that sends up by `uplink` and down by `downlink`, for `register`."""
 
     def init(problem: Problem, hp: Any, key: Key) -> State:
+        hp.validate(problem)
         w, seen, down = downlink.start(problem, hp)
         return State(
             w=w,
@@ -218,7 +245,7 @@ def compose(uplink: Uplink, downlink: Downlink) -> dict[str, Any]:
             up=uplink.start(problem, hp),
             down=down,
             k=jnp.zeros((), jnp.int32),
-            active=first_participants(problem, hp, key),
+            active=participants(problem, hp, 0, key),
             average=None if hp.average_every is None else problem.x0,
             v=None if hp.momentum is None else jnp.zeros_like(w),
         )
@@ -226,18 +253,19 @@ def compose(uplink: Uplink, downlink: Downlink) -> dict[str, Any]:
     def step(problem: Problem, hp: Any, state: State, key: Key) -> tuple[State, Cost]:
         batch_key, up_key, down_key, cohort_key = jax.random.split(key, 4)
         k = state.k + 1
-        gamma, cohort = step_size(hp, k, problem.dtype), Cohort(state.active, share(hp, k))
+        gamma, cohort = step_size(hp, k, problem.dtype), cohort_of(hp, state.active, k)
         seen = state.w if state.seen is None else state.seen
-        g, passes = gradients(problem, hp, seen, batch_key)
-        turn = Turn(k, gamma, cohort, up_key, Oracle(problem, hp, seen, batch_key, passes))
-        sent = dense_at_first(hp, uplink.send(hp, state.up, g, turn), k)
-        coming = Cohort(participants(problem, hp, cohort_key), hp.participation)
-        turn = turn._replace(cohort=coming, key=down_key)
+        passes = 1 if hp.batch_size is None else problem.passes(hp.batch_size, replacement=hp.replacement)
+        oracle = Oracle(problem, hp, seen, batch_key, passes)
+        g = oracle.at(seen, cohort._replace(size=None) if hp.starts_dense else cohort)
+        sent = dense_at_first(hp, uplink.send(hp, state.up, g, Turn(k, gamma, cohort, up_key, oracle)), k)
+        coming = cohort_of(hp, participants(problem, hp, k, cohort_key), k + 1)
+        turn = Turn(k, gamma, coming, down_key, oracle)
         base, u, down, bits_down, more_up = downlink.direct(hp, state.down, state.w, sent, turn)
         w, v = moved(hp, gamma, base, u, state.v)
         told = downlink.tell(hp, down, w, state.seen, turn)
         average = averaged(hp, state.average, told.w, k)
-        grads = cohort.cost(passes if sent.passes is None else sent.passes)
+        grads = cohort.cost(passes) if sent.passes is None else sent.passes
         cost = Cost.of(sent.bits + more_up, bits_down + told.bits, grads, rounds=1)
         return State(told.w, told.seen, sent.memory, told.memory, k, coming.active, average, v), cost
 
@@ -266,8 +294,8 @@ def moved(hp: Any, gamma: Scalar, base: Any, u: Any, v: Any) -> tuple[Any, Any]:
 
 def everyone(method: str, hp: Rounds) -> None:
     """Raise InputError where clients would stay away from a method that needs all of them."""
-    if hp.participation is not None:
-        raise InputError(f"{method} needs all clients in every round: leave out participation")
+    if not hp.for_all:
+        raise InputError(f"{method} needs all clients in every round: leave out participation and cohorts")
 
 
 def at_period(hp: Any, turn: Turn) -> jax.Array:
@@ -280,22 +308,29 @@ def model(w: Vec | ClientVecs) -> Vec:
     return w if w.ndim == 1 else jnp.mean(w, axis=0)
 
 
-def participants(problem: Problem, hp: Rounds, key: Key) -> jax.Array | None:
-    """(n,) who takes part: each with that probability, given that somebody does; None for all."""
-    return None if hp.participation is None else some_of(key, hp.participation, problem.n)
+def participants(problem: Problem, hp: Rounds, t: Scalar, key: Key) -> jax.Array | None:
+    """(n,) who takes part in round t = 0, 1, ...; None for all."""
+    if hp.participation is not None:
+        active = some_of(key, hp.participation, problem.n)
+    else:
+        who, present = select(problem, hp, jnp.asarray(t), key)
+        if who is None:
+            return None
+        active = jnp.zeros(problem.n, bool).at[who].max(True if present is None else present)
+    return active | (t == 0) if hp.starts_dense else active
 
 
-def first_participants(problem: Problem, hp: Rounds, key: Key) -> jax.Array | None:
-    """(n,) as `participants`, but everyone where the first message is dense."""
-    active = participants(problem, hp, key)
-    return jnp.ones_like(active) if hp.starts_dense and active is not None else active
-
-
-def share(hp: Rounds, k: jax.Array) -> Scalar:
-    """The probability of taking part in round k; None for all."""
-    if hp.participation is None or not hp.starts_dense:
-        return hp.participation
-    return jnp.where(k == 1, 1, hp.participation)
+def cohort_of(hp: Rounds, active: jax.Array | None, k: Scalar) -> Cohort:
+    """Those who take part in round k = 1, 2, ..., and with which probability."""
+    if active is None:
+        return Cohort(None, 1)
+    if hp.participation is not None:
+        share, size = hp.participation, None
+    elif hp.cohort_size is not None:
+        share, size = hp.cohort_size / len(active), hp.cohort_size if hp.selection != "bernoulli" else None
+    else:
+        share, size = jnp.mean(active, dtype=jnp.result_type(float)), None
+    return Cohort(active, jnp.where(k == 1, 1, share) if hp.starts_dense else share, size)
 
 
 def dense_at_first(hp: Rounds, sent: Sent, k: jax.Array) -> Sent:
@@ -384,11 +419,6 @@ def memory(rate: str = "alpha_up") -> Uplink:
     cohort, unbiased.
     """
 
-    def start(problem: Problem, hp: Any) -> Shifts:
-        if hp.memories not in ("all", "one"):
-            raise InputError(f"memories must be all or one, got {hp.memories!r}")
-        return no_shifts(problem, hp)
-
     def send(hp: Any, shifts: Shifts, g: ClientVecs, turn: Turn) -> Sent:
         (h_i, h), cohort, alpha = shifted(hp, shifts, g, turn), turn.cohort, getattr(hp, rate)
         q = hp.compressor.joint(turn.key, g - h_i)
@@ -397,7 +427,7 @@ def memory(rate: str = "alpha_up") -> Uplink:
         new = Shifts(cohort.moved(h_i + alpha * q.value, h_i), h + alpha * mean_q)
         return Sent(ghat, new, cohort.cost(q.bits))
 
-    return Uplink(start, send)
+    return Uplink(no_shifts, send)
 
 
 # --- downlinks ---

@@ -12,7 +12,6 @@ Only the cohort computes: its problem and its rows of a state (n, d) are gathere
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Callable
 from typing import Any, ClassVar
 
@@ -20,7 +19,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fedjax_lc.algorithms.frames.base import Cost, tile
+from fedjax_lc.algorithms.frames.base import Batches, Cost, tile
+from fedjax_lc.algorithms.frames.participation import Cohorts, select
 from fedjax_lc.algorithms.frames.schedules import Schedule, parse
 from fedjax_lc.compressors import Compressor
 from fedjax_lc.compressors.base import FLOAT_BITS
@@ -29,34 +29,25 @@ from fedjax_lc.core.errors import InputError, unknown
 from fedjax_lc.core.platforms import repeat
 from fedjax_lc.core.typing import ClientVecs, Key, PyTree, Scalar, Vec
 from fedjax_lc.problems import Problem
-from fedjax_lc.problems.base import Sampled, distinct, some_of
+from fedjax_lc.problems.base import Sampled
 
-CHOICES = {"selection": ("uniform", "size", "bernoulli", "schedule"), "client_weights": ("equal", "size")}
+CHOICES = {"client_weights": ("equal", "size")}
 CLIENT_STEPS, SERVER_STEPS = ("client_lr", "gamma"), ("server_lr",)  #: fields that the schedules multiply
 
 
 @pytree.dataclass
-class Local:
-    """What all methods with local training know.
+class Local(Batches, Cohorts):
+    """What all methods with local training know, besides batches, here of a local step, and cohorts.
 
     local_steps: steps of a client in a round, K, one number or one for each client (n,). local_epochs: instead of
-    these, so many passes over a client's rows in random orders. batch_size: rows of a local step, all if None.
-    replacement: whether a row may come twice in a batch. cohort_size: clients in a round, all if None. selection: how
-    they are chosen: uniform, size (with chances like their rows), both without replacement, bernoulli (each with
-    probability cohort_size/n, given that somebody comes) or schedule. schedule: (rounds, c) whole numbers, the
-    clients of each round, -1 for none, taken in turn. client_weights: what clients count in a round's mean, equal or
-    size (of an F that counts them equally; where F counts rows, local gradients are scaled so that equal is right).
-    client_schedule, server_schedule: factors of the step sizes over rounds, as in `schedules`.
+    these, so many passes over a client's rows in random orders. client_weights: what clients count in a round's mean,
+    equal or size (of an F that counts them equally; where F counts rows, local gradients are scaled so that equal is
+    right). client_schedule, server_schedule: factors of the step sizes over rounds, as in `schedules`.
     """
 
     _: dataclasses.KW_ONLY
     local_steps: Scalar = pytree.count(default=10)
-    schedule: Any = None
     local_epochs: int | None = pytree.static(default=None)
-    batch_size: int | None = pytree.static(default=None)
-    replacement: bool = pytree.static(default=True)
-    cohort_size: int | None = pytree.static(default=None)
-    selection: str = pytree.static(default="uniform")
     client_weights: str = pytree.static(default="equal")
     client_schedule: Schedule = pytree.static(default="constant")
     server_schedule: Schedule = pytree.static(default="constant")
@@ -65,6 +56,7 @@ class Local:
 
     def validate(self, problem: Problem) -> None:
         """Raise InputError for choices that do not fit each other or the problem."""
+        Cohorts.validate(self, problem)
         for name, known in (CHOICES | self.choices).items():
             if getattr(self, name) not in known:
                 raise unknown(name, getattr(self, name), known)
@@ -73,40 +65,19 @@ class Local:
             parse(schedule)
             if schedule != "constant" and not any(hasattr(self, step) for step in steps):
                 raise InputError(f"{name}={schedule!r} has nothing to act on: this method has no {steps[0]}")
-        if self.selection in ("bernoulli", "size") and self.cohort_size is None:
-            raise InputError(f"selection={self.selection!r} draws cohorts of a size: give cohort_size too")
-        if (self.selection == "schedule") != (self.schedule is not None):
-            raise InputError("selection='schedule' and schedule=(rounds, c) client numbers go together: give both")
-        if self.schedule is not None and self.cohort_size is not None:
-            raise InputError("a schedule says how many clients come: leave out cohort_size")
-        if self.schedule is not None and not pytree.is_traced(self.schedule):
-            _check_schedule(self.schedule, problem.n)
         if isinstance(self.local_steps, list | tuple):
             raise InputError("local_steps must be one number or an array (n,), got a list: wrap it in jnp.array")
         if np.ndim(self.local_steps) and np.shape(self.local_steps) != (problem.n,):
             raise InputError(f"local_steps must be one number or {problem.n}, one for each client, got shape "
                              f"{np.shape(self.local_steps)}")  # fmt: skip
-        if "size" in (self.selection, self.client_weights) and not isinstance(problem, Sampled):
-            raise InputError("selection and client_weights by size need a problem whose clients have rows")
+        if self.client_weights == "size" and not isinstance(problem, Sampled):
+            raise InputError("client_weights by size need a problem whose clients have rows")
         scale = problem.scale if self.client_weights == "size" and isinstance(problem, Sampled) else 1.0
         if not pytree.is_traced(scale) and np.ptp(scale) > 1e-3:
             raise InputError("client_weights='size' beside an F that weighs its clients would count sizes twice: leave "
                              "out one of them")  # fmt: skip
         if self.local_epochs is not None and (self.batch_size is None or not isinstance(problem, Sampled)):
             raise InputError("local_epochs are passes over rows in batches: give batch_size, and a problem with rows")
-
-
-def _check_schedule(schedule: Any, n: int) -> None:
-    rows = np.asarray(schedule)
-    whole = hasattr(schedule, "dtype") and np.issubdtype(rows.dtype, np.integer)
-    if not whole or rows.ndim != 2 or not rows.size or rows.max() >= n:
-        raise InputError(f"schedule must be an array (rounds, c) of client numbers below n = {n}, got shape "
-                         f"{rows.shape} with largest {rows.max(initial=-1)}")  # fmt: skip
-    for t, row in enumerate(rows):
-        members = row[row >= 0]
-        if not len(members) or len(np.unique(members)) < len(members):
-            what = "names a client twice" if len(members) else "names nobody"
-            raise InputError(f"schedule {what} in round {t}: give every round one client or more, each once")
 
 
 @dataclasses.dataclass
@@ -257,29 +228,6 @@ def scheduled(hp: Any, t: jax.Array) -> Any:
                 kind = jnp.result_type(size)
                 changes[name] = size * jnp.asarray(parse(schedule)(t.astype(kind)), kind)
     return dataclasses.replace(hp, **changes)
-
-
-def select(problem: Any, hp: Any, t: jax.Array, key: Key) -> tuple[jax.Array | None, jax.Array | None]:
-    """(ids (c,), present (c,)) of round t; ids None: all in order; present None: all of the cohort.
-
-    Bernoulli's cohort has places for the mean and six deviations; more than these come once in 10^9 rounds at most, and
-    the last ones are left out.
-    """
-    n, size = problem.n, hp.cohort_size
-    if hp.selection == "schedule":
-        ids = hp.schedule[t % hp.schedule.shape[0]]
-        return jnp.maximum(ids, 0), ids >= 0
-    if size is None or (size == n):
-        return None, None
-    if hp.selection == "size":
-        chances = jnp.log(problem.sizes.astype(jnp.float32)) + jax.random.gumbel(key, (n,), jnp.float32)
-        return jax.lax.top_k(chances, size)[1].astype(jnp.int32), None
-    if hp.selection == "uniform":
-        return distinct(key, jnp.int32(n), size)[0], None
-    places = min(n, math.ceil(size + 6 * math.sqrt(size) + 8))
-    comes = some_of(key, jnp.asarray(size / n, jnp.float32), n)
-    ids = jnp.argsort(~comes, stable=True)[:places].astype(jnp.int32)
-    return ids, jnp.arange(places) < jnp.sum(comes)
 
 
 def _where(chosen: jax.Array, new: jax.Array, old: jax.Array) -> jax.Array:

@@ -1,0 +1,96 @@
+"""Who takes part in a round: one set of hyperparameters and one draw, for every family of methods."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fedjax_lc.core import pytree
+from fedjax_lc.core.errors import InputError, unknown
+from fedjax_lc.core.typing import Key
+from fedjax_lc.problems import Problem
+from fedjax_lc.problems.base import Sampled, distinct, some_of
+
+SELECTIONS = ("uniform", "size", "bernoulli", "schedule")
+
+
+@pytree.dataclass
+class Cohorts:
+    """Which clients come to a round.
+
+    cohort_size: clients in a round, all if None. selection: how they are chosen: uniform, size (with chances like their
+    rows), both without replacement, bernoulli (each with probability cohort_size/n, given that somebody comes) or
+    schedule. schedule: (rounds, c) whole numbers, the clients of each round, -1 for none, taken in turn.
+    """
+
+    _: dataclasses.KW_ONLY
+    schedule: Any = None
+    cohort_size: int | None = pytree.static(default=None)
+    selection: str = pytree.static(default="uniform")
+
+    def validate(self, problem: Problem) -> None:
+        """Raise InputError for choices that do not fit each other or the problem."""
+        if self.selection not in SELECTIONS:
+            raise unknown("selection", self.selection, SELECTIONS)
+        if self.selection in ("bernoulli", "size") and self.cohort_size is None:
+            raise InputError(f"selection={self.selection!r} draws cohorts of a size: give cohort_size too")
+        if (self.selection == "schedule") != (self.schedule is not None):
+            raise InputError("selection='schedule' and schedule=(rounds, c) client numbers go together: give both")
+        if self.schedule is not None and self.cohort_size is not None:
+            raise InputError("a schedule says how many clients come: leave out cohort_size")
+        if self.schedule is not None and not pytree.is_traced(self.schedule):
+            _check_schedule(self.schedule, problem.n)
+        if self.selection == "size" and not isinstance(problem, Sampled):
+            raise InputError("selection by size needs a problem whose clients have rows")
+
+
+def _check_schedule(schedule: Any, n: int) -> None:
+    rows = np.asarray(schedule)
+    whole = hasattr(schedule, "dtype") and np.issubdtype(rows.dtype, np.integer)
+    if not whole or rows.ndim != 2 or not rows.size or rows.max() >= n:
+        raise InputError(f"schedule must be an array (rounds, c) of client numbers below n = {n}, got shape "
+                         f"{rows.shape} with largest {rows.max(initial=-1)}")  # fmt: skip
+    for t, row in enumerate(rows):
+        members = row[row >= 0]
+        if not len(members) or len(np.unique(members)) < len(members):
+            what = "names a client twice" if len(members) else "names nobody"
+            raise InputError(f"schedule {what} in round {t}: give every round one client or more, each once")
+
+
+def select(problem: Any, hp: Any, t: jax.Array, key: Key) -> tuple[jax.Array | None, jax.Array | None]:
+    """(ids (c,), present (c,)) of round t; ids None: all in order; present None: all of the cohort.
+
+    Bernoulli's cohort has places for the mean and six deviations; more than these come once in 10^9 rounds at most, and
+    the last ones are left out.
+    """
+    n, size = problem.n, hp.cohort_size
+    if hp.selection == "schedule":
+        ids = hp.schedule[t % hp.schedule.shape[0]]
+        return jnp.maximum(ids, 0), ids >= 0
+    if size is None or (size == n):
+        return None, None
+    if hp.selection == "size":
+        chances = jnp.log(problem.sizes.astype(jnp.float32)) + jax.random.gumbel(key, (n,), jnp.float32)
+        return jax.lax.top_k(chances, size)[1].astype(jnp.int32), None
+    if hp.selection == "uniform":
+        return distinct(key, jnp.int32(n), size)[0], None
+    places = min(n, math.ceil(size + 6 * math.sqrt(size) + 8))
+    comes = some_of(key, jnp.asarray(size / n, jnp.float32), n)
+    ids = jnp.argsort(~comes, stable=True)[:places].astype(jnp.int32)
+    return ids, jnp.arange(places) < jnp.sum(comes)
+
+
+def sample(problem: Problem, key: Key, size: int) -> tuple[jax.Array, Problem]:
+    """A cohort of `size` distinct clients, uniform: their indices (size,) and the problem of their f_i alone.
+
+    With size = n, all clients in their order and the problem itself, so full participation gathers nothing.
+    """
+    if size == problem.n:
+        return jnp.arange(size), problem
+    clients = distinct(key, jnp.int32(problem.n), size)[0]
+    return clients, problem.cohort(clients)
