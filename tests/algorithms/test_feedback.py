@@ -237,6 +237,56 @@ def test_marina_pays_two_gradients_or_one():
         assert (cost.bits_up[0], cost.grads[0]) == (DENSE, 1)
 
 
+SCHEDULE = np.array([[0, 1, -1], [3, -1, -1], [2, 1, 0]])
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"participation": 0.5}, {"cohort_size": 2}, {"cohort_size": 2, "selection": "bernoulli"},
+     {"selection": "schedule", "schedule": jnp.asarray(SCHEDULE)}],
+    ids=["chance", "uniform", "bernoulli", "schedule"],
+)  # fmt: skip
+@pytest.mark.parametrize("init", ["dense", "compressed"])
+def test_ef21_of_cohorts(init, changes):
+    """Those who stay away keep their g_i, and the model goes along the mean of all (EF21-PP); the dense first message
+    is everybody's."""
+    hp = hparams("ef21", up=TOP, init=init, **changes)
+    found, cost, points = walk("ef21", PROBLEM, hp, STEPS)
+    began = algorithms.get("ef21").init(PROBLEM, hp, jax.random.fold_in(KEY, 2**32 - 1))
+    active = np.concatenate([np.asarray(began.active)[None], found.active])[:STEPS]
+    if init == "dense":
+        assert active[0].all()
+    if changes.get("selection") == "schedule":
+        want = [[i in row for i in range(N)] for row in SCHEDULE]
+        assert (active[1:7] == np.array((want * 3)[1:7])).all()
+    elif changes.get("selection") != "bernoulli" and "cohort_size" in changes:
+        assert (active[1:].sum(axis=1) == 2).all()
+    message, x, g_i = float(compressors.parse(TOP)(KEY, PROBLEM.x0).bits), X0, np.zeros((N, D))
+    for t in range(STEPS):
+        g = np.asarray(PROBLEM.grads(jnp.asarray(x)))
+        if t == 0 and init == "dense":
+            g_i = g.copy()
+        else:
+            for i in np.flatnonzero(active[t]):
+                left = g[i] - g_i[i]
+                kept = np.argsort(-np.abs(left))[:2]
+                g_i[i, kept] += left[kept]
+        x = x - GAMMA * g_i.mean(axis=0)
+        close(points[t], x)
+        close(found.up.h_i[t], g_i)
+        assert cost.bits_up[t] == pytest.approx(DENSE if t == 0 and init == "dense" else message * active[t].mean())
+        assert cost.grads[t] == pytest.approx(active[t].mean())
+
+
+@pytest.mark.parametrize("name", ["ef21", "ef21_bc", "ef21_sgdm", "econtrol", "marina"])
+def test_what_all_share_works_for_estimates_too(name):
+    """Falling steps, averages and cohorts change where a method goes; the steps fall as they do for SGD."""
+    free = {"up": "identity", "down": "identity", **({"eta": 1.0} if name == "ef21_sgdm" else {})}
+    for changes in ({"gamma_schedule": "steps:5,0.5", "decay": 0.5}, {"average_every": 3}, {"momentum": 0.5}):
+        close(points(name, **free, **changes), points("sgd", **changes))
+    assert np.isfinite(points(name, cohort_size=2, up="rand_k:2" if name == "marina" else TOP)).all()
+
+
 def test_the_first_message_of_ef21_may_be_compressed():
     _, cost, _ = states("ef21", init="compressed")
     np.testing.assert_array_equal(cost.bits_up, SIGN_BITS)
