@@ -10,17 +10,16 @@ from fedjax_lc.algorithms.frames.bidirectional import Rounds, compose, compresse
 from fedjax_lc.algorithms.frames.step_sizes import both_ways
 from fedjax_lc.compressors import Compressor
 from fedjax_lc.core import pytree
+from fedjax_lc.core.hyperparameters import hyperparameter
 from fedjax_lc.core.typing import Scalar
 from fedjax_lc.problems import Problem
 
 
 @pytree.dataclass
 class Hparams(Rounds):
-    """compressor, downlink: both unbiased. gamma: step size. The rest: see `bidirectional.Rounds`."""
-
-    compressor: Compressor
-    downlink: Compressor
-    gamma: Scalar
+    compressor: Compressor = hyperparameter("of the uplink, unbiased")
+    downlink: Compressor = hyperparameter("of the downlink, unbiased")
+    gamma: Scalar = hyperparameter("step size", "(0, inf)")
 
 
 def theory(

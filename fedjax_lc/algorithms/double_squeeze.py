@@ -13,19 +13,19 @@ from fedjax_lc.algorithms.frames.bidirectional import Rounds, State, compose, er
 from fedjax_lc.algorithms.frames.step_sizes import both_ways, feedback_step, known_form, leftover, leftover_of_both
 from fedjax_lc.compressors import Compressor
 from fedjax_lc.core import pytree
+from fedjax_lc.core.hyperparameters import hyperparameter
 from fedjax_lc.core.typing import Scalar, Vec
 from fedjax_lc.problems import Problem
 
 
 @pytree.dataclass
 class Hparams(Rounds):
-    """compressor, downlink: contractive (unbiased in the form of arXiv 2102.12528). gamma: step size. c_ef: what part
-    of the errors comes back. The rest: see `bidirectional.Rounds`."""
+    """The compressors are unbiased in the form of arXiv 2102.12528."""
 
-    compressor: Compressor
-    downlink: Compressor
-    gamma: Scalar
-    c_ef: Scalar = 1.0
+    compressor: Compressor = hyperparameter("of the uplink, contractive")
+    downlink: Compressor = hyperparameter("of the downlink, contractive")
+    gamma: Scalar = hyperparameter("step size", "(0, inf)")
+    c_ef: Scalar = hyperparameter("part of the errors that comes back", "[0, inf)", default=1.0)
 
 
 def theory(

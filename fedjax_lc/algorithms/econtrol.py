@@ -7,7 +7,7 @@ Gao, Islamov, Stich, "EControl: Fast Distributed Optimization with Compression a
 from __future__ import annotations
 
 import math
-from typing import Any, ClassVar, NamedTuple
+from typing import NamedTuple
 
 import jax.numpy as jnp
 
@@ -16,19 +16,16 @@ from fedjax_lc.algorithms.frames.estimators import Follow, Move, State, compose,
 from fedjax_lc.algorithms.frames.step_sizes import leftover
 from fedjax_lc.compressors import Compressor
 from fedjax_lc.core import pytree
+from fedjax_lc.core.hyperparameters import hyperparameter
 from fedjax_lc.core.typing import ClientVecs, Scalar, Vec
 from fedjax_lc.problems import Problem
 
 
 @pytree.dataclass
 class Hparams(Batches):
-    """compressor: of the uplink, contractive. gamma: step size. eta: the part of the error that comes back. The rest:
-    see `base.Batches`."""
-
-    compressor: Compressor
-    gamma: Scalar
-    eta: Scalar
-    ranges: ClassVar[dict[str, Any]] = {"eta": (">= 0", lambda v, n: v >= 0)}
+    compressor: Compressor = hyperparameter("of the uplink, contractive")
+    gamma: Scalar = hyperparameter("step size", "(0, inf)")
+    eta: Scalar = hyperparameter("part of the error that comes back", "[0, inf)")
 
 
 class Own(NamedTuple):

@@ -19,34 +19,30 @@ import jax.numpy as jnp
 
 from fedjax_lc.algorithms.frames.base import Batches, choose, constants, register
 from fedjax_lc.algorithms.frames.bidirectional import to_all
-from fedjax_lc.algorithms.frames.estimators import Follow, Move, State, compose, dense, first_message, step_size
+from fedjax_lc.algorithms.frames.estimators import Follow, Move, State, compose, dense, first_message, starts, step_size
 from fedjax_lc.algorithms.frames.step_sizes import leftover
 from fedjax_lc.compressors import Compressor
 from fedjax_lc.core import pytree
+from fedjax_lc.core.hyperparameters import hyperparameter
 from fedjax_lc.core.typing import ClientVecs, Scalar, Vec
 from fedjax_lc.problems import Problem
 
 
 @pytree.dataclass
 class Hparams(Batches):
-    """compressor: of the uplink, contractive. gamma: step size. init: g_i starts as the gradient at x0, "dense", or as
-    its compressed message. The rest: see `base.Batches`."""
-
-    compressor: Compressor
-    gamma: Scalar
+    compressor: Compressor = hyperparameter("of the uplink, contractive")
+    gamma: Scalar = hyperparameter("step size", "(0, inf)")
     _: dataclasses.KW_ONLY
-    init: str = pytree.static(default="dense")
+    init: str = starts()
 
 
 @pytree.dataclass
 class BothWays(Batches):
-    """As EF21, and downlink: the compressor of the server's message, contractive."""
-
-    compressor: Compressor
-    downlink: Compressor
-    gamma: Scalar
+    compressor: Compressor = hyperparameter("of the uplink, contractive")
+    downlink: Compressor = hyperparameter("of the downlink, contractive")
+    gamma: Scalar = hyperparameter("step size", "(0, inf)")
     _: dataclasses.KW_ONLY
-    init: str = pytree.static(default="dense")
+    init: str = starts()
 
 
 def start(problem: Problem, hp: Any, move: Move) -> Follow:

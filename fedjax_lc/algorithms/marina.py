@@ -16,20 +16,24 @@ from fedjax_lc.algorithms.frames.base import Batches, choose, constants, registe
 from fedjax_lc.algorithms.frames.estimators import Follow, Move, State, compose, dense
 from fedjax_lc.compressors import Compressor
 from fedjax_lc.core import pytree
+from fedjax_lc.core.hyperparameters import hyperparameter
 from fedjax_lc.core.typing import Scalar, Vec
 from fedjax_lc.problems import Problem
 
 
 @pytree.dataclass
 class Hparams(Batches):
-    """compressor: of differences, unbiased. gamma: step size. p: the chance of a round in which all clients send their
-    full gradients, uncompressed, as at the start. cohort_size: clients that send differences in the other rounds, drawn
-    uniformly; all if None. The rest: see `base.Batches`."""
-
-    compressor: Compressor
-    gamma: Scalar
-    p: Scalar
-    cohort_size: int | None = pytree.static(default=None)
+    compressor: Compressor = hyperparameter("of differences of gradients, unbiased")
+    gamma: Scalar = hyperparameter("step size", "(0, inf)")
+    p: Scalar = hyperparameter(
+        "probability of a round in which all clients send full gradients, uncompressed, as at the start", "(0, 1]"
+    )
+    cohort_size: int | None = hyperparameter(
+        "clients that send differences in the other rounds, drawn uniformly; all if None",
+        "whole [1, n]",
+        default=None,
+        static=True,
+    )
 
 
 def _start(problem: Problem, hp: Hparams, move: Move) -> Follow:

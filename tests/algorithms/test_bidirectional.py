@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import fedjax_lc as fl
 from fedjax_lc import algorithms
 from fedjax_lc.algorithms.frames.bidirectional import participants
 from fedjax_lc.core.errors import InputError
@@ -160,12 +161,12 @@ def test_participants_are_independent_and_never_nobody(problem):
     ("changes", "words"),
     [
         ({"smart": True, "participation": 0.5}, "smart initialisation needs everyone in round 1"),
-        ({"memories": "two"}, "memories must be all or one, got 'two'"),
+        ({"memories": "two"}, "unknown memories 'two'"),
     ],
 )
 def test_options_that_do_not_fit(changes, words, problem):
     with pytest.raises(InputError, match=words):
-        algorithms.get("mcm").init(problem, hyperparameters("mcm", problem, **changes), KEY)
+        fl.run("mcm", problem, hyperparameters("mcm", problem, **changes), steps=1)
 
 
 def test_conventions_and_forms(problem):

@@ -340,7 +340,7 @@ def test_options_that_do_not_fit(name, changes, words):
 
 def test_unknown_start_of_ef21():
     with pytest.raises(InputError, match="unknown init 'cold'"):
-        algorithms.get("ef21").init(PROBLEM, hparams("ef21", init="cold"), KEY)
+        algorithms.get("ef21").check(PROBLEM, hparams("ef21", init="cold"))
 
 
 # How they compare.

@@ -14,11 +14,15 @@ import jax.numpy as jnp
 
 from fedjax_lc.algorithms.frames.base import Cost, gradients
 from fedjax_lc.compressors.base import FLOAT_BITS
-from fedjax_lc.core.errors import unknown
+from fedjax_lc.core.hyperparameters import hyperparameter
 from fedjax_lc.core.typing import ClientVecs, Key, PyTree, Scalar, Vec
 from fedjax_lc.problems import Problem
 
-STARTS = ("dense", "compressed")
+
+def starts() -> Any:
+    """The field `init` of these methods, read by `first_message`."""
+    words = "how g_i starts: as the gradient at x0 (dense), or as the message that C makes of it"
+    return hyperparameter(words, ("dense", "compressed"), default="dense")
 
 
 class State(NamedTuple):
@@ -83,8 +87,6 @@ def compose(
 def first_message(hp: Any, move: Move) -> tuple[ClientVecs, Scalar]:
     """(n, d) the first estimates and the bits of a client's message: the gradients themselves (init="dense") or C of
     them ("compressed")."""
-    if hp.init not in STARTS:
-        raise unknown("init", hp.init, STARTS)
     if hp.init == "dense":
         return move.at(move.x), dense(move.x)
     message = hp.compressor.joint(move.up_key, move.at(move.x))
