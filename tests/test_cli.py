@@ -130,7 +130,7 @@ def test_help(arguments, capsys):
     assert "usage: fedjax-lc" in out
     if "locodl" in arguments:
         assert "--gamma VALUE" in out
-        assert "step size, in (0, 2/L)" in out
+        assert "step size, below 2/L (> 0)" in " ".join(out.split())
 
 
 # --- bad input ---

@@ -19,23 +19,21 @@ from fedjax_lc.algorithms.frames.base import Cost, choose, constants, register
 from fedjax_lc.compressors import Compressor
 from fedjax_lc.compressors.base import FLOAT_BITS
 from fedjax_lc.core import pytree
+from fedjax_lc.core.hyperparameters import hyperparameter
 from fedjax_lc.core.typing import ClientVecs, Key, Scalar, Vec
 from fedjax_lc.problems import Problem
 
 
 @pytree.dataclass
 class Hparams:
-    """compressor: of the uplink, unbiased. eta, gamma: step sizes of y and z. theta1, theta2: weights of z and w in x.
-    beta: weight of the old z. alpha: learning rate of the shifts. p: probability that w moves."""
-
-    compressor: Compressor
-    eta: Scalar
-    gamma: Scalar
-    theta1: Scalar
-    theta2: Scalar
-    beta: Scalar
-    alpha: Scalar
-    p: Scalar
+    compressor: Compressor = hyperparameter("of the uplink, unbiased")
+    eta: Scalar = hyperparameter("step size of y", "(0, inf)")
+    gamma: Scalar = hyperparameter("step size of z", "(0, inf)")
+    theta1: Scalar = hyperparameter("weight of z in x")
+    theta2: Scalar = hyperparameter("weight of w in x")
+    beta: Scalar = hyperparameter("weight of the old z", "[0, 1)")
+    alpha: Scalar = hyperparameter("learning rate of the shifts h_i", "(0, 1]")
+    p: Scalar = hyperparameter("probability that the anchor w moves", "(0, 1]")
 
 
 class State(NamedTuple):

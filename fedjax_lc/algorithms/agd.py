@@ -17,16 +17,15 @@ from fedjax_lc.algorithms.frames.base import Cost, constants, register
 from fedjax_lc.compressors.base import FLOAT_BITS
 from fedjax_lc.core import pytree
 from fedjax_lc.core.errors import unknown
+from fedjax_lc.core.hyperparameters import hyperparameter
 from fedjax_lc.core.typing import Key, Scalar, Vec
 from fedjax_lc.problems import Problem
 
 
 @pytree.dataclass
 class Hparams:
-    """gamma: step size, 1/L. beta: momentum, in [0, 1)."""
-
-    gamma: Scalar
-    beta: Scalar
+    gamma: Scalar = hyperparameter("step size, 1/L in theory", "(0, inf)")
+    beta: Scalar = hyperparameter("momentum", "[0, 1)")
 
 
 class State(NamedTuple):

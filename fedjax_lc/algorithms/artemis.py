@@ -8,23 +8,21 @@ downlink memory. The server takes the compressed step itself, so the noise of bo
 from __future__ import annotations
 
 from fedjax_lc.algorithms.frames.base import choose, register
-from fedjax_lc.algorithms.frames.bidirectional import WithMemory, compose, gradient, memory
+from fedjax_lc.algorithms.frames.server import WithMemory, compose, gradient, memory
 from fedjax_lc.algorithms.frames.step_sizes import both_ways, memory_rate
 from fedjax_lc.compressors import Compressor
 from fedjax_lc.core import pytree
+from fedjax_lc.core.hyperparameters import hyperparameter
 from fedjax_lc.core.typing import Scalar
 from fedjax_lc.problems import Problem
 
 
 @pytree.dataclass
 class Hparams(WithMemory):
-    """compressor, downlink: both unbiased. gamma: step size. alpha_up: learning rate of the shifts. The rest: see
-    `bidirectional.WithMemory`."""
-
-    compressor: Compressor
-    downlink: Compressor
-    gamma: Scalar
-    alpha_up: Scalar
+    compressor: Compressor = hyperparameter("of the uplink, unbiased")
+    downlink: Compressor = hyperparameter("of the downlink, unbiased")
+    gamma: Scalar = hyperparameter("step size", "(0, inf)")
+    alpha_up: Scalar = hyperparameter("learning rate of the uplink memories h_i", "[0, 1]")
 
 
 def theory(

@@ -6,21 +6,20 @@ A baseline of Philippenko and Dieuleveut, arXiv 2102.12528 and 2006.14591.
 from __future__ import annotations
 
 from fedjax_lc.algorithms.frames.base import choose, register
-from fedjax_lc.algorithms.frames.bidirectional import Rounds, compose, compressed, gradient
+from fedjax_lc.algorithms.frames.server import Rounds, compose, compressed, gradient
 from fedjax_lc.algorithms.frames.step_sizes import both_ways
 from fedjax_lc.compressors import Compressor
 from fedjax_lc.core import pytree
+from fedjax_lc.core.hyperparameters import hyperparameter
 from fedjax_lc.core.typing import Scalar
 from fedjax_lc.problems import Problem
 
 
 @pytree.dataclass
 class Hparams(Rounds):
-    """compressor, downlink: both unbiased. gamma: step size. The rest: see `bidirectional.Rounds`."""
-
-    compressor: Compressor
-    downlink: Compressor
-    gamma: Scalar
+    compressor: Compressor = hyperparameter("of the uplink, unbiased")
+    downlink: Compressor = hyperparameter("of the downlink, unbiased")
+    gamma: Scalar = hyperparameter("step size", "(0, inf)")
 
 
 def theory(

@@ -19,6 +19,7 @@ from fedjax_lc.algorithms.frames.base import Batches, Cost, constants, gradients
 from fedjax_lc.compressors.base import FLOAT_BITS
 from fedjax_lc.core import pytree
 from fedjax_lc.core.errors import InputError, unknown
+from fedjax_lc.core.hyperparameters import hyperparameter
 from fedjax_lc.core.lanes import rarely
 from fedjax_lc.core.typing import ClientVecs, Key, Scalar, Vec
 from fedjax_lc.problems import Problem
@@ -26,15 +27,13 @@ from fedjax_lc.problems import Problem
 
 @pytree.dataclass
 class Hparams(Batches):
-    """gamma: step size, in (0, 2/L). s: clients that send each coordinate, 2..n. chi: relaxation of the control
-    variates. p: probability of communication. bits: how uplink bits are counted, "mean" over the clients (32 s d / n)
-    or "max", the largest message (32 ceil(s d / n), the paper's figures)."""
-
-    gamma: Scalar
-    s: Scalar
-    chi: Scalar
-    p: Scalar
-    bits: str = pytree.static("mean")
+    gamma: Scalar = hyperparameter("step size, below 2/L", "(0, inf)")
+    s: Scalar = hyperparameter("number of clients that send each coordinate", "whole [2, n]")
+    chi: Scalar = hyperparameter("relaxation of the control variates")
+    p: Scalar = hyperparameter("probability of communication", "(0, 1]")
+    bits: str = hyperparameter(
+        "price of the uplink, the mean over clients or the largest message", ("mean", "max"), default="mean"
+    )
 
 
 class State(NamedTuple):

@@ -11,7 +11,8 @@ import jax
 import jax.numpy as jnp
 
 from fedjax_lc.algorithms.frames.base import choose, register, tile
-from fedjax_lc.algorithms.frames.bidirectional import (
+from fedjax_lc.algorithms.frames.local import step_size
+from fedjax_lc.algorithms.frames.server import (
     Directed,
     Downlink,
     Rounds,
@@ -24,11 +25,10 @@ from fedjax_lc.algorithms.frames.bidirectional import (
     everyone,
     no_memory,
 )
-from fedjax_lc.algorithms.frames.local import step_size
 from fedjax_lc.compressors import Compressor
 from fedjax_lc.compressors.base import FLOAT_BITS
 from fedjax_lc.core import pytree
-from fedjax_lc.core.errors import unknown
+from fedjax_lc.core.hyperparameters import hyperparameter
 from fedjax_lc.core.lanes import rarely
 from fedjax_lc.core.typing import ClientVecs, Scalar
 from fedjax_lc.problems import Problem
@@ -38,22 +38,23 @@ METERS = ("dense", "sparse")
 
 @pytree.dataclass
 class Hparams(Rounds):
-    """compressor: C2, of the gradients. reset: C1, of the errors, contractive both. gamma: step size. period: H,
-    iterations from one reset to the next. down: what a mean of messages costs on its way down, 32 d ("dense"), or as
-    much as one of them ("sparse", where all clients send the same entries). The rest: see `bidirectional.Rounds`;
-    momentum is each client's own, and everybody takes part."""
+    """Momentum is each client's own, and everybody takes part."""
 
-    compressor: Compressor
-    reset: Compressor
-    gamma: Scalar
-    period: Scalar = 8
-    down: str = pytree.static(default="dense")
+    compressor: Compressor = hyperparameter("C2, of the gradients, contractive")
+    reset: Compressor = hyperparameter("C1, of the errors, contractive")
+    gamma: Scalar = hyperparameter("step size", "(0, inf)")
+    period: Scalar = hyperparameter(
+        "H, iterations from one reset of the errors to the next", "whole [1, inf)", default=8
+    )
+    down: str = hyperparameter(
+        "price of a mean of messages on its way down: 32 d, or that of one message where all send the same entries",
+        METERS,
+        default="dense",
+    )
 
     def validate(self, problem: Problem) -> None:
         super().validate(problem)
         everyone("cser", self)
-        if self.down not in METERS:
-            raise unknown("down", self.down, METERS)
 
 
 def _send(hp: Hparams, memory: None, g: ClientVecs, turn: Turn) -> Sent:

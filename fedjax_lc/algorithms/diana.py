@@ -13,22 +13,20 @@ from __future__ import annotations
 import jax.numpy as jnp
 
 from fedjax_lc.algorithms.frames.base import choose, constants, register
-from fedjax_lc.algorithms.frames.bidirectional import State, WithMemory, compose, memory, plain
+from fedjax_lc.algorithms.frames.server import State, WithMemory, compose, memory, plain
 from fedjax_lc.algorithms.frames.step_sizes import memory_rate, smoothness
 from fedjax_lc.compressors import Compressor
 from fedjax_lc.core import pytree
+from fedjax_lc.core.hyperparameters import hyperparameter
 from fedjax_lc.core.typing import Scalar
 from fedjax_lc.problems import Problem
 
 
 @pytree.dataclass
 class Hparams(WithMemory):
-    """compressor: of the uplink, unbiased. gamma: step size. alpha: learning rate of the shifts, to 1/(1 + omega). The
-    rest: see `bidirectional.WithMemory`."""
-
-    compressor: Compressor
-    gamma: Scalar
-    alpha: Scalar
+    compressor: Compressor = hyperparameter("of the uplink, unbiased")
+    gamma: Scalar = hyperparameter("step size", "(0, inf)")
+    alpha: Scalar = hyperparameter("learning rate of the shifts h_i, up to 1/(1 + omega) in theory", "(0, 1]")
 
 
 def theory(problem: Problem, compressor: Compressor | str | None = None, convention: str = "paper") -> Hparams:

@@ -8,10 +8,10 @@ coefficient c_ef, the first step size (with 1 it diverges).
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, NamedTuple
+from typing import NamedTuple
 
 from fedjax_lc.algorithms.frames.base import choose, register
-from fedjax_lc.algorithms.frames.bidirectional import (
+from fedjax_lc.algorithms.frames.server import (
     Directed,
     Downlink,
     Sent,
@@ -24,30 +24,25 @@ from fedjax_lc.algorithms.frames.bidirectional import (
     server_zeros,
     to_all,
 )
-from fedjax_lc.algorithms.frames.step_sizes import both_ways, known_form, memory_rate
+from fedjax_lc.algorithms.frames.step_sizes import CONVENTIONS, both_ways, known_form, memory_rate
 from fedjax_lc.compressors import Compressor
 from fedjax_lc.core import pytree
+from fedjax_lc.core.hyperparameters import hyperparameter
 from fedjax_lc.core.typing import Scalar, Vec
 from fedjax_lc.problems import Problem
 
 
 @pytree.dataclass
 class Hparams(WithMemory):
-    """compressor, downlink: both unbiased. gamma: step size. alpha_up: learning rate of the shifts. c_ef: what part of
-    the error comes back, the paper's eta. beta: rate at which the model takes the residuals. form: paper or mcm_repo.
-    The rest: see `bidirectional.WithMemory`."""
-
-    compressor: Compressor
-    downlink: Compressor
-    gamma: Scalar
-    alpha_up: Scalar
-    c_ef: Scalar
-    beta: Scalar = 1.0
-    form: str = pytree.static(default="paper")
-    ranges: ClassVar[dict[str, Any]] = {"beta": ("in (0, 1]", lambda v, n: 0 < v <= 1)}
-
-    def validate(self, problem: Problem) -> None:
-        known_form(self.form)
+    compressor: Compressor = hyperparameter("of the uplink, unbiased")
+    downlink: Compressor = hyperparameter("of the downlink, unbiased")
+    gamma: Scalar = hyperparameter("step size", "(0, inf)")
+    alpha_up: Scalar = hyperparameter("learning rate of the uplink memories h_i", "[0, 1]")
+    c_ef: Scalar = hyperparameter("part of the error that comes back, the paper's eta", "[0, inf)")
+    beta: Scalar = hyperparameter("rate at which the model takes the residuals", "(0, 1]", default=1.0)
+    form: str = hyperparameter(
+        "update of the DORE paper or of the code of arXiv 2102.12528", CONVENTIONS, default="paper"
+    )
 
 
 class _Before(NamedTuple):

@@ -9,23 +9,23 @@ that come back with the coefficient c_ef, the first step size (with 1 it diverge
 from __future__ import annotations
 
 from fedjax_lc.algorithms.frames.base import choose, register
-from fedjax_lc.algorithms.frames.bidirectional import Rounds, State, compose, error_feedback, gradient_with_error
+from fedjax_lc.algorithms.frames.server import Rounds, State, compose, error_feedback, gradient_with_error
 from fedjax_lc.algorithms.frames.step_sizes import both_ways, feedback_step, known_form, leftover, leftover_of_both
 from fedjax_lc.compressors import Compressor
 from fedjax_lc.core import pytree
+from fedjax_lc.core.hyperparameters import hyperparameter
 from fedjax_lc.core.typing import Scalar, Vec
 from fedjax_lc.problems import Problem
 
 
 @pytree.dataclass
 class Hparams(Rounds):
-    """compressor, downlink: contractive (unbiased in the form of arXiv 2102.12528). gamma: step size. c_ef: what part
-    of the errors comes back. The rest: see `bidirectional.Rounds`."""
+    """The compressors are unbiased in the form of arXiv 2102.12528."""
 
-    compressor: Compressor
-    downlink: Compressor
-    gamma: Scalar
-    c_ef: Scalar = 1.0
+    compressor: Compressor = hyperparameter("of the uplink, contractive")
+    downlink: Compressor = hyperparameter("of the downlink, contractive")
+    gamma: Scalar = hyperparameter("step size", "(0, inf)")
+    c_ef: Scalar = hyperparameter("part of the errors that comes back", "[0, inf)", default=1.0)
 
 
 def theory(

@@ -7,10 +7,10 @@ Gao, Islamov, Stich, "EControl: Fast Distributed Optimization with Compression a
 from __future__ import annotations
 
 import math
-from typing import Any, ClassVar, NamedTuple
+from typing import NamedTuple
 
 from fedjax_lc.algorithms.frames.base import choose, register
-from fedjax_lc.algorithms.frames.bidirectional import (
+from fedjax_lc.algorithms.frames.server import (
     Rounds,
     Sent,
     Shifts,
@@ -26,19 +26,16 @@ from fedjax_lc.algorithms.frames.bidirectional import (
 from fedjax_lc.algorithms.frames.step_sizes import following_step, leftover
 from fedjax_lc.compressors import Compressor
 from fedjax_lc.core import pytree
+from fedjax_lc.core.hyperparameters import hyperparameter
 from fedjax_lc.core.typing import ClientVecs, Scalar, Vec
 from fedjax_lc.problems import Problem
 
 
 @pytree.dataclass
 class Hparams(Rounds):
-    """compressor: of the uplink, contractive. gamma: step size. eta: the part of the error that comes back. The rest:
-    see `bidirectional.Rounds`."""
-
-    compressor: Compressor
-    gamma: Scalar
-    eta: Scalar
-    ranges: ClassVar[dict[str, Any]] = {"eta": (">= 0", lambda v, n: v >= 0)}
+    compressor: Compressor = hyperparameter("of the uplink, contractive")
+    gamma: Scalar = hyperparameter("step size", "(0, inf)")
+    eta: Scalar = hyperparameter("part of the error that comes back", "[0, inf)")
 
     @property
     def starts_dense(self) -> bool:

@@ -18,7 +18,7 @@ from typing import Any
 import jax.numpy as jnp
 
 from fedjax_lc.algorithms.frames.base import choose, constants, register
-from fedjax_lc.algorithms.frames.bidirectional import (
+from fedjax_lc.algorithms.frames.server import (
     Directed,
     Downlink,
     Rounds,
@@ -38,45 +38,34 @@ from fedjax_lc.algorithms.frames.bidirectional import (
 from fedjax_lc.algorithms.frames.step_sizes import following_step, leftover
 from fedjax_lc.compressors import Compressor
 from fedjax_lc.core import pytree
-from fedjax_lc.core.errors import unknown
+from fedjax_lc.core.hyperparameters import hyperparameter
 from fedjax_lc.core.typing import ClientVecs, Scalar, Vec
 from fedjax_lc.problems import Problem
-
-STARTS = ("dense", "compressed")
 
 
 @pytree.dataclass
 class Following(Rounds):
-    """init: g_i starts as the gradient at x0, "dense", or as its compressed message."""
-
     _: dataclasses.KW_ONLY
-    init: str = pytree.static(default="dense")
+    init: str = hyperparameter(
+        "how g_i starts: as the gradient at x0, or as its compressed message", ("dense", "compressed"), default="dense"
+    )
 
     @property
     def starts_dense(self) -> bool:
         return self.init == "dense"
 
-    def validate(self, problem: Problem) -> None:
-        super().validate(problem)
-        if self.init not in STARTS:
-            raise unknown("init", self.init, STARTS)
-
 
 @pytree.dataclass
 class Hparams(Following):
-    """compressor: of the uplink, contractive. gamma: step size. The rest: see `bidirectional.Rounds`."""
-
-    compressor: Compressor
-    gamma: Scalar
+    compressor: Compressor = hyperparameter("of the uplink, contractive")
+    gamma: Scalar = hyperparameter("step size", "(0, inf)")
 
 
 @pytree.dataclass
 class BothWays(Following):
-    """As EF21, and downlink: the compressor of the server's message, contractive."""
-
-    compressor: Compressor
-    downlink: Compressor
-    gamma: Scalar
+    compressor: Compressor = hyperparameter("of the uplink, contractive")
+    downlink: Compressor = hyperparameter("of the downlink, contractive")
+    gamma: Scalar = hyperparameter("step size", "(0, inf)")
 
 
 def follow(hp: Any, shifts: Shifts, target: ClientVecs, turn: Turn) -> Sent:

@@ -7,29 +7,27 @@ checked numerically; that of double momentum recalled only).
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, ClassVar, NamedTuple
+from typing import NamedTuple
 
 import jax.numpy as jnp
 
 from fedjax_lc.algorithms import ef21
 from fedjax_lc.algorithms.frames.base import choose, register
-from fedjax_lc.algorithms.frames.bidirectional import Sent, Shifts, Turn, Uplink, compose, no_shifts, plain
+from fedjax_lc.algorithms.frames.server import Sent, Shifts, Turn, Uplink, compose, no_shifts, plain
 from fedjax_lc.algorithms.frames.step_sizes import following_step, leftover
 from fedjax_lc.compressors import Compressor
 from fedjax_lc.core import pytree
 from fedjax_lc.core.errors import InputError
+from fedjax_lc.core.hyperparameters import hyperparameter
 from fedjax_lc.core.typing import ClientVecs, Scalar
 from fedjax_lc.problems import Problem
 
 
 @pytree.dataclass
 class Hparams(ef21.Hparams):
-    """As EF21, and eta: the share of a new gradient in the momentum. double: momentum of the momentum is sent."""
-
     _: dataclasses.KW_ONLY
-    eta: Scalar = 0.1
-    double: bool = pytree.static(default=False)
-    ranges: ClassVar[dict[str, Any]] = {"eta": ("in (0, 1]", lambda v, n: 0 < v <= 1)}
+    eta: Scalar = hyperparameter("share of a new gradient in the momentum", "(0, 1]", default=0.1)
+    double: bool = hyperparameter("whether the momentum of the momentum is sent", default=False)
 
 
 class Momenta(NamedTuple):

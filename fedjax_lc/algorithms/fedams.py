@@ -6,7 +6,7 @@ authors' code, the paper's form of the server step recalled only.
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +16,7 @@ from fedjax_lc.algorithms.frames.base import Cost, choose, register
 from fedjax_lc.algorithms.frames.local import Local, begin, client_zeros, clock, step_size, usual
 from fedjax_lc.compressors import Compressor
 from fedjax_lc.core import pytree
+from fedjax_lc.core.hyperparameters import hyperparameter
 from fedjax_lc.core.typing import ClientVecs, Key, Scalar, Vec
 from fedjax_lc.problems import Problem
 
@@ -24,18 +25,19 @@ PAPER = "2205.02719 Communication-Efficient Adaptive Federated Learning"
 
 @pytree.dataclass
 class Hparams(Local):
-    """client_lr: eta_l, of local steps. server_lr: eta. compressor: of the changes. b1, b2: weights of the old moments.
-    eps: paper, the least vmax; code, added to its root. form: paper, x += eta m/sqrt(vmax); code, with bias corrections
-    and vmax from 1e-3 on. The rest: see `local.Local`."""
-
-    client_lr: Scalar
-    server_lr: Scalar
-    compressor: Compressor
-    b1: Scalar = 0.9
-    b2: Scalar = 0.99
-    eps: Scalar = 1e-8
-    form: str = pytree.static(default="paper")
-    choices: ClassVar[dict[str, tuple[str, ...]]] = {"form": ("paper", "code")}
+    client_lr: Scalar = hyperparameter("eta_l, step size of local steps", "(0, inf)")
+    server_lr: Scalar = hyperparameter("eta, step size of the server's optimiser", "(0, inf)")
+    compressor: Compressor = hyperparameter("of the clients' changes, contractive")
+    b1: Scalar = hyperparameter("weight of the old first moment", "[0, 1)", default=0.9)
+    b2: Scalar = hyperparameter("weight of the old second moment", "[0, 1)", default=0.99)
+    eps: Scalar = hyperparameter(
+        "the least vmax in the paper's form, added to its root in the code's", "(0, inf)", default=1e-8
+    )
+    form: str = hyperparameter(
+        "x += eta m/sqrt(vmax), or the authors' code: with bias corrections, and vmax from 1e-3 on",
+        ("paper", "code"),
+        default="paper",
+    )
 
 
 class Moments(NamedTuple):

@@ -17,25 +17,21 @@ from fedjax_lc.algorithms.frames.base import Cost, choose, register
 from fedjax_lc.algorithms.frames.local import Local, begin, clock, step_size, usual
 from fedjax_lc.compressors import Compressor
 from fedjax_lc.core import pytree
+from fedjax_lc.core.hyperparameters import hyperparameter
 from fedjax_lc.core.typing import Key, Scalar, Vec
 from fedjax_lc.problems import Problem
 
 
 @pytree.dataclass
 class Hparams(Local):
-    """client_lr: eta_l, of local steps. server_lr: eta_g, of the mean change. compressor: of the changes. The rest: see
-    `local.Local`."""
-
-    client_lr: Scalar
-    server_lr: Scalar
-    compressor: Compressor
+    client_lr: Scalar = hyperparameter("eta_l, step size of local steps", "(0, inf)")
+    server_lr: Scalar = hyperparameter("eta_g, step size of the server along the mean change", "(0, inf)")
+    compressor: Compressor = hyperparameter("of the clients' changes, unbiased")
 
 
 @pytree.dataclass
 class ProxHparams(Hparams):
-    """As FedAvg, and mu: weight of the proximal term (mu/2) |y - x|^2."""
-
-    mu: Scalar
+    mu: Scalar = hyperparameter("weight of the proximal term (mu/2) |y - x|^2", "[0, inf)")
 
 
 class State(NamedTuple):

@@ -21,6 +21,7 @@ from fedjax_lc.algorithms.frames.base import Cost, choose, constants, register, 
 from fedjax_lc.compressors import Compressor
 from fedjax_lc.compressors.base import FLOAT_BITS, divisor
 from fedjax_lc.core import pytree
+from fedjax_lc.core.hyperparameters import hyperparameter
 from fedjax_lc.core.platforms import repeat
 from fedjax_lc.core.typing import ClientVecs, Key, Scalar, Vec
 from fedjax_lc.problems import Problem
@@ -28,14 +29,15 @@ from fedjax_lc.problems import Problem
 
 @pytree.dataclass
 class Hparams:
-    """compressor: of the uplink, unbiased. client_lr: eta. server_lr: gamma. local_steps: tau. own_delta: whether
-    delta_i learns from the client's uncompressed change (FedTorch's code) in place of its message (the paper)."""
-
-    compressor: Compressor
-    client_lr: Scalar
-    server_lr: Scalar
-    local_steps: Scalar = pytree.count(default=10)
-    own_delta: bool = pytree.static(default=False)
+    compressor: Compressor = hyperparameter("of the uplink, unbiased")
+    client_lr: Scalar = hyperparameter("eta, step size of local steps", "(0, inf)")
+    server_lr: Scalar = hyperparameter("gamma, step size of the server, in units of eta", "(0, inf)")
+    local_steps: Scalar = hyperparameter(
+        "tau, local steps of a client in a round", "whole [1, inf)", default=10, count=True
+    )
+    own_delta: bool = hyperparameter(
+        "whether delta_i learns from the client's change as it was before compression (FedTorch's code)", default=False
+    )
 
 
 class State(NamedTuple):

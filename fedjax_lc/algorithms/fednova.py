@@ -9,7 +9,7 @@ steps by the mean of d_i times the mean norm.
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +20,7 @@ from fedjax_lc.algorithms.frames.local import Local, begin, clock, step_size, us
 from fedjax_lc.compressors.base import FLOAT_BITS
 from fedjax_lc.core import products, pytree
 from fedjax_lc.core.errors import InputError, unknown
+from fedjax_lc.core.hyperparameters import hyperparameter
 from fedjax_lc.core.typing import Key, Scalar, Vec
 from fedjax_lc.problems import Problem
 
@@ -28,17 +29,11 @@ SOLVERS = ("sgd", "momentum", "prox")
 
 @pytree.dataclass
 class Hparams(Local):
-    """client_lr: eta. server_lr: of the mean change. rho: momentum of the local steps, with solver="momentum". mu:
-    weight of a proximal term (mu/2) |y - x|^2, with solver="prox". solver: sgd, momentum or prox. The rest: see
-    `local.Local`."""
-
-    client_lr: Scalar
-    server_lr: Scalar
-    rho: Scalar = 0.0
-    mu: Scalar = 0.0
-    solver: str = pytree.static(default="sgd")
-    choices: ClassVar[dict[str, tuple[str, ...]]] = {"solver": SOLVERS}
-    ranges: ClassVar[dict[str, Any]] = {"rho": ("in [0, 1)", lambda v, n: 0 <= v < 1)}
+    client_lr: Scalar = hyperparameter("eta, step size of local steps", "(0, inf)")
+    server_lr: Scalar = hyperparameter("step size of the server along the normalised mean change", "(0, inf)")
+    rho: Scalar = hyperparameter("momentum of the local steps, with solver=momentum", "[0, 1)", default=0.0)
+    mu: Scalar = hyperparameter("weight of a proximal term (mu/2) |y - x|^2, with solver=prox", "[0, inf)", default=0.0)
+    solver: str = hyperparameter("what a local step does", SOLVERS, default="sgd")
 
     def validate(self, problem: Problem) -> None:
         super().validate(problem)

@@ -22,6 +22,7 @@ from fedjax_lc.algorithms.frames.local import clock
 from fedjax_lc.compressors import Compressor
 from fedjax_lc.core import pytree
 from fedjax_lc.core.errors import InputError
+from fedjax_lc.core.hyperparameters import hyperparameter
 from fedjax_lc.core.typing import Key, PyTree, Scalar, Vec
 from fedjax_lc.problems import Problem
 
@@ -30,27 +31,22 @@ PAPER = "2003.00295 Adaptive Federated Optimization"
 
 @pytree.dataclass
 class MomentumHparams(fedavg.Hparams):
-    """As FedAvg, and b1: weight of the server's old momentum."""
-
-    b1: Scalar
+    b1: Scalar = hyperparameter("weight of the server's old momentum", "[0, 1)")
 
 
 @pytree.dataclass
 class AdaptiveHparams(fedavg.Hparams):
-    """As FedAvg, and b1, b2: weights of the server's old moments. tau: added to the root of the second one. v0: where
-    that starts; tau^2 in theory (0 in Flower)."""
-
-    b1: Scalar
-    b2: Scalar
-    tau: Scalar
-    v0: Scalar
+    b1: Scalar = hyperparameter("weight of the server's old first moment", "[0, 1)")
+    b2: Scalar = hyperparameter("weight of the server's old second moment", "[0, 1)")
+    tau: Scalar = hyperparameter("added to the root of the second moment", "(0, inf)")
+    v0: Scalar = hyperparameter("start of the second moment; tau^2 in theory, 0 in Flower", "[0, inf)")
 
 
 @pytree.dataclass
 class OptaxHparams(fedavg.Hparams):
-    """As FedAvg, and server: the name of an optimiser of optax, or a function server_lr -> optax transformation."""
-
-    server: str | Callable[[Any], optax.GradientTransformation] = pytree.static()
+    server: str | Callable[[Any], optax.GradientTransformation] = hyperparameter(
+        "an optimiser of optax by name, or a function server_lr -> optax transformation", static=True
+    )
 
     def validate(self, problem: Problem) -> None:
         super().validate(problem)

@@ -25,6 +25,7 @@ from fedjax_lc.algorithms.frames.participation import sample
 from fedjax_lc.compressors import Compressor
 from fedjax_lc.compressors.base import FLOAT_BITS
 from fedjax_lc.core import pytree
+from fedjax_lc.core.hyperparameters import hyperparameter
 from fedjax_lc.core.platforms import repeat
 from fedjax_lc.core.typing import ClientVecs, Key, Scalar, Vec
 from fedjax_lc.problems import Problem
@@ -32,15 +33,16 @@ from fedjax_lc.problems import Problem
 
 @pytree.dataclass
 class Hparams:
-    """compressor: of the uplink, unbiased. gamma, tau: primal and dual step sizes. client_lr: step size of the local
-    solver. local_steps: its accelerated steps, K. cohort_size: clients in a round, C; all if None."""
-
-    compressor: Compressor
-    gamma: Scalar
-    tau: Scalar
-    client_lr: Scalar
-    local_steps: Scalar = pytree.count(default=10)
-    cohort_size: int | None = pytree.static(default=None)
+    compressor: Compressor = hyperparameter("of the uplink, unbiased")
+    gamma: Scalar = hyperparameter("primal step size", "(0, inf)")
+    tau: Scalar = hyperparameter("dual step size", "(0, inf)")
+    client_lr: Scalar = hyperparameter("step size of the local solver", "(0, inf)")
+    local_steps: Scalar = hyperparameter(
+        "K, accelerated steps of the local solver", "whole [1, inf)", default=10, count=True
+    )
+    cohort_size: int | None = hyperparameter(
+        "C, clients in a round; all if None", "whole [1, n]", default=None, static=True
+    )
 
 
 class State(NamedTuple):

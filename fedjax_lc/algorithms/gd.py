@@ -9,15 +9,14 @@ import jax.numpy as jnp
 from fedjax_lc.algorithms.frames.base import Cost, constants, register
 from fedjax_lc.compressors.base import FLOAT_BITS
 from fedjax_lc.core import pytree
+from fedjax_lc.core.hyperparameters import hyperparameter
 from fedjax_lc.core.typing import Key, Scalar, Vec
 from fedjax_lc.problems import Problem
 
 
 @pytree.dataclass
 class Hparams:
-    """gamma: step size, in (0, 2/L)."""
-
-    gamma: Scalar
+    gamma: Scalar = hyperparameter("step size, below 2/L", "(0, inf)")
 
 
 class State(NamedTuple):

@@ -8,12 +8,11 @@ parallel SGD; its drift is bounded by the period alone, so gamma must be small a
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
-
 import jax.numpy as jnp
 
 from fedjax_lc.algorithms.frames.base import choose, register, tile
-from fedjax_lc.algorithms.frames.bidirectional import (
+from fedjax_lc.algorithms.frames.local import step_size
+from fedjax_lc.algorithms.frames.server import (
     Directed,
     Downlink,
     Rounds,
@@ -26,11 +25,11 @@ from fedjax_lc.algorithms.frames.bidirectional import (
     no_memory,
     to_all,
 )
-from fedjax_lc.algorithms.frames.local import step_size
 from fedjax_lc.compressors import Compressor
 from fedjax_lc.compressors.base import FLOAT_BITS
 from fedjax_lc.core import pytree
 from fedjax_lc.core.errors import InputError
+from fedjax_lc.core.hyperparameters import hyperparameter
 from fedjax_lc.core.lanes import rarely
 from fedjax_lc.core.typing import ClientVecs, Scalar, Vec
 from fedjax_lc.problems import Problem
@@ -38,17 +37,17 @@ from fedjax_lc.problems import Problem
 
 @pytree.dataclass
 class Hparams(Rounds):
-    """compressor, downlink: contractive. gamma: step size. period: p, iterations from one average of the models to the
-    next. sync_vectors: dense vectors each way for that, 2 (model and gradient, as the authors' code sends them) or 1 (a
-    model after its own step), which needs momentum=None. The rest: see `bidirectional.Rounds`; momentum is each
-    client's own, and everybody takes part."""
+    """Momentum is each client's own, and everybody takes part."""
 
-    compressor: Compressor
-    downlink: Compressor
-    gamma: Scalar
-    period: Scalar = 32
-    sync_vectors: int = pytree.static(default=2)
-    ranges: ClassVar[dict[str, Any]] = {"sync_vectors": ("1 or 2", lambda v, n: v in (1, 2))}
+    compressor: Compressor = hyperparameter("of the uplink, contractive")
+    downlink: Compressor = hyperparameter("of the downlink, contractive")
+    gamma: Scalar = hyperparameter("step size", "(0, inf)")
+    period: Scalar = hyperparameter(
+        "p, iterations from one average of the models to the next", "whole [1, inf)", default=32
+    )
+    sync_vectors: int = hyperparameter(
+        "dense vectors each way for an average: model and gradient, or a model after its step", (1, 2), default=2
+    )
 
     def validate(self, problem: Problem) -> None:
         super().validate(problem)

@@ -14,18 +14,18 @@ import jax.numpy as jnp
 from fedjax_lc.algorithms.frames.base import Cost, register, tile
 from fedjax_lc.algorithms.frames.local import Local, begin, clock, step_size, usual
 from fedjax_lc.core import pytree
+from fedjax_lc.core.hyperparameters import hyperparameter
 from fedjax_lc.core.typing import Key, Scalar, Vec
 from fedjax_lc.problems import Problem
 
 
 @pytree.dataclass
 class Hparams(Local):
-    """client_lr: eta_l. eps: t' eps^2 stands under the root at the t'-th step since the last communication. v0: where
-    the accumulator starts. The rest: see `local.Local`."""
-
-    client_lr: Scalar
-    eps: Scalar = 1e-3
-    v0: Scalar = 0.0
+    client_lr: Scalar = hyperparameter("eta_l, step size of local steps", "(0, inf)")
+    eps: Scalar = hyperparameter(
+        "t eps^2 stands under the root at the t-th step since the last communication", "(0, inf)", default=1e-3
+    )
+    v0: Scalar = hyperparameter("start of the accumulator", "[0, inf)", default=0.0)
 
 
 class State(NamedTuple):

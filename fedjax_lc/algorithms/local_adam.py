@@ -7,7 +7,7 @@ The moments are reset at every round, averaged, or kept by their clients.
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,22 +16,21 @@ from fedjax_lc.algorithms.frames.base import Cost, register
 from fedjax_lc.algorithms.frames.local import Local, begin, clock, usual
 from fedjax_lc.core import pytree
 from fedjax_lc.core.errors import InputError
+from fedjax_lc.core.hyperparameters import hyperparameter
 from fedjax_lc.core.typing import ClientVecs, Key, Scalar, Vec
 from fedjax_lc.problems import Problem
 
 
 @pytree.dataclass
 class Hparams(Local):
-    """client_lr: eta_l, of local steps. server_lr: of the mean change. b1, b2, eps: Adam's. moments: what becomes of a
-    client's after a round: reset, average or keep. The rest: see `local.Local`."""
-
-    client_lr: Scalar
-    server_lr: Scalar = 1.0
-    b1: Scalar = 0.9
-    b2: Scalar = 0.99
-    eps: Scalar = 1e-8
-    moments: str = pytree.static(default="reset")
-    choices: ClassVar[dict[str, tuple[str, ...]]] = {"moments": ("reset", "average", "keep")}
+    client_lr: Scalar = hyperparameter("eta_l, step size of local steps", "(0, inf)")
+    server_lr: Scalar = hyperparameter("step size of the server along the mean change", "(0, inf)", default=1.0)
+    b1: Scalar = hyperparameter("weight of the old first moment of Adam", "[0, 1)", default=0.9)
+    b2: Scalar = hyperparameter("weight of the old second moment of Adam", "[0, 1)", default=0.99)
+    eps: Scalar = hyperparameter("added to the root of Adam's second moment", "(0, inf)", default=1e-8)
+    moments: str = hyperparameter(
+        "what becomes of a client's moments after a round", ("reset", "average", "keep"), default="reset"
+    )
 
     def validate(self, problem: Problem) -> None:
         super().validate(problem)

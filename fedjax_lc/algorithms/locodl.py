@@ -23,6 +23,7 @@ from fedjax_lc.compressors import Compressor
 from fedjax_lc.compressors.base import FLOAT_BITS
 from fedjax_lc.core import pytree
 from fedjax_lc.core.errors import unknown
+from fedjax_lc.core.hyperparameters import hyperparameter
 from fedjax_lc.core.lanes import rarely
 from fedjax_lc.core.typing import ClientVecs, Key, Scalar, Vec
 from fedjax_lc.problems import Problem
@@ -30,15 +31,13 @@ from fedjax_lc.problems import Problem
 
 @pytree.dataclass
 class Hparams(Batches):
-    """gamma: step size, in (0, 2/L). rho, chi: relaxation of the models and of the control variates, with
-    2 rho - rho^2 (1 + omega_av) >= chi. p: probability of communication. compressor: of the uplink. Batches: see
-    `base.Batches`; the paper takes full gradients."""
+    """2 rho - rho^2 (1 + omega_av) >= chi in theory, with full gradients."""
 
-    gamma: Scalar
-    rho: Scalar
-    chi: Scalar
-    p: Scalar
-    compressor: Compressor
+    gamma: Scalar = hyperparameter("step size, below 2/L", "(0, inf)")
+    rho: Scalar = hyperparameter("relaxation of the models")
+    chi: Scalar = hyperparameter("relaxation of the control variates")
+    p: Scalar = hyperparameter("probability of communication", "(0, 1]")
+    compressor: Compressor = hyperparameter("of the uplink, unbiased")
 
 
 class State(NamedTuple):

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from fedjax_lc.algorithms.frames.base import choose, constants, register
-from fedjax_lc.algorithms.frames.bidirectional import (
+from fedjax_lc.algorithms.frames.server import (
     Directed,
     Downlink,
     Rounds,
@@ -28,19 +28,20 @@ from fedjax_lc.algorithms.frames.bidirectional import (
 )
 from fedjax_lc.compressors import Compressor
 from fedjax_lc.core import pytree
+from fedjax_lc.core.hyperparameters import hyperparameter
 from fedjax_lc.core.typing import ClientVecs, Scalar, Vec
 from fedjax_lc.problems import Problem
 
 
 @pytree.dataclass
 class Hparams(Rounds):
-    """compressor: of differences, unbiased. gamma: step size. p: the chance of a round in which all clients send their
-    full gradients, uncompressed, as in the first. The rest: see `bidirectional.Rounds`; cohorts and participation say
-    who sends differences in the other rounds."""
+    """Cohorts and participation say who sends differences; full gradients come from all."""
 
-    compressor: Compressor
-    gamma: Scalar
-    p: Scalar
+    compressor: Compressor = hyperparameter("of differences of gradients, unbiased")
+    gamma: Scalar = hyperparameter("step size", "(0, inf)")
+    p: Scalar = hyperparameter(
+        "probability of a round in which all clients send full gradients, uncompressed, as in the first", "(0, 1]"
+    )
 
     @property
     def starts_dense(self) -> bool:

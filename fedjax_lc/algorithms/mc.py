@@ -9,7 +9,7 @@ from typing import Any
 
 from fedjax_lc.algorithms import artemis, mcm
 from fedjax_lc.algorithms.frames.base import register
-from fedjax_lc.algorithms.frames.bidirectional import Downlink, Told, Turn, compose, memory, seen_apart, to_all
+from fedjax_lc.algorithms.frames.server import Downlink, Told, Turn, compose, memory, seen_apart, to_all
 from fedjax_lc.core.typing import Vec
 
 

@@ -17,11 +17,12 @@ import jax.numpy as jnp
 
 from fedjax_lc.algorithms import artemis
 from fedjax_lc.algorithms.frames.base import choose, register, tile
-from fedjax_lc.algorithms.frames.bidirectional import Downlink, Told, Turn, WithMemory, compose, memory
+from fedjax_lc.algorithms.frames.server import Downlink, Told, Turn, WithMemory, compose, memory
 from fedjax_lc.algorithms.frames.step_sizes import memory_rate, smoothness
 from fedjax_lc.compressors import Compressor
 from fedjax_lc.core import pytree
 from fedjax_lc.core.errors import unknown
+from fedjax_lc.core.hyperparameters import hyperparameter
 from fedjax_lc.core.typing import ClientVecs, Scalar, Vec
 from fedjax_lc.problems import Problem
 
@@ -31,21 +32,18 @@ RATES = ("authors", "paper")
 
 @pytree.dataclass
 class Hparams(WithMemory):
-    """compressor, downlink: both unbiased. gamma: step size. alpha_up, alpha_dwn: learning rates of the memories h_i
-    and H. The rest: see `bidirectional.WithMemory`."""
-
-    compressor: Compressor
-    downlink: Compressor
-    gamma: Scalar
-    alpha_up: Scalar
-    alpha_dwn: Scalar
+    compressor: Compressor = hyperparameter("of the uplink, unbiased")
+    downlink: Compressor = hyperparameter("of the downlink, unbiased")
+    gamma: Scalar = hyperparameter("step size", "(0, inf)")
+    alpha_up: Scalar = hyperparameter("learning rate of the uplink memories h_i", "[0, 1]")
+    alpha_dwn: Scalar = hyperparameter("learning rate of the downlink memory H", "[0, 1]")
 
 
 @pytree.dataclass
 class GroupHparams(Hparams):
-    """As MCM, and groups: how many groups of clients share a message and a memory."""
-
-    groups: int = pytree.static(default=2)
+    groups: int = hyperparameter(
+        "number of groups of clients that share a message and a memory", "whole [1, n]", default=2, static=True
+    )
 
 
 def preserved(groups: Callable[[Any, int], int]) -> Downlink:

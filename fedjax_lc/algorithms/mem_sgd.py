@@ -8,20 +8,19 @@ gradients, as in the code of LIEC-SGD, arXiv 2402.11857; with a constant step si
 from __future__ import annotations
 
 from fedjax_lc.algorithms.frames.base import choose, register
-from fedjax_lc.algorithms.frames.bidirectional import Rounds, compose, error_feedback, plain
+from fedjax_lc.algorithms.frames.server import Rounds, compose, error_feedback, plain
 from fedjax_lc.algorithms.frames.step_sizes import feedback_step, leftover
 from fedjax_lc.compressors import Compressor
 from fedjax_lc.core import pytree
+from fedjax_lc.core.hyperparameters import hyperparameter
 from fedjax_lc.core.typing import Scalar
 from fedjax_lc.problems import Problem
 
 
 @pytree.dataclass
 class Hparams(Rounds):
-    """compressor: of the uplink, contractive. gamma: step size. The rest: see `bidirectional.Rounds`."""
-
-    compressor: Compressor
-    gamma: Scalar
+    compressor: Compressor = hyperparameter("of the uplink, contractive")
+    gamma: Scalar = hyperparameter("step size", "(0, inf)")
 
 
 def theory(problem: Problem, compressor: Compressor | str | None = None) -> Hparams:

@@ -10,7 +10,7 @@ MimeLite's along g_i(y). After the round the optimiser's state moves once, by G.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,24 +18,26 @@ import jax.numpy as jnp
 from fedjax_lc.algorithms.frames.base import Cost, register, tile
 from fedjax_lc.algorithms.frames.local import Local, begin, clock, step_size, usual
 from fedjax_lc.core import pytree
+from fedjax_lc.core.hyperparameters import hyperparameter
 from fedjax_lc.core.typing import Key, Scalar, Vec
 from fedjax_lc.problems import Problem
 
 
 @pytree.dataclass
 class Hparams(Local):
-    """client_lr: eta_l, of local steps. server_lr: eta_g, of the mean change. b1: momentum of sgd (buffer = g + b1
-    buffer), or Adam's first weight. b2, eps: Adam's. opt: sgd or adam. frozen: whether Adam's denominator mixes in the
-    local gradient for the one step (fedjax) or not (strict). The rest: see `local.Local`."""
-
-    client_lr: Scalar
-    server_lr: Scalar
-    b1: Scalar = 0.9
-    b2: Scalar = 0.99
-    eps: Scalar = 1e-8
-    opt: str = pytree.static(default="sgd")
-    frozen: str = pytree.static(default="fedjax")
-    choices: ClassVar[dict[str, tuple[str, ...]]] = {"opt": ("sgd", "adam"), "frozen": ("fedjax", "strict")}
+    client_lr: Scalar = hyperparameter("eta_l, step size of local steps", "(0, inf)")
+    server_lr: Scalar = hyperparameter("eta_g, step size of the server along the mean change", "(0, inf)")
+    b1: Scalar = hyperparameter(
+        "momentum of sgd (buffer = g + b1 buffer), or weight of Adam's old first moment", "[0, 1)", default=0.9
+    )
+    b2: Scalar = hyperparameter("weight of Adam's old second moment", "[0, 1)", default=0.99)
+    eps: Scalar = hyperparameter("added to the root of Adam's second moment", "(0, inf)", default=1e-8)
+    opt: str = hyperparameter("the optimiser whose state the clients use", ("sgd", "adam"), default="sgd")
+    frozen: str = hyperparameter(
+        "whether Adam's denominator mixes in the local gradient for the one step (fedjax) or not (strict)",
+        ("fedjax", "strict"),
+        default="fedjax",
+    )
 
 
 class Moments(NamedTuple):

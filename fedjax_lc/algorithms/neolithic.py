@@ -13,20 +13,22 @@ from typing import Any
 
 from fedjax_lc.algorithms import double_squeeze
 from fedjax_lc.algorithms.frames.base import Cost, register
-from fedjax_lc.algorithms.frames.bidirectional import State, compose, error_feedback, gradient_with_error
+from fedjax_lc.algorithms.frames.server import State, compose, error_feedback, gradient_with_error
 from fedjax_lc.compressors import FCC, Compressor
 from fedjax_lc.core import pytree
 from fedjax_lc.core.errors import InputError
+from fedjax_lc.core.hyperparameters import hyperparameter
 from fedjax_lc.core.typing import Key
 from fedjax_lc.problems import Problem
 
 
 @pytree.dataclass
 class Hparams(double_squeeze.Hparams):
-    """As DoubleSqueeze, the compressors being `fcc(C):R`. accumulate: an iteration takes R batches (batch_size rows
-    each), R that of the uplink."""
+    """As DoubleSqueeze, the compressors being `fcc(C):R`."""
 
-    accumulate: bool = pytree.static(default=False)
+    accumulate: bool = hyperparameter(
+        "whether an iteration takes R batches of batch_size rows, R that of the uplink", default=False
+    )
 
     def validate(self, problem: Problem) -> None:
         if self.accumulate and not isinstance(self.compressor, FCC):

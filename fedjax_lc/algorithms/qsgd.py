@@ -7,20 +7,19 @@ arXiv 1610.02132. With full gradients of heterogeneous clients it does not conve
 from __future__ import annotations
 
 from fedjax_lc.algorithms.frames.base import choose, register
-from fedjax_lc.algorithms.frames.bidirectional import Rounds, compose, compressed, plain
+from fedjax_lc.algorithms.frames.server import Rounds, compose, compressed, plain
 from fedjax_lc.algorithms.frames.step_sizes import smoothness
 from fedjax_lc.compressors import Compressor
 from fedjax_lc.core import pytree
+from fedjax_lc.core.hyperparameters import hyperparameter
 from fedjax_lc.core.typing import Scalar
 from fedjax_lc.problems import Problem
 
 
 @pytree.dataclass
 class Hparams(Rounds):
-    """compressor: of the uplink, unbiased. gamma: step size. The rest: see `bidirectional.Rounds`."""
-
-    compressor: Compressor
-    gamma: Scalar
+    compressor: Compressor = hyperparameter("of the uplink, unbiased")
+    gamma: Scalar = hyperparameter("step size", "(0, inf)")
 
 
 def theory(problem: Problem, compressor: Compressor | str | None = None, convention: str = "paper") -> Hparams:

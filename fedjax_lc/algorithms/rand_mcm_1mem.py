@@ -13,18 +13,22 @@ import jax.numpy as jnp
 
 from fedjax_lc.algorithms import mcm
 from fedjax_lc.algorithms.frames.base import register, tile
-from fedjax_lc.algorithms.frames.bidirectional import Downlink, Told, Turn, compose, memory
+from fedjax_lc.algorithms.frames.server import Downlink, Told, Turn, compose, memory
 from fedjax_lc.compressors import Compressor
 from fedjax_lc.core import pytree
+from fedjax_lc.core.hyperparameters import hyperparameter
 from fedjax_lc.core.typing import ClientVecs, Vec
 from fedjax_lc.problems import Problem
 
 
 @pytree.dataclass
 class Hparams(mcm.Hparams):
-    """As MCM, and reset_every: rounds between two resets of the clients' copies; None for no resets."""
-
-    reset_every: int | None = pytree.static(default=None)
+    reset_every: int | None = hyperparameter(
+        "rounds from one reset of the clients' copies to the next; no resets if None",
+        "whole [1, inf)",
+        default=None,
+        static=True,
+    )
 
 
 def _start(problem: Problem, hp: Any) -> tuple[Vec, ClientVecs, tuple[Vec, ClientVecs]]:

@@ -11,7 +11,7 @@ S renews D, Dhat = clip(D), and H local steps x_m -= gamma u_m / Dhat follow, th
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -21,49 +21,46 @@ from fedjax_lc.algorithms.frames.base import Cost, register, tile
 from fedjax_lc.algorithms.frames.local import Local, Round, begin, client_zeros, clock, step_size, usual
 from fedjax_lc.core import pytree
 from fedjax_lc.core.errors import InputError, unknown
+from fedjax_lc.core.hyperparameters import ARRAY, hyperparameter
 from fedjax_lc.core.typing import ClientVecs, Key, PyTree, Scalar, Vec
 from fedjax_lc.problems import Problem
 
-CHOICES = {
-    "rule": ("adam", "rmsprop", "adagrad", "oasis", "adahessian", "none", "fixed"),
-    "scaling": ("global", "local_sync", "local"),
-    "agg": ("grad", "sq"),
-    "timing": ("fresh", "stale"),
-    "clip": ("max", "add"),
-}
+RULES = ("adam", "rmsprop", "adagrad", "oasis", "adahessian", "none", "fixed")
 HESSIAN = ("oasis", "adahessian")  #: rules whose statistic is the Hessian's diagonal
 CORRECTED = ("adam", "adahessian")  #: rules whose beta_p is (beta - beta^p)/(1 - beta^p)
 
 
 @pytree.dataclass
 class Hparams(Local):
-    """gamma: step size. alpha: least entry of Dhat, > 0. beta: weight of the old D. b1: momentum of the local steps, an
-    average without bias correction (not in the theory). D: (d,) the diagonal of rule="fixed". rule: adam, rmsprop,
-    adagrad, oasis, adahessian, none or fixed. scaling: global, the server's one D; local_sync, each client its own,
-    renewed once a round; or local, at every step. agg: global statistics are means of gradients (grad) or roots of
-    mean squares (sq). timing: fresh, D from gradients at the averaged model; or stale, at the models before averaging
-    (recalled only). clip: max(alpha, |D|) or add, alpha + |D|. n_warm: Hutchinson probes at the first refresh, one at
-    later ones. shared_v: whether clients share their probes. lag: whether a round still divides by the Dhat of the
-    round before. The rest: see `local.Local`; local_steps is H."""
-
-    gamma: Scalar
-    alpha: Scalar = 1e-2
-    beta: Scalar = 0.999
-    b1: Scalar = 0.0
-    D: Any = None
-    rule: str = pytree.static(default="adam")
-    scaling: str = pytree.static(default="global")
-    agg: str = pytree.static(default="grad")
-    timing: str = pytree.static(default="fresh")
-    clip: str = pytree.static(default="max")
-    n_warm: int = pytree.static(default=20)
-    shared_v: bool = pytree.static(default=False)
-    lag: bool = pytree.static(default=False)
-    choices: ClassVar[dict[str, tuple[str, ...]]] = CHOICES
-    ranges: ClassVar[dict[str, Any]] = {
-        "alpha": ("> 0", lambda v, n: v > 0),
-        "n_warm": ("whole and >= 1", lambda v, n: v >= 1 and v.is_integer()),
-    }
+    gamma: Scalar = hyperparameter("step size", "(0, inf)")
+    alpha: Scalar = hyperparameter("least entry of Dhat", "(0, inf)", default=1e-2)
+    beta: Scalar = hyperparameter("weight of the old D", "[0, 1)", default=0.999)
+    b1: Scalar = hyperparameter(
+        "momentum of the local steps, an average without bias correction (not in the theory)", "[0, 1)", default=0.0
+    )
+    D: Any = hyperparameter("the diagonal (d,) of rule=fixed", default=None, kind=ARRAY)
+    rule: str = hyperparameter("statistic that D is made of", RULES, default="adam")
+    scaling: str = hyperparameter(
+        "the server's one D (global), or each client's, renewed once a round (local_sync) or at every step (local)",
+        ("global", "local_sync", "local"),
+        default="global",
+    )
+    agg: str = hyperparameter(
+        "what global statistics are means of: gradients (grad) or, as roots, squares (sq)",
+        ("grad", "sq"),
+        default="grad",
+    )
+    timing: str = hyperparameter(
+        "gradients of D at the averaged model (fresh) or at the models before averaging (stale, recalled only)",
+        ("fresh", "stale"),
+        default="fresh",
+    )
+    clip: str = hyperparameter("Dhat = max(alpha, |D|) or alpha + |D| (add)", ("max", "add"), default="max")
+    n_warm: int = hyperparameter(
+        "Hutchinson probes at the first refresh, one at later ones", "whole [1, inf)", default=20, static=True
+    )
+    shared_v: bool = hyperparameter("whether clients share their probes", default=False)
+    lag: bool = hyperparameter("whether a round still divides by the Dhat of the round before", default=False)
 
     def validate(self, problem: Problem) -> None:
         super().validate(problem)
@@ -246,8 +243,8 @@ def theory(
     is smallest (derived by us for a D that is held; the paper's constant is not confirmed). alpha = 0.01, or L/10 for
     rules of the Hessian. Of a network gamma is 0.003 for rules of gradients (our choice).
     """
-    if rule not in CHOICES["rule"]:
-        raise unknown("rule", rule, CHOICES["rule"])
+    if rule not in RULES:
+        raise unknown("rule", rule, RULES)
     L = float(jnp.max(problem.smooth))
     least = (L / 10 if rule in HESSIAN else 1e-2) if alpha is None else alpha
     gamma = step_size(problem, local_steps) * (1 if rule == "none" else least)

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from fedjax_lc.algorithms.frames.base import Batches, Cost, constants, gradients, register, tile
 from fedjax_lc.compressors.base import FLOAT_BITS
 from fedjax_lc.core import pytree
+from fedjax_lc.core.hyperparameters import hyperparameter
 from fedjax_lc.core.lanes import rarely
 from fedjax_lc.core.typing import ClientVecs, Key, Scalar, Vec
 from fedjax_lc.problems import Problem
@@ -24,10 +25,8 @@ from fedjax_lc.problems import Problem
 
 @pytree.dataclass
 class Hparams(Batches):
-    """gamma: step size, in (0, 2/L). p: probability of communication."""
-
-    gamma: Scalar
-    p: Scalar
+    gamma: Scalar = hyperparameter("step size, below 2/L", "(0, inf)")
+    p: Scalar = hyperparameter("probability of communication", "(0, 1]")
 
 
 class State(NamedTuple):

@@ -9,7 +9,7 @@ along g_i - c_i + c. What a client sends is its model and its new c_i.
 
 from __future__ import annotations
 
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,19 +17,20 @@ import jax.numpy as jnp
 from fedjax_lc.algorithms.frames.base import Cost, register
 from fedjax_lc.algorithms.frames.local import Local, begin, client_zeros, clock, step_size, usual
 from fedjax_lc.core import pytree
+from fedjax_lc.core.hyperparameters import hyperparameter
 from fedjax_lc.core.typing import ClientVecs, Key, Scalar, Vec
 from fedjax_lc.problems import Problem
 
 
 @pytree.dataclass
 class Hparams(Local):
-    """client_lr: eta_l, of local steps. server_lr: eta_g, of the mean change. option: how c_i is renewed: II,
-    c_i - c + (x - y_i)/(K eta_l), or I, the full gradient at x. The rest: see `local.Local`."""
-
-    client_lr: Scalar
-    server_lr: Scalar
-    option: str = pytree.static(default="II")
-    choices: ClassVar[dict[str, tuple[str, ...]]] = {"option": ("I", "II")}
+    client_lr: Scalar = hyperparameter("eta_l, step size of local steps", "(0, inf)")
+    server_lr: Scalar = hyperparameter("eta_g, step size of the server along the mean change", "(0, inf)")
+    option: str = hyperparameter(
+        "how c_i is renewed: the full gradient at x (I), or c_i - c + (x - y_i)/(K eta_l) (II)",
+        ("I", "II"),
+        default="II",
+    )
 
 
 class State(NamedTuple):

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from fedjax_lc.algorithms.frames.base import register
-from fedjax_lc.algorithms.frames.bidirectional import Rounds, compose, plain, uncompressed
+from fedjax_lc.algorithms.frames.server import Rounds, compose, plain, uncompressed
 from fedjax_lc.algorithms.frames.step_sizes import smoothness
 from fedjax_lc.core import pytree
+from fedjax_lc.core.hyperparameters import hyperparameter
 from fedjax_lc.core.typing import Scalar
 from fedjax_lc.problems import Problem
 
 
 @pytree.dataclass
 class Hparams(Rounds):
-    """gamma: step size. The rest: see `bidirectional.Rounds`."""
-
-    gamma: Scalar
+    gamma: Scalar = hyperparameter("step size", "(0, inf)")
 
 
 def theory(problem: Problem, convention: str = "paper") -> Hparams:

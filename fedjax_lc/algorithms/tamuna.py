@@ -19,22 +19,23 @@ from fedjax_lc.algorithms.frames.base import Cost, constants, register, tile
 from fedjax_lc.algorithms.frames.participation import sample
 from fedjax_lc.compressors.base import FLOAT_BITS
 from fedjax_lc.core import pytree
+from fedjax_lc.core.hyperparameters import hyperparameter
 from fedjax_lc.core.typing import ClientVecs, Key, Scalar, Vec
 from fedjax_lc.problems import Problem
 
 
 @pytree.dataclass
 class Hparams:
-    """gamma: step size, in (0, 2/L). s: clients that send each coordinate, 2..cohort_size. chi: relaxation of the
-    control variates. p: 1/p local steps a round on average. cohort_size: clients in a round, c; all if None. bits: how
-    uplink bits are counted, "mean" over all clients (32 s d / n) or "max", the largest message."""
-
-    gamma: Scalar
-    s: Scalar
-    chi: Scalar
-    p: Scalar
-    cohort_size: int | None = pytree.static(None)
-    bits: str = pytree.static("mean")
+    gamma: Scalar = hyperparameter("step size, below 2/L", "(0, inf)")
+    s: Scalar = hyperparameter("number of clients that send each coordinate", "whole [2, cohort_size]")
+    chi: Scalar = hyperparameter("relaxation of the control variates")
+    p: Scalar = hyperparameter("1/p local steps a round on average", "(0, 1]")
+    cohort_size: int | None = hyperparameter(
+        "c, clients in a round; all if None", "whole [1, n]", default=None, static=True
+    )
+    bits: str = hyperparameter(
+        "price of the uplink, the mean over clients or the largest message", ("mean", "max"), default="mean"
+    )
 
 
 class State(NamedTuple):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -40,9 +39,9 @@ def shares(axes: Mapping[str, Any], methods: Sequence[Any]) -> tuple[dict[str, d
     addressed = {name: _address(name, shared) for name in axes}
     for name, (owner, field) in sorted(addressed.items(), key=lambda item: item[1][0] != ""):  # METHOD.NAME goes last
         asked = [algorithm for algorithm in methods if owner in ("", algorithm.name)]
-        holders = [algorithm.name for algorithm in asked if _head(field) in _names(algorithm)]
+        holders = [algorithm.name for algorithm in asked if _head(field) in algorithm.options]
         if not holders:
-            known = {known for algorithm in asked for known in _names(algorithm)}
+            known = {known for algorithm in asked for known in algorithm.options}
             raise unknown(f"hyperparameter of {' and '.join(a.name for a in asked)}", field, known)
         for method in holders:
             shared[method][field] = axes[name]
@@ -67,12 +66,6 @@ def _address(name: str, methods: Mapping[str, Any]) -> tuple[str, str]:
 def _head(field: str) -> str:
     """The field of the hyperparameters that holds a nested one."""
     return field.partition(".")[0].partition("__")[0]
-
-
-def _names(algorithm: Any) -> list[str]:
-    """Hyperparameters and choices of theory."""
-    fields = [field.name for field in dataclasses.fields(algorithm.Hparams)]
-    return [*fields, *list(inspect.signature(algorithm.theory).parameters)[1:]]
 
 
 def build(

@@ -6,14 +6,12 @@ import argparse
 import dataclasses
 import inspect
 import json
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from fedjax_lc.cli.options import Help, add_cache, add_data, add_index_bits, fill_in, make_problem, priced
 from fedjax_lc.core.errors import InputError
-from fedjax_lc.core.hyperparameters import declaration
 
 
 def add(commands: Any, arguments: Sequence[str]) -> None:
@@ -63,8 +61,12 @@ def _add_hparams(parser: argparse.ArgumentParser, method: str | None) -> None:
     if method is None:
         return
     add_index_bits(group)
-    for name, text in _hparam_help(method).items():
-        word = name.replace("_", "-")
+    from fedjax_lc import algorithms
+
+    algorithm = algorithms.get(method)
+    group.description = f"defaults are those of its theory: {' '.join((algorithm.theory.__doc__ or '').split())}"
+    for name, declared in algorithm.options.items():
+        word, text = name.replace("_", "-"), _sentence(declared)
         about: dict[str, Any] = {"dest": f"hp_{name}", "metavar": "VALUE"}
         try:
             group.add_argument(f"--{word}", help=text, **about)
@@ -72,20 +74,11 @@ def _add_hparams(parser: argparse.ArgumentParser, method: str | None) -> None:
             group.add_argument(f"--hp-{word}", help=f"{text}; --{word} is an option of run itself", **about)
 
 
-def _hparam_help(method: str) -> dict[str, str]:
-    """Option -> help: hyperparameters and choices of the theory, in the words of declarations or docstrings."""
-    from fedjax_lc import algorithms
-
-    algorithm = algorithms.get(method)
-    docs = " ".join(base.__doc__ or "" for base in reversed(algorithm.Hparams.__mro__[:-1]))
-    words = re.findall(r"(\w+(?:, \w+)*): ((?:[^.]|\.\S)+)\.", " ".join(docs.split()))
-    told = {name: text for names, text in words for name in names.split(", ")}
-    ordered = sorted(dataclasses.fields(algorithm.Hparams), key=lambda field: field.kw_only is True)
-    told |= {field.name: declared.doc for field in ordered if (declared := declaration(field))}
-    fields = [field.name for field in ordered]
-    choices = list(inspect.signature(algorithm.theory).parameters)[1:]
-    plain = {name: told.get(name, "").replace("%", "%%") for name in dict.fromkeys([*fields, *choices])}
-    return {name: f"{text} (default: theory's)".strip() for name, text in plain.items()}
+def _sentence(declared: Any) -> str:
+    """A hyperparameter's help: its sentence and what may stand there."""
+    words = declared.words()
+    text = f"{declared.doc or 'choice of its theory'} ({words})" if words else declared.doc or "choice of its theory"
+    return text.replace("%", "%%")
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -147,13 +140,8 @@ def _check_folder(folder: Path, settings: dict[str, Any]) -> None:
 def _hparams(algorithm: Any, problem: Any, options: argparse.Namespace) -> Any:
     """Theory's hyperparameters under the choices given, with the numbers given in their place."""
     given = {name[3:]: value for name, value in vars(options).items() if name.startswith("hp_") and value is not None}
-    fields = {field.name: str(field.type) for field in dataclasses.fields(algorithm.Hparams)}
+    values = {name: _read(text, algorithm.options[name]) for name, text in given.items()}
     known = inspect.signature(algorithm.theory).parameters
-    kinds = fields | {name: str(parameter.annotation) for name, parameter in known.items()}
-    values = {
-        name: value if _is_compressor(name) else _value(value, optional="None" in kinds[name])
-        for name, value in given.items()
-    }
     chosen = {name: value for name, value in values.items() if name in known}
     try:
         hp = algorithm.theory(problem, **chosen)
@@ -162,21 +150,23 @@ def _hparams(algorithm: Any, problem: Any, options: argparse.Namespace) -> Any:
     except (ArithmeticError, TypeError, ValueError) as error:
         told = ", ".join(f"{name}={value}" for name, value in chosen.items())
         raise InputError(f"the theory of {algorithm.name} does not take {told}: {error}") from error
-    hp = dataclasses.replace(hp, **{n: v for n, v in values.items() if n in fields and n not in known})
+    hp = dataclasses.replace(hp, **{name: value for name, value in values.items() if name not in known})
     return priced(hp, getattr(options, "index_bits", None))
 
 
-def _is_compressor(name: str) -> bool:
-    return name in ("compressor", "downlink")
+def _read(text: str, declared: Any) -> Any:
+    """What `text` stands for: a compressor, None where that may be, a number, a truth, or the word itself."""
+    from fedjax_lc import compressors
 
-
-def _value(text: str, optional: bool = False) -> Any:
-    """A number, a truth, None where that may be, or the word itself."""
-    if optional and text.lower() == "none":
+    if declared.admits(compressors.Compressor):
+        return compressors.parse(text)
+    if declared.admits(None) and text.lower() == "none":
         return None
-    for kind in (int, float):
+    if declared.kind in ("choice", "schedule", "word"):
+        return next((value for value in declared.within or () if str(value) == text), text)
+    for number in (int, float):
         try:
-            return kind(text)
+            return number(text)
         except ValueError:
             continue
     return {"true": True, "false": False}.get(text.lower(), text)

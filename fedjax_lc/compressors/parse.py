@@ -14,6 +14,7 @@ from typing import Any
 from fedjax_lc.compressors.base import INDEX_BITS, Chain, Compressor
 from fedjax_lc.core import pytree
 from fedjax_lc.core.errors import InputError, unknown
+from fedjax_lc.core.hyperparameters import declarations
 
 REGISTRY: dict[str, type[Compressor]] = {}
 
@@ -50,7 +51,7 @@ def parse(text: str | Compressor) -> Compressor:
 
 def spell(c: Any) -> str:
     """`name(inner):value,field=value` with only the fields that differ from their defaults; the first goes unnamed."""
-    inner = [f"{getattr(c, f.name)}" for f in _fields(c) if _holds_compressor(f)]
+    inner = [f"{getattr(c, name)}" for name in _holding(type(c))]
     arguments = []
     for position, field in enumerate(_open_fields(type(c))):
         value = getattr(c, field.name)
@@ -76,9 +77,7 @@ def with_index(c: Compressor, convention: str) -> Compressor:
     """
     if convention not in INDEX_BITS:
         raise InputError(f"unknown index convention {convention!r}: expected one of {', '.join(INDEX_BITS)}")
-    changes: dict[str, Any] = {
-        f.name: with_index(getattr(c, f.name), convention) for f in _fields(c) if _holds_compressor(f)
-    }
+    changes: dict[str, Any] = {name: with_index(getattr(c, name), convention) for name in _holding(type(c))}
     if convention in c.conventions:
         changes["index"] = convention
     return dataclasses.replace(c, **changes)  # type: ignore[type-var]
@@ -91,9 +90,7 @@ def for_layers(c: Compressor, sizes: tuple[int, ...]) -> Compressor:
         >>> for_layers(parse("per_block(natural):layers"), (3, 4)).omega(7)
         0.125
     """
-    changes: dict[str, Any] = {
-        f.name: for_layers(getattr(c, f.name), sizes) for f in _fields(c) if _holds_compressor(f)
-    }
+    changes: dict[str, Any] = {name: for_layers(getattr(c, name), sizes) for name in _holding(type(c))}
     if getattr(c, "sizes", None) == "layers":
         changes["layers"] = sizes
     return dataclasses.replace(c, **changes) if changes else c  # type: ignore[type-var]
@@ -169,7 +166,7 @@ def _term(term: str, whole: str) -> Compressor:
 
 def _form(cls: type[Compressor]) -> str:
     """How a compressor is written, as in per_block(inner):sizes."""
-    inner = ";".join(f.name for f in _fields(cls) if _holds_compressor(f))
+    inner = ";".join(_holding(cls))
     needed = ",".join(f.name for f in _open_fields(cls) if f.default is dataclasses.MISSING)
     return cls.name + (f"({inner})" if inner else "") + (f":{needed}" if needed else "")
 
@@ -178,18 +175,19 @@ def _fields(c: Any) -> tuple[dataclasses.Field[Any], ...]:
     return dataclasses.fields(c)
 
 
-def _holds_compressor(field: dataclasses.Field[Any]) -> bool:
-    return "Compressor" in str(field.type)
+def _holding(cls: type[Compressor]) -> list[str]:
+    """The fields that are compressors themselves."""
+    return [name for name, declared in declarations(cls).items() if declared.admits(Compressor)]
 
 
 def _open_fields(cls: type[Compressor]) -> list[dataclasses.Field[Any]]:
     """The fields that arguments fill: no compressors, no unit (a % sign sets it), no layers (a network has them)."""
-    return [f for f in _fields(cls) if not _holds_compressor(f) and f.name not in ("unit", "layers")]
+    return [f for f in _fields(cls) if f.name not in (*_holding(cls), "unit", "layers")]
 
 
 def _inner(cls: type[Compressor], text: str | None, term: str) -> dict[str, Any]:
     """The compressors in brackets."""
-    fields = [f.name for f in _fields(cls) if _holds_compressor(f)]
+    fields = _holding(cls)
     parts = [] if text is None else split(text, ";")
     if len(parts) != len(fields):
         takes = f"takes {len(fields)} in brackets, as in {_form(cls)}" if fields else "takes none in brackets"
@@ -214,16 +212,16 @@ def _arguments(cls: type[Compressor], text: str, term: str) -> dict[str, Any]:
 
 
 def _value(cls: type[Compressor], field: dataclasses.Field[Any], text: str, term: str) -> dict[str, Any]:
-    name, kind = field.name, str(field.type)
-    if kind == "str":
+    name, declared = field.name, declarations(cls)[field.name]
+    if declared.kind == "word":
         return {name: text}
     if text.endswith("%"):
         if name != "k" or "unit" not in {f.name for f in _fields(cls)}:
             raise InputError(f"compressor {term!r}: {name} takes no percentage")
         return {name: _number(text[:-1], term), "unit": "percent"}
-    if "tuple" in kind and re.fullmatch(r"\d+x|\d+(x\d+)+", text):
+    if declared.admits(tuple) and re.fullmatch(r"\d+x|\d+(x\d+)+", text):
         return {name: tuple(int(size) for size in text.rstrip("x").split("x"))}
-    if "str" in kind and isinstance(number(text), str):
+    if declared.admits(str) and isinstance(number(text), str):
         return {name: text}
     return {name: _number(text, term)}
 

@@ -1,26 +1,42 @@
-"""How a method declares a hyperparameter: its sentence, its range, its default, and whether it fixes the program.
+"""How a method declares a hyperparameter: its sentence, its range, its kind, its default.
 
-A field that is declared is checked by its declaration and explained by it in `--help`; its name means nothing else.
+A field that is declared is checked by its declaration and explained by it in `--help`; its name means nothing else. Its
+kind is that of its type (a number, a truth, a word, a compressor) or of its range (whole numbers, one of some values),
+or is named where neither says it. A field with a type alone may be anything of that type, numbers being finite.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
+import inspect
 import math
+import numbers
 import re
+import types
+import typing
+from collections.abc import Callable
 from typing import Any
 
-from fedjax_lc.core.errors import InputError
+import jax
+import numpy as np
+
+from fedjax_lc.core.errors import InputError, unknown
 
 KEY = "hyperparameter"  #: of a field's metadata
+SCHEDULE, PER_CLIENT, ARRAY = "schedule", "per client", "array"  #: kinds that a declaration names
+_NUMBERS = ("number", "whole number", PER_CLIENT)
+_PLAIN = (bool, int, float, str, tuple, type(None))
 _FORM = re.compile(r"(whole )?([\[(])\s*([^,\s]+)\s*,\s*([^,\s]+)\s*([\])])")
 
 
 @dataclasses.dataclass(frozen=True)
 class Range:
-    """Numbers between two ends, each of them in or out; `whole`: whole ones. An end may be n, the number of clients."""
+    """Numbers between two ends, each of them in or out; `whole`: whole ones.
 
-    text: str
+    An end may be n, the number of clients, or a field of the same hyperparameters, which is n where it is None.
+    """
+
     whole: bool
     low: float | str
     high: float | str
@@ -29,7 +45,7 @@ class Range:
 
     @classmethod
     def parse(cls, text: str) -> Range:
-        """The range that "(0, 1]", "[0, inf)" or "whole [1, n]" spells.
+        """The range that "(0, 1]", "[0, inf)", "whole [1, n]" or "whole [2, cohort_size]" spells.
 
         Raises:
             InputError: another form.
@@ -37,10 +53,22 @@ class Range:
         match = _FORM.fullmatch(text)
         try:
             whole, left, low, high, right = match.groups()  # type: ignore[union-attr]
-            low, high = (end if end == "n" else float(end) for end in (low, high))
+            low, high = (end if end.isidentifier() and end != "inf" else float(end) for end in (low, high))
         except (AttributeError, ValueError):
             raise InputError(f"a range is written as in '(0, 1]', '[0, inf)' or 'whole [1, n]', got {text!r}") from None
-        return cls(text, bool(whole), low, high, left == "[", right == "]")
+        return cls(bool(whole), low, high, left == "[", right == "]")
+
+    @property
+    def names(self) -> set[str]:
+        """The fields among its ends."""
+        return {end for end in (self.low, self.high) if isinstance(end, str)} - {"n"}
+
+    def of(self, hp: Any) -> Range:
+        """The range whose ends are numbers, or n, as these hyperparameters have them."""
+        if not self.names:
+            return self
+        low, high = (getattr(hp, end) or "n" if end in self.names else end for end in (self.low, self.high))
+        return dataclasses.replace(self, low=low, high=high)
 
     def holds(self, number: float, n: int) -> bool:
         """Whether a finite number lies in the range, for n clients."""
@@ -49,37 +77,131 @@ class Range:
         below = number <= high if self.high_in else number < high
         return math.isfinite(number) and above and below and (not self.whole or float(number).is_integer())
 
-    def words(self, n: int) -> str:
-        """The range in an error message."""
-        interval = self.text.removeprefix("whole ").replace("n]", f"{n}]").replace("n)", f"{n})")
-        return f"whole and in {interval}" if self.whole else f"in {interval}"
+    def words(self, n: int | str = "n") -> str:
+        """The range as errors and help say it, for n clients."""
+        low, high = (f"{n if end == 'n' else end}".removesuffix(".0") for end in (self.low, self.high))
+        if self.high == math.inf:
+            text = f"{'>=' if self.low_in else '>'} {low}"
+        elif self.whole:
+            text = f"in {low}..{high}"
+        else:
+            text = f"in {'[' if self.low_in else '('}{low}, {high}{']' if self.high_in else ')'}"
+        return f"whole and {text}" if self.whole else text
 
 
 @dataclasses.dataclass(frozen=True)
 class Declaration:
-    """What a method says of a hyperparameter: a sentence without its full stop, and its range (None: any number)."""
+    """What is known of a field before it has a value.
 
-    doc: str
-    within: Range | None
+    Attributes:
+        doc: a sentence for people, without its full stop; empty where a field has a type alone.
+        within: the range of a number, or the values to choose from; None: any.
+        named: the kind, where the type and the range do not say it.
+        types: the types of its annotation, None's among them where it may be None; empty where they are unknown.
+    """
+
+    doc: str = ""
+    within: Range | tuple[Any, ...] | None = None
+    named: str | None = None
+    types: frozenset[Any] = frozenset()
+
+    def admits(self, kind: type | None) -> bool:
+        """Whether the annotation names this type, or a subclass."""
+        kind = type(None) if kind is None else kind
+        return any(isinstance(each, type) and (each is kind or (each is not bool and issubclass(each, kind)))
+                   for each in self.types)  # fmt: skip
+
+    def or_of(self, types: frozenset[Any]) -> Declaration:
+        """The same of a field that a theory takes in other types too."""
+        return dataclasses.replace(self, types=self.types | types)
+
+    @property
+    def whole(self) -> bool:
+        """Whether it takes whole numbers alone."""
+        of_type = self.admits(int) and not self.admits(float)
+        return self.within.whole if isinstance(self.within, Range) else of_type
+
+    @property
+    def kind(self) -> str:
+        """number, whole number, truth, choice, word, schedule, per client, array, or a class such as compressor."""
+        if self.named or isinstance(self.within, tuple):
+            return self.named or "choice"
+        classes = [each for each in self.types if isinstance(each, type) and not issubclass(each, _PLAIN)]
+        if classes:
+            return classes[0].__name__.lower()
+        if isinstance(self.within, Range) or self.admits(int) or self.admits(float):
+            return "whole number" if self.whole else "number"
+        return "truth" if self.admits(bool) else "word" if self.admits(str) else "number"
+
+    def words(self) -> str:
+        """What may stand here, in help and tables."""
+        if isinstance(self.within, tuple):
+            text = _either(self.within)
+        else:
+            text = self.within.words() if self.within else "true or false" if self.kind == "truth" else ""
+        return f"{text} or None".removeprefix(" or ") if text and self.admits(None) else text
+
+    def check(self, method: str, name: str, value: Any, hp: Any, n: int) -> None:
+        """Raise InputError where a value of field `name`, which is not None, does not fit; for n clients."""
+        needs = f"{method} needs {name}"
+        if isinstance(self.within, tuple):
+            if value not in self.within:
+                words = isinstance(value, str) and all(isinstance(each, str) for each in self.within)
+                raise (
+                    unknown(name, value, self.within)
+                    if words
+                    else InputError(f"{needs} {_either(self.within)}, got {value!r}")
+                )
+        elif self.kind == "truth":
+            if not isinstance(value, bool | np.bool_):
+                raise InputError(f"{needs} true or false, got {value!r}")
+        elif isinstance(value, str) and not (self.whole or self.admits(str)):
+            what = "a number" if self.kind in (*_NUMBERS, ARRAY) else f"a {self.kind}, as from fl.{self.kind}s.parse"
+            raise InputError(f"{needs} as {what}, got the word {value!r}")
+        elif isinstance(self.within, Range):
+            _check_numbers(needs, value, self.within.of(hp), n)
+        elif isinstance(value, numbers.Real | np.ndarray | jax.Array) and not isinstance(value, bool | np.bool_):
+            _check_numbers(needs, value, None, n)
+
+
+def _check_numbers(needs: str, value: Any, within: Range | None, n: int) -> None:
+    text = within.words(n) if within else "finite"
+    try:
+        each = np.ravel(np.asarray(value, np.float64)).tolist()
+    except (TypeError, ValueError):
+        raise InputError(f"{needs} {text}, got {value!r}") from None
+    for number in each:
+        if not (within.holds(number, n) if within else math.isfinite(number)):
+            raise InputError(f"{needs} {text}, got {number:g}")
+
+
+def _either(values: tuple[Any, ...]) -> str:
+    """ "a, b or c"."""
+    *most, last = map(str, values)
+    return f"{', '.join(most)} or {last}" if most else last
 
 
 def hyperparameter(
     doc: str,
-    within: str | None = None,
+    within: str | tuple[Any, ...] | None = None,
     *,
     default: Any = dataclasses.MISSING,
     static: bool = False,
     count: bool = False,
+    kind: str | None = None,
 ) -> Any:
     """Declare a field of a method's `Hparams`.
 
     Args:
         doc: one sentence for people, shown by `fedjax-lc run METHOD --help`.
-        within: range of a number, as in "(0, 1]", "[0, inf)" or "whole [1, n]", n being the number of clients; any
-            finite number if None.
+        within: range of a number, as in "(0, 1]", "[0, inf)", "whole [1, n]", n being the number of clients, or
+            "whole [2, cohort_size]", up to another field; a tuple of the values to choose from; or, if None, any
+            finite number, any truth, compressor, ..., as the field's type has it.
         default: value where none is given; required if missing.
-        static: part of the program's structure: it fixes a shape or a choice, and another value compiles again.
+        static: part of the program's structure: it fixes a shape or a choice, and another value compiles again. Always
+            so of choices, schedules and truths with a default.
         count: number of turns of a loop: structure where it is a plain whole number, traced otherwise.
+        kind: SCHEDULE, PER_CLIENT (a number, or one for each client) or ARRAY.
 
     Raises:
         InputError: a range that cannot be read.
@@ -89,12 +211,53 @@ def hyperparameter(
         ... class Hparams:
         ...     gamma: Scalar = hyperparameter("step size", "(0, inf)")
         ...     alpha: Scalar = hyperparameter("how far clients overshoot", "[1, 2]", default=1.5)
+        ...     form: str = hyperparameter("whose update", ("paper", "code"), default="paper")
     """
-    declared = Declaration(doc, None if within is None else Range.parse(within))
+    declared = Declaration(doc, Range.parse(within) if isinstance(within, str) else within, kind)
+    static = static or isinstance(within, tuple) or kind == SCHEDULE or isinstance(default, bool)
     metadata = {KEY: declared} | ({"static": True} if static else {}) | ({"count": True} if count else {})
     return dataclasses.field(default=default, metadata=metadata)
 
 
-def declaration(field: dataclasses.Field[Any]) -> Declaration | None:
-    """What was declared of a field by `hyperparameter`; None if nothing was."""
-    return field.metadata.get(KEY)
+def declarations(cls: type) -> dict[str, Declaration]:
+    """Field -> what is known of it, of a dataclass of hyperparameters or a compressor.
+
+    Raises:
+        InputError: a range up to a field that there is not.
+    """
+    return _declarations(cls)
+
+
+@functools.cache
+def _declarations(cls: type) -> dict[str, Declaration]:
+    fields = {field.name: field for field in dataclasses.fields(cls)}
+    hints = _hints(typing.get_type_hints, cls)
+    found = {}
+    for name, field in fields.items():
+        declared = field.metadata.get(KEY, Declaration())
+        if isinstance(declared.within, Range) and (missing := declared.within.names - fields.keys()):
+            raise InputError(f"the range of {name} ends at {missing.pop()}: it is neither n nor a field")
+        found[name] = dataclasses.replace(declared, types=_types(hints.get(name, Any), field.default))
+    return found
+
+
+def parameters(function: Callable[..., Any]) -> dict[str, Declaration]:
+    """Parameter -> what is known of it, of a method's theory or another function that makes hyperparameters."""
+    signature = _hints(lambda f: inspect.signature(f, eval_str=True), function) or inspect.signature(function)
+    return {p.name: Declaration(types=_types(p.annotation, p.default)) for p in signature.parameters.values()}
+
+
+def _hints(read: Callable[[Any], Any], of: Any) -> Any:
+    """What the annotations stand for; {} where a name among them cannot be looked up."""
+    try:
+        return read(of)
+    except NameError:
+        return {}
+
+
+def _types(hint: Any, default: Any) -> frozenset[Any]:
+    """The types that an annotation names; None's too where it is the default."""
+    union = typing.get_origin(hint) in (typing.Union, types.UnionType)
+    found = {typing.get_origin(each) or each for each in (typing.get_args(hint) if union else (hint,))}
+    known = {each for each in found if isinstance(each, type) and each not in (Any, Callable, inspect.Parameter.empty)}
+    return frozenset(known | ({type(None)} if default is None else set()))

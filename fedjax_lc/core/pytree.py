@@ -10,6 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from fedjax_lc.core.hyperparameters import hyperparameter
+
 T = TypeVar("T")
 
 
@@ -30,7 +32,7 @@ def count(default: Any = dataclasses.MISSING) -> Any:
     return dataclasses.field(default=default, metadata={"count": True})
 
 
-@dataclass_transform(frozen_default=True, field_specifiers=(static, count, dataclasses.field))
+@dataclass_transform(frozen_default=True, field_specifiers=(static, count, hyperparameter, dataclasses.field))
 def dataclass(cls: type[T]) -> type[T]:
     """Make `cls` a frozen dataclass and register it as a pytree.
 

@@ -16,6 +16,7 @@ from fedjax_lc.compressors import Compressor, parse
 from fedjax_lc.compressors.parse import number, split
 from fedjax_lc.core import pytree
 from fedjax_lc.core.errors import InputError
+from fedjax_lc.core.hyperparameters import Declaration
 
 COMPRESSORS = "compressors such as rand_k:1"
 SPACED, DRAWN = ("linear", "log"), ("uniform", "loguniform")  #: spans of a grid and of a sample, each even or log
@@ -182,44 +183,38 @@ def read_axis(name: str, values: Any) -> tuple[Any, ...] | Span | Times:
 
 @dataclasses.dataclass(frozen=True)
 class Slot:
-    """What an axis fills: its value in the base (None if unknown) and the words of its annotation."""
+    """What an axis fills: its value in the base (None if unknown), and what is declared of it."""
 
     like: Any
-    words: frozenset[str]
-
-    @classmethod
-    def of(cls, like: Any, annotation: Any) -> Slot:
-        return cls(plain(like), frozenset(re.findall(r"\w+", str(annotation))))
+    declared: Declaration
 
     @property
     def kinds(self) -> list[str]:
         """The kinds of values that may stand here."""
-        compressor = isinstance(self.like, Compressor) or "Compressor" in self.words
-        word, truth = (
-            bool({"str", "Schedule"} & self.words) and not compressor,
-            isinstance(self.like, bool) or "bool" in self.words,
-        )
+        compressor = isinstance(self.like, Compressor) or self.declared.admits(Compressor)
+        word = self.declared.admits(str) and not compressor
+        truth = isinstance(self.like, bool) or self.declared.admits(bool)
         admitted = {
             COMPRESSORS: compressor,
-            "finite numbers": self.words & {"int", "float"} or not (compressor or word or truth),
+            "finite numbers": self._numeric or not (compressor or word or truth),
             "words": word,
             "true or false": truth,
-            "None": self.words & {"None", "Optional"},
+            "None": self.declared.admits(None),
         }
         return [kind for kind, fits in admitted.items() if fits]
 
     @property
-    def must_be_whole(self) -> bool:
-        return "int" in self.words and "float" not in self.words
+    def _numeric(self) -> bool:
+        return self.declared.admits(int) or self.declared.admits(float)
 
     @property
     def whole(self) -> bool:
-        return self.must_be_whole or (is_number(self.like) and isinstance(self.like, numbers.Integral))
+        return self.declared.whole or (is_number(self.like) and isinstance(self.like, numbers.Integral))
 
     def fit(self, name: str, values: tuple[Any, ...] | Span) -> tuple[Any, ...] | Span:
         """The values of the axis `name` as the slot holds them, or the Span to draw from.
 
-        Numbers are all of one type: that of the base where it can be. None is for a slot whose annotation admits it.
+        Numbers are all of one type: that of the base where it can be. None is for a slot whose type admits it.
 
         Raises:
             InputError: no value, a value that does not fit, or one that is given twice.
@@ -238,9 +233,9 @@ class Slot:
     def _read(self, name: str, values: Iterable[Any]) -> tuple[Any, ...]:
         read = [self._read_one(name, value) for value in values]
         broken = [value for value in read if is_number(value) and value != int(value)]
-        if broken and self.must_be_whole:
+        if broken and self.declared.whole:
             raise InputError(f"axis {name} takes whole numbers, got {broken[0]}: list whole ones, as in {name}=2,4")
-        if self.like is None and not self.words & {"int", "float"}:
+        if self.like is None and not self._numeric:
             return tuple(read)
         kind: Callable[[Any], Any] = int if self.whole and not broken else float
         return tuple(kind(value) if is_number(value) else value for value in read)

@@ -19,6 +19,7 @@ import numpy as np
 
 from fedjax_lc.core import pytree
 from fedjax_lc.core.errors import InputError, unknown
+from fedjax_lc.core.hyperparameters import Declaration, declarations, parameters
 from fedjax_lc.sweeping.axes import Slot, Span, Times, is_number, label, plain, read_axis, short
 
 SAMPLERS = ("random", "sobol", "halton", "latin")
@@ -79,7 +80,7 @@ def grid(base: Any, **axes: Any) -> Grid:
             p="balanced", local_steps, ...) are passed to it, so the theory is computed again for each of their values.
             The other axes replace fields afterwards, and nothing else follows: with compressor.k on an axis, gamma
             stays that of the base's own k (put whole compressors on an axis to have it follow).
-        axes: field -> a sequence (numbers; Compressors or their strings; None, labelled "None", where the annotation
+        axes: field -> a sequence (numbers; Compressors or their strings; None, labelled "None", where its type
             admits it), one value, `times(values)`, or the string form of `parse_axis`. Nested fields: see the head of
             this file.
 
@@ -131,7 +132,7 @@ def sample(base: Any, num: int, *, method: str = "random", seed: int = 0, **axes
     return _build(make, found, list(zip(*drawn, strict=True)), {})
 
 
-_MULTIPLIER = Slot(1.0, frozenset({"float"}))
+_MULTIPLIER = Slot(1.0, Declaration(types=frozenset({float})))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -172,7 +173,7 @@ class _Axis:
         product = chosen * _own(hp, self.name)
         if self.slot.whole and abs(product - round(product)) <= 1e-9 * abs(product):
             return round(product)
-        if self.slot.must_be_whole:
+        if self.slot.declared.whole:
             got = f"{chosen:g} times the base's own value is {product:g}, not a whole number"
             raise InputError(f"axis {self.setting}: {got}: list whole ones, as in {self.name}=2,4")
         return product
@@ -245,7 +246,8 @@ def _base(base: Any) -> tuple[Callable[..., Any], dict[str, Slot]]:
             made[key] = _called(base, passed)
         return made[key]
 
-    return make, {choice.name: Slot.of(choice.default, choice.annotation) for choice in choices}
+    declared = parameters(base)
+    return make, {choice.name: Slot(plain(choice.default), declared[choice.name]) for choice in choices}
 
 
 def _called(base: Callable[..., Any], passed: Mapping[str, Any]) -> Any:
@@ -288,8 +290,7 @@ def _path(hp: Any, name: str, choices: Iterable[str] = ()) -> str:
 def _slot(hp: Any, path: str) -> Slot:
     holder, _, name = path.rpartition(".")
     owner = _get(hp, holder) if holder else hp
-    annotation = next(field.type for field in dataclasses.fields(owner) if field.name == name)
-    return Slot.of(getattr(owner, name), annotation)
+    return Slot(plain(getattr(owner, name)), declarations(type(owner))[name])
 
 
 def _own(hp: Any, name: str) -> Any:

@@ -10,8 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import fedjax_lc as fl
 from fedjax_lc import algorithms
-from fedjax_lc.algorithms.frames.bidirectional import participants
+from fedjax_lc.algorithms.frames.server import participants
 from fedjax_lc.core.errors import InputError
 from tests.algorithms.shared import KEY, purposes, replay, walk
 from tests.reference import mcm
@@ -160,12 +161,12 @@ def test_participants_are_independent_and_never_nobody(problem):
     ("changes", "words"),
     [
         ({"cohort_size": 2, "participation": 0.5}, "participation and cohort_size or schedule all say who takes part"),
-        ({"memories": "two"}, "memories must be all or one, got 'two'"),
+        ({"memories": "two"}, "unknown memories 'two'"),
     ],
 )
 def test_options_that_do_not_fit(changes, words, problem):
     with pytest.raises(InputError, match=words):
-        algorithms.get("mcm").init(problem, hyperparameters("mcm", problem, **changes), KEY)
+        fl.run("mcm", problem, hyperparameters("mcm", problem, **changes), steps=1)
 
 
 def test_conventions_and_forms(problem):

@@ -11,8 +11,8 @@ import pytest
 
 from fedjax_lc import algorithms, problems
 from fedjax_lc.algorithms import choose
-from fedjax_lc.algorithms.frames.bidirectional import Rounds
 from fedjax_lc.algorithms.frames.local import Local
+from fedjax_lc.algorithms.frames.server import Rounds
 from fedjax_lc.core.errors import InputError
 from tests.algorithms.shared import walk
 

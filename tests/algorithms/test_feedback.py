@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from fedjax_lc import algorithms, compressors, problems
-from fedjax_lc.algorithms.frames.bidirectional import model
+from fedjax_lc.algorithms.frames.server import model
 from fedjax_lc.core import pytree
 from fedjax_lc.core.errors import InputError
 from tests.algorithms.shared import KEY, quadratic_pair, step_keys, walk
@@ -389,7 +389,7 @@ def test_options_that_do_not_fit(name, changes, words):
 
 def test_unknown_start_of_ef21():
     with pytest.raises(InputError, match="unknown init 'cold'"):
-        algorithms.get("ef21").init(PROBLEM, hparams("ef21", init="cold"), KEY)
+        algorithms.get("ef21").check(PROBLEM, hparams("ef21", init="cold"))
 
 
 # How they compare.

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 from fedjax_lc import algorithms, compressors, problems
-from fedjax_lc.algorithms.frames import bidirectional
-from fedjax_lc.algorithms.frames.bidirectional import Shifts, participants
+from fedjax_lc.algorithms.frames import server
+from fedjax_lc.algorithms.frames.server import Shifts, participants
 from fedjax_lc.compressors import Compressor, Message
 from fedjax_lc.core import pytree
 from tests.algorithms.shared import KEY, quadratic_pair, step_keys
@@ -35,7 +35,7 @@ def _participants_by_one_program():
     draw = jax.jit(lambda n, share, key: participants(*numbers(n, share), 0, key), static_argnums=0)
     fast = lambda problem, hp, t, key: None if hp.participation is None else draw(problem.n, hp.participation, key)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(bidirectional, "participants", fast)
+        patch.setattr(server, "participants", fast)
         yield
 
 

@@ -5,24 +5,22 @@ from __future__ import annotations
 import dataclasses
 import functools
 import importlib.util
-import inspect
 import math
-import numbers
 import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
+from fedjax_lc.algorithms.frames import schedules
 from fedjax_lc.compressors import Compressor, Scaled, for_layers, parse
 from fedjax_lc.compressors import default as default_compressor
 from fedjax_lc.core import pytree
 from fedjax_lc.core.errors import InputError, unknown
-from fedjax_lc.core.hyperparameters import declaration
+from fedjax_lc.core.hyperparameters import SCHEDULE, Declaration, declarations, hyperparameter, parameters
 from fedjax_lc.core.typing import ClientVecs, Key, PyTree, Scalar, Vec
 from fedjax_lc.problems import Problem
 
@@ -87,98 +85,32 @@ class Algorithm:
     speed: str = ""
     file: str = ""
 
+    @property
+    def options(self) -> dict[str, Declaration]:
+        """What may be chosen by name: the fields of Hparams, the method's first and its frame's last, then the choices
+        of theory that are no fields."""
+        fields = sorted(dataclasses.fields(self.Hparams), key=lambda field: field.kw_only is True)
+        known = declarations(self.Hparams)
+        ordered = {field.name: known[field.name] for field in fields}
+        for name, choice in list(parameters(self.theory).items())[1:]:
+            ordered[name] = ordered[name].or_of(choice.types) if name in ordered else choice
+        return ordered
+
     def check(self, problem: Problem, hp: Any) -> None:
         """Raise InputError where a hyperparameter does not fit the problem or leaves its range.
 
-        A field's range is that of its declaration; of this package's methods, also that of `Hparams.ranges` or the one
-        known by its name. Any other number must be finite. `Hparams.validate(problem)` says the rest.
+        A field fits where its declaration says so (`core.hyperparameters`); `Hparams.validate(problem)` says the rest.
         """
-        for field in dataclasses.fields(hp):
-            value = getattr(hp, field.name)
-            self._check_kind(field, value)
+        for name, declared in declarations(type(hp)).items():
+            value = getattr(hp, name)
             if isinstance(value, Compressor):
                 value.validate(problem.dim)
-            elif value is not None and not pytree.is_traced(value) and (allowed := _allowed(hp, field)):
-                members = getattr(hp, "cohort_size", None) if allowed is _RANGES.get("s") else None
-                _check_range(self.name, field.name, value, allowed, members or problem.n)
+            elif value is not None and not pytree.is_traced(value):
+                declared.check(self.name, name, value, hp, problem.n)
+                if declared.kind == SCHEDULE:
+                    schedules.parse(value)
         if hasattr(hp, "validate"):
             hp.validate(problem)
-
-    def _check_kind(self, field: dataclasses.Field[Any], value: Any) -> None:
-        """Raise InputError for words where a number, a compressor or a truth belongs."""
-        if isinstance(field.default, bool) and not isinstance(value, bool | np.bool_):
-            raise InputError(f"{self.name} needs {field.name} true or false, got {value!r}")
-        if isinstance(value, str) and not field.metadata.get("static"):
-            kind = "a compressor, as from fl.compressors.parse" if "Compressor" in str(field.type) else "a number"
-            raise InputError(f"{self.name} needs {field.name} as {kind}, got the word {value!r}")
-
-
-#: a range: its words, or a function of n that says them; and (number, n) -> whether the number fits
-Allowed: TypeAlias = "tuple[str | Callable[[int], str], Callable[[float, int], bool]]"
-
-_RANGES: dict[str, Allowed] = {
-    "p": ("in (0, 1]", lambda v, n: 0 < v <= 1),
-    "gamma": ("> 0", lambda v, n: v > 0),
-    "eta": ("> 0", lambda v, n: v > 0),
-    "alpha": ("in (0, 1]", lambda v, n: 0 < v <= 1),
-    "alpha_up": ("in [0, 1]", lambda v, n: 0 <= v <= 1),
-    "alpha_dwn": ("in [0, 1]", lambda v, n: 0 <= v <= 1),
-    "c_ef": (">= 0", lambda v, n: v >= 0),
-    "decay": (">= 0", lambda v, n: v >= 0),
-    "momentum": ("in [0, 1)", lambda v, n: 0 <= v < 1),
-    "participation": ("in (0, 1]", lambda v, n: 0 < v <= 1),
-    "batch_size": ("whole and >= 1", lambda v, n: v >= 1 and v.is_integer()),
-    "average_every": ("whole and >= 1", lambda v, n: v >= 1 and v.is_integer()),
-    "reset_every": ("whole and >= 1", lambda v, n: v >= 1 and v.is_integer()),
-    "period": ("whole and >= 1", lambda v, n: v >= 1 and v.is_integer()),
-    "weight_decay": (">= 0", lambda v, n: v >= 0),
-    "groups": ("whole and in 1..n", lambda v, n: 1 <= v <= n and v.is_integer()),
-    "client_lr": ("> 0", lambda v, n: v > 0),
-    "server_lr": ("> 0", lambda v, n: v > 0),
-    "local_steps": ("whole and >= 1", lambda v, n: v >= 1 and v.is_integer()),
-    "local_epochs": ("whole and >= 1", lambda v, n: v >= 1 and v.is_integer()),
-    "beta": ("in [0, 1)", lambda v, n: 0 <= v < 1),
-    "b1": ("in [0, 1)", lambda v, n: 0 <= v < 1),
-    "b2": ("in [0, 1)", lambda v, n: 0 <= v < 1),
-    "tau": ("> 0", lambda v, n: v > 0),
-    "mu": (">= 0", lambda v, n: v >= 0),
-    "eps": ("> 0", lambda v, n: v > 0),
-    "v0": (">= 0", lambda v, n: v >= 0),
-    "cohort_size": ("whole and in 1..n", lambda v, n: 1 <= v <= n and v.is_integer()),
-    "s": ("whole and in 2..n", lambda v, n: 2 <= v <= n and v.is_integer()),
-}
-
-
-def _allowed(hp: Any, field: dataclasses.Field[Any]) -> Allowed | None:
-    """The range of a field; None where any value may stand."""
-    declared, own = declaration(field), getattr(hp, "ranges", {})
-    if declared and declared.within:
-        return declared.within.words, declared.within.holds
-    if field.name in own and not declared:
-        return own[field.name]
-    if not declared and _of_the_package(type(hp), field.name):
-        return _RANGES.get(field.name)
-    value = getattr(hp, field.name)
-    is_number = isinstance(value, numbers.Real | np.ndarray | jax.Array) and not isinstance(value, bool | np.bool_)
-    return ("finite", lambda number, n: True) if is_number else None
-
-
-def _of_the_package(Hparams: type, name: str) -> bool:
-    """Whether one of this package's own classes holds the field: only there names have a meaning."""
-    holders = (each for each in Hparams.__mro__ if name in inspect.get_annotations(each))
-    return next(holders).__module__.startswith("fedjax_lc.")
-
-
-def _check_range(method: str, name: str, value: Any, allowed: Allowed, n: int) -> None:
-    words, inside = allowed
-    text = words(n) if callable(words) else words.replace("..n", f"..{n}")
-    try:
-        found = np.ravel(np.asarray(value, np.float64)).tolist()
-    except (TypeError, ValueError):
-        raise InputError(f"{method} needs {name} {text}, got {value!r}") from None
-    for number in found:
-        if not (math.isfinite(number) and inside(number, n)):
-            raise InputError(f"{method} needs {name} {text}, got {number:g}")
 
 
 _REGISTRY: dict[str, Algorithm] = {}
@@ -333,12 +265,13 @@ def constants(problem: Problem, method: str) -> tuple[float, float]:
 
 @pytree.dataclass
 class Batches:
-    """batch_size: rows per client of a stochastic gradient, None for the full one. replacement: whether a row may come
-    twice in a batch."""
+    """How gradients are drawn."""
 
     _: dataclasses.KW_ONLY
-    batch_size: int | None = pytree.static(default=None)
-    replacement: bool = pytree.static(default=False)
+    batch_size: int | None = hyperparameter(
+        "rows per client of a stochastic gradient; all if None", "whole [1, inf)", default=None, static=True
+    )
+    replacement: bool = hyperparameter("whether a row may come twice in a batch", default=False)
 
 
 def gradients(problem: Problem, hp: Batches, x: Vec | ClientVecs, key: Key) -> tuple[ClientVecs, Scalar]:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -25,44 +25,47 @@ from fedjax_lc.algorithms.frames.schedules import Schedule, parse
 from fedjax_lc.compressors import Compressor
 from fedjax_lc.compressors.base import FLOAT_BITS
 from fedjax_lc.core import products, pytree
-from fedjax_lc.core.errors import InputError, unknown
+from fedjax_lc.core.errors import InputError
+from fedjax_lc.core.hyperparameters import PER_CLIENT, SCHEDULE, hyperparameter
 from fedjax_lc.core.platforms import repeat
 from fedjax_lc.core.typing import ClientVecs, Key, PyTree, Scalar, Vec
 from fedjax_lc.problems import Problem
 from fedjax_lc.problems.base import Sampled
 
-CHOICES = {"client_weights": ("equal", "size")}
 CLIENT_STEPS, SERVER_STEPS = ("client_lr", "gamma"), ("server_lr",)  #: fields that the schedules multiply
 
 
 @pytree.dataclass
 class Local(Batches, Cohorts):
-    """What all methods with local training know, besides batches, here of a local step, and cohorts.
-
-    local_steps: steps of a client in a round, K, one number or one for each client (n,). local_epochs: instead of
-    these, so many passes over a client's rows in random orders. client_weights: what clients count in a round's mean,
-    equal or size (of an F that counts them equally; where F counts rows, local gradients are scaled so that equal is
-    right). client_schedule, server_schedule: factors of the step sizes over rounds, as in `schedules`.
-    """
+    """What all methods with local training know, besides batches, here of a local step, and cohorts."""
 
     _: dataclasses.KW_ONLY
-    local_steps: Scalar = pytree.count(default=10)
-    local_epochs: int | None = pytree.static(default=None)
-    client_weights: str = pytree.static(default="equal")
-    client_schedule: Schedule = pytree.static(default="constant")
-    server_schedule: Schedule = pytree.static(default="constant")
-    ranges: ClassVar[dict[str, Any]] = {}  #: of a method's own numbers, as in `base`
-    choices: ClassVar[dict[str, tuple[str, ...]]] = {}  #: the words that a method's own fields may be
+    local_steps: Scalar = hyperparameter(
+        "K, local steps of a client in a round", "whole [1, inf)", default=10, count=True, kind=PER_CLIENT
+    )
+    local_epochs: int | None = hyperparameter(
+        "passes over a client's rows in random orders, instead of local_steps",
+        "whole [1, inf)",
+        default=None,
+        static=True,
+    )
+    client_weights: str = hyperparameter(
+        "what clients count in a round's mean (where F itself counts rows, equal is right)",
+        ("equal", "size"),
+        default="equal",
+    )
+    client_schedule: Schedule = hyperparameter(
+        "factor of the local step size over rounds", default="constant", kind=SCHEDULE
+    )
+    server_schedule: Schedule = hyperparameter(
+        "factor of the server's step size over rounds", default="constant", kind=SCHEDULE
+    )
 
     def validate(self, problem: Problem) -> None:
         """Raise InputError for choices that do not fit each other or the problem."""
         Cohorts.validate(self, problem)
-        for name, known in (CHOICES | self.choices).items():
-            if getattr(self, name) not in known:
-                raise unknown(name, getattr(self, name), known)
         for name, steps in (("client_schedule", CLIENT_STEPS), ("server_schedule", SERVER_STEPS)):
             schedule = getattr(self, name)
-            parse(schedule)
             if schedule != "constant" and not any(hasattr(self, step) for step in steps):
                 raise InputError(f"{name}={schedule!r} has nothing to act on: this method has no {steps[0]}")
         if isinstance(self.local_steps, list | tuple):

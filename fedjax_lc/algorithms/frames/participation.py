@@ -11,32 +11,35 @@ import jax.numpy as jnp
 import numpy as np
 
 from fedjax_lc.core import pytree
-from fedjax_lc.core.errors import InputError, unknown
+from fedjax_lc.core.errors import InputError
+from fedjax_lc.core.hyperparameters import ARRAY, hyperparameter
 from fedjax_lc.core.typing import Key
 from fedjax_lc.problems import Problem
 from fedjax_lc.problems.base import Sampled, distinct, some_of
 
-SELECTIONS = ("uniform", "size", "bernoulli", "schedule")
-
 
 @pytree.dataclass
 class Cohorts:
-    """Which clients come to a round.
-
-    cohort_size: clients in a round, all if None. selection: how they are chosen: uniform, size (with chances like their
-    rows), both without replacement, bernoulli (each with probability cohort_size/n, given that somebody comes) or
-    schedule. schedule: (rounds, c) whole numbers, the clients of each round, -1 for none, taken in turn.
-    """
+    """Which clients come to a round."""
 
     _: dataclasses.KW_ONLY
-    schedule: Any = None
-    cohort_size: int | None = pytree.static(default=None)
-    selection: str = pytree.static(default="uniform")
+    schedule: Any = hyperparameter(
+        "clients of each round, (rounds, c) whole numbers, -1 for none, taken in turn; with selection=schedule",
+        default=None,
+        kind=ARRAY,
+    )
+    cohort_size: int | None = hyperparameter(
+        "clients in a round; all if None", "whole [1, n]", default=None, static=True
+    )
+    selection: str = hyperparameter(
+        "how clients come: uniform, with chances like their rows (size), each with probability cohort_size/n, given "
+        "that somebody comes (bernoulli), or by schedule",
+        ("uniform", "size", "bernoulli", "schedule"),
+        default="uniform",
+    )
 
     def validate(self, problem: Problem) -> None:
         """Raise InputError for choices that do not fit each other or the problem."""
-        if self.selection not in SELECTIONS:
-            raise unknown("selection", self.selection, SELECTIONS)
         if self.selection in ("bernoulli", "size") and self.cohort_size is None:
             raise InputError(f"selection={self.selection!r} draws cohorts of a size: give cohort_size too")
         if (self.selection == "schedule") != (self.schedule is not None):

@@ -16,7 +16,7 @@ import optax
 
 from fedjax_lc.core.errors import InputError, unknown
 
-Schedule: TypeAlias = "str | Callable[[Any], Any]"
+Schedule: TypeAlias = str | Callable[[Any], Any]
 
 _KNOWN: dict[str, tuple[int, Callable[..., Callable[[Any], Any]]]] = {
     "constant": (0, lambda: optax.constant_schedule(1.0)),

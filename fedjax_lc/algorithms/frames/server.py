@@ -28,6 +28,7 @@ from fedjax_lc.compressors import Compressor
 from fedjax_lc.compressors.base import FLOAT_BITS
 from fedjax_lc.core import pytree
 from fedjax_lc.core.errors import InputError
+from fedjax_lc.core.hyperparameters import SCHEDULE, hyperparameter
 from fedjax_lc.core.typing import ClientVecs, Key, PyTree, Scalar, Vec
 from fedjax_lc.problems import Problem
 from fedjax_lc.problems.base import some_of
@@ -35,22 +36,30 @@ from fedjax_lc.problems.base import some_of
 
 @pytree.dataclass
 class Rounds(Batches, Cohorts):
-    """What all these methods know, besides batches and cohorts.
-
-    decay: the step size of round k, from 1 on, is gamma / k^decay, times the factor of gamma_schedule (see `schedules`)
-    for round k - 1. momentum: m of v = m v + u, which takes the place of the direction u that the model moves along;
-    None without. weight_decay: u = u + weight_decay w, uncompressed, before momentum; None without. participation:
-    every client takes part with this probability, given that somebody does; None for all, or a cohort. average_every:
-    evaluate the average of the iterates after every so many rounds, w_bar += (w - w_bar)/(k + 1), instead of the last.
-    """
+    """What all these methods know, besides batches and cohorts."""
 
     _: dataclasses.KW_ONLY
-    decay: Scalar = 0.0
-    momentum: Scalar | None = None
-    weight_decay: Scalar | None = None
-    participation: Scalar | None = None
-    average_every: int | None = pytree.static(default=None)
-    gamma_schedule: Schedule = pytree.static(default="constant")
+    decay: Scalar = hyperparameter(
+        "round k = 1, 2, ... has the step size gamma / k^decay, times gamma_schedule", "[0, inf)", default=0.0
+    )
+    momentum: Scalar | None = hyperparameter(
+        "m of v = m v + u, which replaces the direction u of the model; none if None", "[0, 1)", default=None
+    )
+    weight_decay: Scalar | None = hyperparameter(
+        "u = u + weight_decay w, uncompressed, before momentum; none if None", "[0, inf)", default=None
+    )
+    participation: Scalar | None = hyperparameter(
+        "probability that a client takes part, given that somebody does; all, or a cohort, if None",
+        "(0, 1]",
+        default=None,
+    )
+    average_every: int | None = hyperparameter(
+        "rounds from one step of the average of iterates, which is then evaluated, to the next; none if None",
+        "whole [1, inf)",
+        default=None,
+        static=True,
+    )
+    gamma_schedule: Schedule = hyperparameter("factor of the step size over rounds", default="constant", kind=SCHEDULE)
 
     @property
     def starts_dense(self) -> bool:
@@ -71,24 +80,21 @@ class Rounds(Batches, Cohorts):
 
 @pytree.dataclass
 class WithMemory(Rounds):
-    """What methods with uplink memories know besides.
-
-    smart: h_i = g_i in round 1, which all clients send uncompressed. memories: the server keeps one for each client
-    ("all", PP1) or a single one ("one", PP2); the same where all take part.
-    """
+    """What methods with uplink memories know besides."""
 
     _: dataclasses.KW_ONLY
-    smart: bool = pytree.static(default=False)
-    memories: str = pytree.static(default="all")
+    smart: bool = hyperparameter(
+        "whether h_i = g_i in round 1, which all clients send uncompressed, as in the authors' code", default=False
+    )
+    memories: str = hyperparameter(
+        "whether the server keeps a memory for each client (PP1) or one (PP2); the same where all take part",
+        ("all", "one"),
+        default="all",
+    )
 
     @property
     def starts_dense(self) -> bool:
         return self.smart
-
-    def validate(self, problem: Problem) -> None:
-        super().validate(problem)
-        if self.memories not in ("all", "one"):
-            raise InputError(f"memories must be all or one, got {self.memories!r}")
 
 
 class State(NamedTuple):
