@@ -23,10 +23,21 @@ ROWS = [
     ["plot", "figure", "tuned", "passes", "floors", "training", "selfcheck", "doctor", "bench", "cli"],
 ]
 FILES_OF = {
-    "core": ["errors", "files", "hyperparameters", "typing", "pytree", "platforms", "products", "lanes"],
-    "results": ["ledger", "provenance", "trace", "table", "report"],
-    "running": ["cache", "programs", "loop", "run"],
-    "sweeping": ["mesh", "axes", "grid", "blocks", "groups", "planner", "store", "sweep"],
+    "core": [
+        "errors",
+        "files",
+        "options",
+        "progress",
+        "hyperparameters",
+        "typing",
+        "pytree",
+        "platforms",
+        "products",
+        "lanes",
+    ],
+    "results": ["ledger", "provenance", "columns", "trace", "arrays", "storage", "table", "report"],
+    "running": ["cache", "programs", "loop", "options", "run"],
+    "sweeping": ["mesh", "axes", "grid", "blocks", "groups", "planner", "store", "fit", "sweep"],
 }
 PLACE = {name: (row, column) for row, names in enumerate(ROWS) for column, name in enumerate(names)}
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")

@@ -9,8 +9,9 @@ import pandas as pd
 import pytest
 
 from fedjax_lc.core.errors import InputError
-from fedjax_lc.results import table as tables
-from fedjax_lc.results.table import METRICS, PRICES, Table, column
+from fedjax_lc.results import arrays, columns
+from fedjax_lc.results.columns import METRICS, PRICES, column
+from fedjax_lc.results.table import Table
 
 PROBLEM = {"kind": "Problem", "clients": 3, "dim": 5, "strong": float("nan")}
 AXES = {"gamma/theory": [0.5, 1.0, 2.0], "compressor": ["natural", "rand_k:1|natural"]}
@@ -105,7 +106,7 @@ def test_first_hits_and_summary_are_those_of_a_loop():
 def test_summary_chooses_targets():
     table = make(rel_gap=None)
     least = min(table.rel_gap)
-    decades = [target for target in tables.TARGETS if target >= least]
+    decades = [target for target in columns.TARGETS if target >= least]
     columns = [name.removeprefix("bits_up to ") for name in table.summary() if name.startswith("bits_up to ")]
     assert columns == [f"{target:.0e}" for target in decades]
     assert len(columns) >= 2
@@ -194,7 +195,7 @@ def test_quantiles_agree_with_numpy():
     values = rng.normal(size=90)
     order = rng.permutation(90)
     for share in (0.0, 0.1, 0.25, 0.5, 0.9, 1.0):
-        (found,) = tables._quantiles(values[order], group[order], [share])
+        (found,) = arrays.quantiles(values[order], group[order], [share])
         assert found == pytest.approx([np.quantile(values[group == g], share) for g in range(7)], rel=1e-12)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from fedjax_lc.results.table import is_accuracy
+from fedjax_lc.results.columns import is_accuracy
 
 DECADES = tuple(float(f"1e-{exponent}") for exponent in range(1, 16))
 FEW = 5  #: diverged configurations that are told in full

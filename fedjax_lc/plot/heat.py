@@ -22,7 +22,7 @@ from fedjax_lc.plot.style import (
     write,
     write_legend,
 )
-from fedjax_lc.results.table import is_accuracy
+from fedjax_lc.results.columns import is_accuracy
 
 if TYPE_CHECKING:
     import pandas as pd

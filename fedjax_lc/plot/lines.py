@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias, Unpack
 
 import numpy as np
 
@@ -16,11 +15,13 @@ from fedjax_lc.plot.style import (
     COST_LABELS,
     ENDINGS,
     OUTCOME_LABELS,
+    Page,
     check_names,
+    finished,
     look,
     method_title,
+    named,
     new_figure,
-    save,
     weights,
     write,
     write_legend,
@@ -50,7 +51,6 @@ def curves(
     *,
     x: str = "bits_up",
     y: str | None = None,
-    path: str | Path | None = None,
     labels: Sequence[str] | None = None,
     band: tuple[float, float] = (0.0, 1.0),
     theory: Mapping[str, float] = MappingProxyType({}),
@@ -58,8 +58,7 @@ def curves(
     time_model: Mapping[str, float] = MappingProxyType({}),
     log_x: bool | None = None,
     log_y: bool | None = None,
-    title: str | None = None,
-    note: str | None = None,
+    **page: Unpack[Page],
 ) -> Figure:
     """One curve per label: y against x, both cumulative per client.
 
@@ -76,14 +75,12 @@ def curves(
             `ledger.simulated_time` with `time_model`).
         y: rel_gap, gap, value, or a metric that all traces have; default: rel_gap where the optimum is known, else
             accuracy if it was measured, else value.
-        path: also write the picture there (`save`).
         labels: one per curve; default: the dict's, or method and compressor.
         band: quantiles over seeds that bound the band; (0, 1) is minimum to maximum.
         theory: from a label to a rate (the factor per step); drawn dashed from the curve's start.
         time_model: latency, up_bandwidth, down_bandwidth, seconds_per_gradient.
         log_x, log_y: log axes; default: x if it counts bits, y if it is positive and spans two decades.
-        title: above the axes.
-        note: small print under the title (index convention, condition number, ...), in as many lines as it has.
+        page: path, where the picture is written too (`save`); title; note, small print under the title.
 
     Raises:
         InputError: no traces, an unknown axis, or an axis that these traces lack, in one line.
@@ -91,7 +88,7 @@ def curves(
     Example:
         >>> fl.plot.curves({"GD": gd, "LoCoDL": [seed0, seed1]}, x="total_bits", down_weight=0.1, path="out/plot.pdf")
     """
-    groups = _groups(traces, labels)
+    page, groups = named("curves", page), _groups(traces, labels)
     everyone = [trace for group in groups.values() for trace in group]
     y = _usual(everyone) if y is None else y
     _check(everyone, x, y)
@@ -110,17 +107,15 @@ def curves(
             bound = _series(first, y)[0] * theory[label] ** np.concatenate([[0], first.step])
             _draw_theory(axes, cost(first), bound, place)
     model = ", ".join(TIME_MODEL[name].format(value) for name, value in time_model.items()) if x == "time" else ""
-    small_print = "\n".join(filter(None, (note, model)))
+    small_print = "\n".join(filter(None, (page["note"], model)))
     axes.grid(True, color="0.9", linewidth=0.7)
-    write(axes, X_LABELS[x] + weights(x, down_weight), OUTCOME_LABELS.get(y, y), title, small_print)
+    write(axes, X_LABELS[x] + weights(x, down_weight), OUTCOME_LABELS.get(y, y), page["title"], small_print)
     handles, names = axes.get_legend_handles_labels()
     if theory:
         handles += axes.plot([], [], "--", color="0.4", linewidth=1.1)
         names.append("rate of the theory")
     write_legend(figure, handles, names)
-    if path is not None:
-        save(figure, path)
-    return figure
+    return finished(figure, page)
 
 
 def _groups(traces: Traces, labels: Sequence[str] | None) -> dict[str, list[Trace]]:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Unpack
 
 import numpy as np
 
@@ -13,16 +12,18 @@ from fedjax_lc.plot import sweeps
 from fedjax_lc.plot.style import (
     COLOURS,
     ENDINGS,
+    Page,
+    finished,
     look,
+    named,
     new_figure,
-    save,
     scale_ticks,
     short,
     slant,
     write,
     write_legend,
 )
-from fedjax_lc.results.table import is_accuracy
+from fedjax_lc.results.columns import is_accuracy
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -46,9 +47,7 @@ def sensitivity(
     down_weight: float = 1.0,
     log_x: bool | None = None,
     log_y: bool | None = None,
-    path: str | Path | None = None,
-    title: str | None = None,
-    note: str | None = None,
+    **page: Unpack[Page],
 ) -> Figure:
     """The median cost over seeds to the target against one hyperparameter; over all others the best is taken.
 
@@ -62,7 +61,7 @@ def sensitivity(
         by: one line per group, method always among them: ("method", "compressor") is a line for each compressor.
         metric, rel_gap, band, down_weight: as in `best`.
         log_x, log_y: log axes, of positive values only; default: x if it spans a decade, y if a factor of 3.
-        path, title, note: as in `best`.
+        page: path, title and note, as in `curves`.
 
     Raises:
         InputError: no optimum, no target, an unknown metric, axis or group, or one value only along x, in one line.
@@ -70,6 +69,7 @@ def sensitivity(
     Example:
         >>> fl.plot.sensitivity(table, "gamma/theory", rel_gap=1e-4, path="out/gamma.pdf")
     """
+    page = named("sensitivity", page)
     sweeps.check_axes(table, [x])
     by = sweeps.with_method(table, by)
     if x in by:
@@ -98,16 +98,14 @@ def sensitivity(
     _draw_missed(axes, groups, edges[1])
     _name_ticks(axes, rows["place"].unique(), None if numeric else [short(value) for value in values])
     note = sweeps.small_print(
-        note,
+        page["note"],
         sweeps.over_seeds(rows["seeds"].max(), band),
         f"each point at its best {', '.join(bests)}" if bests else "",
     )
     axes.grid(True, color="0.9", linewidth=0.7)
-    write(axes, sweeps.axis_words(x), sweeps.metric_words(table, metric, rel_gap, down_weight), title, note)
+    write(axes, sweeps.axis_words(x), sweeps.metric_words(table, metric, rel_gap, down_weight), page["title"], note)
     _draw_legend(figure, axes)
-    if path is not None:
-        save(figure, path)
-    return figure
+    return finished(figure, page)
 
 
 def _label(group: pd.DataFrame, by: Sequence[str]) -> str:

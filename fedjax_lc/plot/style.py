@@ -7,11 +7,12 @@ import io
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from fedjax_lc import algorithms
 from fedjax_lc.core.errors import unknown
 from fedjax_lc.core.files import replacing
+from fedjax_lc.core.options import refuse_unknown
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -48,6 +49,35 @@ OUTCOME_LABELS = {
     "accuracy_std": "standard deviation of accuracy over clients",
     "accuracy_worst": "mean accuracy of the worst tenth of clients",
 }
+
+
+class Page(TypedDict, total=False):
+    """What stands around a picture, and where it goes.
+
+    path: also write the picture there (`save`). title: above the axes. note: small print under the title (index
+    convention, condition number, ...), in as many lines as it has.
+    """
+
+    path: str | Path | None
+    title: str | None
+    note: str | None
+
+
+def named(function: str, page: Page) -> Page:
+    """`page`, every field of it set.
+
+    Raises:
+        InputError: an option that there is not.
+    """
+    refuse_unknown(function, page, Page)
+    return {"path": page.get("path"), "title": page.get("title"), "note": page.get("note")}
+
+
+def finished(figure: Figure, page: Page) -> Figure:
+    """The figure, written where the page says."""
+    if page["path"] is not None:
+        save(figure, page["path"])
+    return figure
 
 
 def save(figure: Figure, path: str | Path) -> Path:

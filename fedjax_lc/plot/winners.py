@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 
 from fedjax_lc.plot import lines, sweeps
-from fedjax_lc.plot.style import COLOURS, save
+from fedjax_lc.plot.style import COLOURS, Page, finished, named
 from fedjax_lc.results.trace import Trace
 
 if TYPE_CHECKING:
@@ -34,9 +33,7 @@ def best(
     band: tuple[float, float] = (0.0, 1.0),
     down_weight: float = 1.0,
     time_model: Mapping[str, float] = MappingProxyType({}),
-    path: str | Path | None = None,
-    title: str | None = None,
-    note: str | None = None,
+    **page: Unpack[Page],
 ) -> Figure:
     """The best configuration of each method (`Table.best`) as one curve: median and band over its seeds.
 
@@ -55,9 +52,7 @@ def best(
             rounds and the metric where that is one of the end.
         band: quantiles over seeds that bound the band; (0, 1) is minimum to maximum.
         down_weight: of bits_down in total_bits.
-        path: also write the picture there (`save`).
-        title: above the axes.
-        note: small print before that of the picture itself.
+        page: path, title and note, as in `curves`; the note stands before the picture's own.
 
     Raises:
         InputError: no optimum, no target, or an unknown metric, axis or group, in one line.
@@ -65,7 +60,7 @@ def best(
     Example:
         >>> fl.plot.best(table, "total_bits", rel_gap=1e-6, down_weight=0.1, path="out/best.pdf")
     """
-    by = sweeps.with_method(table, by)
+    page, by = named("best", page), sweeps.with_method(table, by)
     winners = table.best(metric, rel_gap, by=by, down_weight=down_weight).to_dict("records")
     at_end = metric in table.outcomes
     y = y or (metric if at_end else "rel_gap")
@@ -84,9 +79,9 @@ def best(
         band=band,
         down_weight=down_weight,
         time_model=time_model,
-        title=title,
+        title=page["title"],
         note=sweeps.small_print(
-            note,
+            page["note"],
             f"each tuned for {words}" + (" (star: its median)" if starred else ""),
             sweeps.over_seeds(winners[0]["seeds"], band),
         ),
@@ -94,9 +89,7 @@ def best(
     if y == "rel_gap" and not at_end:
         _draw_target(figure.axes[0], target, [row["median"] for row in winners] if starred else [])
         _cut_bands(figure.axes[0])
-    if path is not None:
-        save(figure, path)
-    return figure
+    return finished(figure, page)
 
 
 def _draw_target(axes: Axes, target: float, medians: Sequence[float]) -> None:

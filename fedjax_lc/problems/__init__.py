@@ -8,8 +8,9 @@ know. A network's rows lie in one table instead (`networks`).
 
 from fedjax_lc.problems.base import Problem
 from fedjax_lc.problems.from_data import problem
+from fedjax_lc.problems.from_network import neural
 from fedjax_lc.problems.linear import LinearModel, least_squares, logistic_regression
-from fedjax_lc.problems.networks import Neural, neural
+from fedjax_lc.problems.networks import Neural
 from fedjax_lc.problems.quadratics import Quadratic, quadratic
 from fedjax_lc.problems.softmax import SoftmaxModel, softmax_regression
 

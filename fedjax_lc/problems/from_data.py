@@ -11,8 +11,8 @@ import jax.numpy as jnp
 from fedjax_lc import data as sets
 from fedjax_lc.core.errors import InputError
 from fedjax_lc.problems.base import Problem
+from fedjax_lc.problems.from_network import neural
 from fedjax_lc.problems.linear import least_squares, logistic_regression
-from fedjax_lc.problems.networks import neural
 from fedjax_lc.problems.softmax import softmax_regression
 
 Data: TypeAlias = "str | os.PathLike[str] | sets.Dataset | tuple[Any, Any]"

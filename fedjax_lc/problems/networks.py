@@ -2,29 +2,20 @@
 
 from __future__ import annotations
 
-import dataclasses
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from fedjax_lc import models
 from fedjax_lc.core import pytree
-from fedjax_lc.core.errors import InputError, unknown
-from fedjax_lc.core.platforms import clients_side_by_side
+from fedjax_lc.core.errors import InputError
 from fedjax_lc.core.typing import ClientVecs, Key, PyTree, Scalar, Vec
 from fedjax_lc.models import Layout
 from fedjax_lc.problems.base import Sampled
-from fedjax_lc.problems.network_losses import Loss, cross_entropy, fairness, hit_rate, named, squared
-from fedjax_lc.problems.rows import Table, as_input, table_of, test_table
-from fedjax_lc.problems.stacking import float_dtype, shares
-
-STATISTICS = ("averaged", "local")
-PRECISIONS = ("high", "highest", "default")
-ESTIMATE_ROWS, ESTIMATE_STEPS = 64, 12
+from fedjax_lc.problems.network_losses import cross_entropy, fairness, hit_rate
+from fedjax_lc.problems.rows import Table, as_input
 
 
 @pytree.dataclass
@@ -271,185 +262,3 @@ class Neural(Sampled):
     def _means_by_client(self, rows: jax.Array, owners: Any) -> jax.Array:
         total = jax.ops.segment_sum(jnp.stack([rows, jnp.ones_like(rows)]).T, owners, self.n)
         return total[:, 0] / total[:, 1]
-
-
-def neural(
-    model: Any,
-    clients: Sequence[tuple[Any, Any]],
-    test: Any = None,
-    key: Any = 0,
-    *,
-    params: PyTree = None,
-    classes: int | None = None,
-    loss: str | Loss = "cross_entropy",
-    l2: float = 0.0,
-    weights: Any = None,
-    prepare: Callable[[jax.Array], jax.Array] | None = None,
-    augment: Callable[[Key, jax.Array], jax.Array] | None = None,
-    smooth: float | None = None,
-    measured_rows: int | None = None,
-    norm_statistics: str = "averaged",
-    precision: str = "high",
-    usual_batch: int = 32,
-    rows_at_once: int = 512,
-    clients_at_once: int | None = None,
-    dtype: Any = "float32",
-) -> Neural:
-    """Federated training of a network: f_i(x) = (1/m_i) sum_s loss(model(x, a_is), b_is) + (l2/2) |x|^2.
-
-    Args:
-        model: a `flax.linen` module (its `__call__(x, train)` or `__call__(x)`), a `flax.nnx` module, a function
-            (params, x) with `params`, or a name of `fl.models.names()`.
-        clients: list of (features (m_i, ...), targets (m_i, ...)); whole targets 0..C-1 for the cross entropy. Features
-            of type uint8 are divided by 255, unless `prepare` says otherwise.
-        test: one (features, targets), or a list of them, each client's own, where some may be empty.
-        key: a PRNG key or a seed, of the initial parameters.
-        params: the parameters to start from, as the model has them.
-        classes: outputs of a model that is given by name; if None the largest target plus one, or the entries of a
-            target for the squared loss.
-        loss: cross_entropy (outputs (B, ..., C), mean over positions), squared, or a function (outputs, targets) ->
-            (B,).
-        l2: weight decay as a part of F, and `strong`.
-        weights: as in `fl.problems.logistic_regression`.
-        prepare: features (B, ...) as stored -> the model's input, on the device.
-        augment: (key, features (B, ...)) -> features, in minibatches only.
-        smooth: the constant L that theory's step sizes use; None estimates the largest eigenvalue of the Hessian at x0
-            from some rows, which is no bound.
-        measured_rows: measure F on so many rows, drawn once; all if None.
-        norm_statistics: how BatchNorm evaluates: "averaged" over clients, or "local"; see `Neural.norm_at`.
-        precision: of float32 products and convolutions on an accelerator (a CPU is exact): "high", the platform's
-            reduced precision of ten bits or more (TF32 on NVIDIA, three passes of bfloat16 on a TPU); "highest", exact;
-            or "default", the platform's fastest (TF32 on NVIDIA, bfloat16 on a TPU). What clients send, means and
-            costs are exact whatever it is.
-        usual_batch: rows of a local step where a method is not told.
-        rows_at_once: rows that full gradients and measuring take at once.
-        clients_at_once: clients side by side; None: on CPU one after the other for networks of more than 10,000
-            parameters, elsewhere all.
-        dtype: "float32" or "float64".
-
-    Raises:
-        InputError: shapes, targets or a model that do not fit, in one line.
-
-    Example:
-        >>> clients = [(np.random.rand(20, 4), np.arange(20) % 3), (np.random.rand(30, 4), np.arange(30) % 3)]
-        >>> problem = neural("mlp:hidden=8", clients)
-        >>> problem.n, problem.dim
-        (2, 67)
-    """
-    kind = float_dtype(dtype)
-    if norm_statistics not in STATISTICS:
-        raise unknown("norm_statistics", norm_statistics, STATISTICS)
-    if precision not in PRECISIONS:
-        raise unknown("precision", precision, PRECISIONS)
-    counts: dict[str, int | None] = {"rows_at_once": rows_at_once, "usual_batch": usual_batch}
-    counts |= {"measured_rows": measured_rows, "clients_at_once": clients_at_once}
-    for name, value in counts.items():
-        if value is not None and (value < 1 or value != int(value)):
-            raise InputError(f"{name} must be whole and >= 1, got {value}")
-    if smooth is not None and not smooth > 0:
-        raise InputError(f"smooth must be above 0, got {smooth}")
-    if not l2 >= 0:
-        raise InputError(f"l2 must be 0 or more, got {l2}")
-    loss_function = named(loss)
-    table, tested = table_of(clients, kind, "client"), test_table(test, len(clients), kind)
-    if isinstance(model, str):
-        told = [table.targets, *([] if tested is None else [tested.targets])]
-        model = models.get(model, classes=_outputs_for(told, loss_function) if classes is None else classes)
-    key = jax.random.key(key) if isinstance(key, int | np.integer) else key
-    sizes = np.array([len(targets) for _, targets in clients])
-    total = int(sizes.sum())
-    rows = np.arange(total)
-    if measured_rows is not None and measured_rows < total:
-        rows = np.sort(np.random.default_rng(0).permutation(total)[:measured_rows])
-    ready = as_input(table.features[:1], prepare, kind)
-    network, tree, statistics = models.adapt(model, key, ready, params)
-    layout = Layout.of(tree)
-    n, dim = len(clients), sum(layout.sizes)
-    problem = Neural(
-        table,
-        starts=jnp.asarray(np.cumsum(sizes) - sizes, jnp.int32),
-        sizes=jnp.asarray(sizes, jnp.int32),
-        scales=jnp.asarray(n * shares(weights, sizes), kind),
-        measured=jnp.asarray(rows, jnp.int32),
-        test=tested,
-        statistics=pytree.cast(statistics, kind),
-        strong=jnp.asarray(l2, kind),
-        smooth=jnp.ones(n, kind),
-        smooth_mean=jnp.ones((), kind),
-        x0=layout.ravel(tree, kind),
-        network=network,
-        layout=layout,
-        loss=loss_function,
-        prepare=prepare,
-        augment=augment,
-        longest=int(sizes.max()),
-        rows_at_once=rows_at_once,
-        clients_at_once=clients_at_once or clients_side_by_side(n, dim),
-        usual_batch=usual_batch,
-        norm_statistics=norm_statistics,
-        even=bool(np.ptp(sizes) == 0),
-        precision=precision,
-    )
-    for rows_of in (table, *([] if tested is None else [tested])):
-        _check_outputs(problem, rows_of)
-    found = float(_largest_curvature(problem)) + l2 if smooth is None else smooth
-    return dataclasses.replace(problem, smooth=jnp.full(n, found, kind), smooth_mean=jnp.asarray(found, kind))
-
-
-def _outputs_for(targets: Sequence[jax.Array], loss: Loss) -> int | None:
-    """Outputs that the targets call for; None where the model must know."""
-    if loss is squared:
-        return math.prod(targets[0].shape[1:])
-    if loss is not cross_entropy:
-        return None
-    return 1 + max(int(jnp.max(each)) for each in targets if each.size)
-
-
-def _check_outputs(problem: Neural, table: Table) -> None:
-    """Raise InputError where the model's outputs do not fit the rows of a table."""
-    two, targets = table.features[:2], table.targets
-    if two.shape[1:] != problem.table.features.shape[1:]:
-        raise InputError(f"test rows have shape {two.shape[1:]}, clients' {problem.table.features.shape[1:]}: all must "
-                         "be alike")  # fmt: skip
-    outputs = jax.eval_shape(lambda p: p._outputs(p.params(p.x0), two, p.statistics, False, None), problem)
-    if not hasattr(outputs, "shape"):
-        raise InputError(f"a model must return one array of outputs, got {type(outputs).__name__}")
-    if problem.loss is cross_entropy:
-        _check_classes(outputs.shape, targets)
-    if problem.loss is squared and math.prod(outputs.shape[1:]) != math.prod(targets.shape[1:]):
-        raise InputError(f"the model's outputs for one row have shape {outputs.shape[1:]}, and targets "
-                         f"{targets.shape[1:]}: the squared loss needs as many of one as of the other")  # fmt: skip
-    losses = jax.eval_shape(problem.loss, outputs, targets[:2])
-    if losses.shape != two.shape[:1]:
-        raise InputError(f"a loss must give one number a row, {two.shape[:1]} of {len(two)} rows, got shape "
-                         f"{losses.shape}: leave out its mean over rows")  # fmt: skip
-
-
-def _check_classes(shape: tuple[int, ...], targets: jax.Array) -> None:
-    if not jnp.issubdtype(targets.dtype, jnp.integer) or (targets.size and int(jnp.min(targets)) < 0):
-        raise InputError("the cross entropy needs whole targets 0..C-1: map classes with fl.data.load, or use "
-                         "loss='squared'")  # fmt: skip
-    if shape[1:-1] != targets.shape[1:]:
-        raise InputError(f"the model's outputs for one row have shape {shape[1:]}, and targets "
-                         f"{targets.shape[1:]}: outputs need these and one axis of classes more")  # fmt: skip
-    if targets.size and int(jnp.max(targets)) >= shape[-1]:
-        raise InputError(f"a target is {int(jnp.max(targets))}, but the model tells {shape[-1]} classes apart: give it "
-                         "more outputs")  # fmt: skip
-
-
-@jax.jit
-def _largest_curvature(problem: Neural) -> jax.Array:
-    """The largest absolute eigenvalue of the Hessian of the loss on some rows at x0, by power iteration."""
-    total = len(problem.table.targets)
-    rows = jnp.asarray(np.unique(np.linspace(0, total - 1, min(total, ESTIMATE_ROWS)).astype(int)))
-    weights = jnp.full(rows.shape, 1 / len(rows), problem.dtype)
-    slope = jax.grad(lambda x: problem._batch_loss(problem.params(x), rows, weights, None))
-
-    def again(_: Any, both: tuple[Vec, jax.Array]) -> tuple[Vec, jax.Array]:
-        v, _ = both
-        product = jax.jvp(slope, (problem.x0,), (v,))[1]
-        size = jnp.linalg.norm(product)
-        return product / jnp.maximum(size, jnp.finfo(problem.dtype).tiny), size
-
-    v = jax.random.normal(jax.random.key(0), (problem.dim,), problem.dtype)
-    return jax.lax.fori_loop(0, ESTIMATE_STEPS, again, (v / jnp.linalg.norm(v), jnp.zeros((), problem.dtype)))[1]

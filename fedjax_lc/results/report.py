@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from fedjax_lc.results.table import is_accuracy
+from fedjax_lc.results.columns import is_accuracy
 from fedjax_lc.results.trace import Trace
 
 TARGETS = (1e-4, 1e-8, 1e-12)

@@ -5,8 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
-import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -14,33 +13,24 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fedjax_lc.core.errors import InputError, unknown
-from fedjax_lc.core.files import replacing
+from fedjax_lc.results import arrays, storage
+from fedjax_lc.results.columns import (
+    HEAD,
+    METRICS,
+    OF_TABLE,
+    PRICES,
+    SERIES,
+    SPREAD,
+    TAIL,
+    TARGETS,
+    is_accuracy,
+)
 from fedjax_lc.results.ledger import COSTS, total_bits
 from fedjax_lc.results.trace import Trace
 
 if TYPE_CHECKING:
     import pandas as pd
     import xarray as xr
-
-PRICES = (*COSTS, "step", "seconds")  #: what a first hit costs
-METRICS = (*PRICES, "total_bits")  #: what `Table.best` can count
-TARGETS = (1e-2, 1e-4, 1e-6, 1e-8, 1e-10, 1e-12)  #: relative gaps that `Table.summary` tries
-HEAD, TAIL = ("method", "config", "seed"), ("status", "initial", "f_star", "seconds")  #: of `Table.lanes`
-SERIES = ("lane", "step", *COSTS, "value")  #: of `Table.records`, before metrics and seconds
-SPREAD = ("median", "low", "high", "seeds", "reached", "diverged")  #: what `Table.best` adds
-OF_TABLE = ("methods", "metrics", "seeds", "axes", "merged")  #: in `Table.config`, of no meaning for one lane
-RESERVED = frozenset({*HEAD, *TAIL, *SERIES, *SPREAD, "gap", "rel_gap", "record"})
-
-
-def column(name: str, metrics: Collection[str] = ()) -> str:
-    """The column of a hyperparameter, setting or metric: its name, or `name_` where that is another column's.
-
-    Metrics are named first, without `metrics`; then hyperparameters and settings, with the columns of the metrics.
-
-    >>> column("gamma/theory"), column("seed"), column("p", metrics=["p"])
-    ('gamma/theory', 'seed_', 'p_')
-    """
-    return f"{name}_" if name in RESERVED or name in metrics else name
 
 
 @dataclasses.dataclass(eq=False)
@@ -213,14 +203,14 @@ class Table:
         rows = self.lanes.loc[~self.lanes.duplicated(["method", "config"]), list(dict.fromkeys([*by, *columns]))]
         seeds = {"seeds": 1, "reached": np.isfinite(costs), "diverged": self._diverged}
         counts = self.lanes[["seed"]].assign(**seeds).groupby(number)[[*seeds]].sum()
-        low, median, high = _quantiles(costs, number, (band[0], 0.5, band[1]))
+        low, median, high = arrays.quantiles(costs, number, (band[0], 0.5, band[1]))
         shown = {"median": sign * median, "low": sign * low, "high": sign * high}
         if sign < 0:
             shown |= {"low": shown["high"], "high": shown["low"]}
         rows = rows.reset_index(drop=True).assign(**shown).join(counts)
         last = self._last("value") if self.lanes["f_star"].isna().any() else self._last_rel_gap()
         ends = np.where(self._diverged | np.isnan(last), np.inf, last)
-        (closest,) = _quantiles(ends, number, (0.5,))
+        (closest,) = arrays.quantiles(ends, number, (0.5,))
         group = rows.groupby(by, sort=False, dropna=False).ngroup().to_numpy() if by else np.zeros(len(rows), int)
         order = np.lexsort((rows["config"], np.where(np.isfinite(median), 0.0, closest), median, group))
         first = np.unique(group[order], return_index=True)[1]
@@ -290,18 +280,9 @@ class Table:
         Example:
             >>> table.to_xarray().rel_gap.sel({"gamma/theory": 2.0}).median("seed")
         """
-        import xarray as xr
-
-        axes, along = self._axes()
-        lane = self.records["lane"].to_numpy()
-        steps, record = np.unique(self.records["step"].to_numpy(), return_inverse=True)
-        series = _place(self._series(), axes | {"record": steps}, [*(place[lane] for place in along), record])
-        several = "lane" in axes
-        upto = axes if several else {name: labels for name, labels in axes.items() if name != "seed"}
-        told = [name for name in (*(HEAD if several else ()), *self.names) if name not in axes]
-        coordinates = _place(self.lanes[told], upto, along[: len(upto)])
-        coordinates |= {name: ((name,), labels) for name, labels in axes.items()} | {"step": (("record",), steps)}
-        return xr.Dataset(series | _place(self.lanes[["status"]], axes, along), coordinates)
+        return arrays.to_xarray(
+            self.lanes, self.records[["lane", "step"]].join(self._series()), self.config, self.names
+        )
 
     def save(self, folder: str | Path) -> Path:
         """Write config.json, records.parquet and, last, lanes.parquet into `folder`, each by a rename.
@@ -315,14 +296,7 @@ class Table:
             >>> fl.Table.load(table.save("out/locodl"))
         """
         folder = Path(folder)
-        objects = [name for name in self.names if self.lanes[name].dtype == object]  # None or words among numbers
-        lanes = self.lanes.assign(**{name: list(map(json.dumps, self.lanes[name])) for name in objects})
-        with replacing(folder / "config.json") as path:
-            (folder / "lanes.parquet").unlink(missing_ok=True)
-            path.write_text(json.dumps(self.config | {"objects": objects}, indent=2) + "\n")
-        for name, frame in (("records", self.records), ("lanes", lanes)):
-            with replacing(folder / f"{name}.parquet") as path:
-                frame.to_parquet(path, index=False)
+        storage.write(folder, (self.lanes, self.records, self.config), self.names)
         return folder
 
     @classmethod
@@ -349,17 +323,11 @@ class Table:
 
     @classmethod
     def _read(cls, folder: Path) -> Table:
-        import pandas as pd
-
+        parts = storage.read(folder)
         try:
-            config = json.loads((folder / "config.json").read_text())
-            lanes, records = (pd.read_parquet(folder / f"{name}.parquet") for name in ("lanes", "records"))
-            for name in config.pop("objects"):
-                lanes[name] = pd.Series([json.loads(cell) for cell in lanes[name]], dtype=object)
-            return cls(lanes, records, config)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise InputError(f"the table in {folder} is damaged ({type(error).__name__}): sweep again, or restore its "
-                             "config.json, lanes.parquet and records.parquet") from None  # fmt: skip
+            return cls(*parts)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise storage.damaged(folder, error) from None
 
     @classmethod
     def merge(cls, tables: Sequence[Table]) -> Table:
@@ -375,28 +343,16 @@ class Table:
         Example:
             >>> fl.Table.merge([fl.sweep(name, problem, rel_gap=1e-6) for name in ("gd", "locodl")]).best("bits_up")
         """
-        import pandas as pd
-
         tables = list(tables)
         if not tables:
             raise InputError("merge needs at least one table, got none")
         if len({json.dumps(table.config.get("problem"), sort_keys=True) for table in tables}) > 1:
             raise InputError("tables of different problems (config['problem']) cannot be merged: merge those of one")
-        lanes, records, first, highest = [], [], 0, pd.Series(dtype=np.int64)
-        for table in tables:
-            offset = table.lanes["method"].map(highest + 1).fillna(0).astype(np.int64)
-            lanes.append(table.lanes.assign(config=table.lanes["config"] + offset))
-            records.append(table.records.assign(lane=table.records["lane"] + first))
-            first, highest = first + len(table), pd.concat(lanes).groupby("method")["config"].max()
-        config = _merged([table.config for table in tables])
+        lanes, records, config = storage.joined([(table.lanes, table.records, table.config) for table in tables])
         settings = [name for facts in config["methods"].values() for name in facts["settings"]]
         names = dict.fromkeys([*settings, *(name for table in tables for name in table.names)])
         metrics = dict.fromkeys(name for table in tables for name in table.metrics)
-        return cls(
-            pd.concat(lanes, ignore_index=True)[[*HEAD, *names, *TAIL]],
-            pd.concat(records)[[*SERIES, *metrics, "seconds"]],
-            config,
-        )
+        return cls(lanes[[*HEAD, *names, *TAIL]], records[[*SERIES, *metrics, "seconds"]], config)
 
     @functools.cached_property
     def _starts(self) -> np.ndarray:
@@ -465,70 +421,8 @@ class Table:
             raise InputError(f"rel_gap must be a number >= 0, got {asked}: give rel_gap=, such as 1e-4")
         return float(asked)
 
-    def _axes(self) -> tuple[dict[str, np.ndarray], tuple[np.ndarray, ...]]:
-        """Named axes with their labels, and the (lanes,) places of the lanes along each."""
-        config = self.lanes["config"].to_numpy()
-        if self.lanes["method"].nunique() != 1 or self.lanes.duplicated(["config", "seed"]).any():
-            lanes = np.arange(len(self))
-            return {"lane": lanes}, (lanes,)
-        axes = self.config["methods"][self.lanes["method"].iloc[0]].get("axes", {})
-        axes = {name: np.array(labels, object if any(isinstance(label, str) for label in labels) else None)
-                for name, labels in axes.items()}  # fmt: skip
-        sizes = tuple(map(len, axes.values()))
-        seeds, seed = np.unique(self.lanes["seed"].to_numpy(), return_inverse=True)
-        if axes and config.max() < math.prod(sizes):
-            return axes | {"seed": seeds}, (*np.unravel_index(config, sizes), seed)
-        configs, place = np.unique(config, return_inverse=True)
-        return {"config": configs, "seed": seeds}, (place, seed)
-
-
-def is_accuracy(name: str) -> bool:
-    """Whether larger numbers of this metric are better."""
-    return "accuracy" in name and not name.endswith("_std")
-
 
 def _text(target: float) -> str:
     """1e-04, or all digits where these are more."""
     text = f"{target:.0e}"
     return text if float(text) == target else f"{target!r}"
-
-
-def _quantiles(values: np.ndarray, group: np.ndarray, shares: Sequence[float]) -> list[np.ndarray]:
-    """For each share the (groups,) quantiles, by straight lines between neighbours; inf is a value like others."""
-    ordered, count = values[np.lexsort((values, group))], np.bincount(group)
-    start, quantiles = np.cumsum(count) - count, []
-    for share in shares:
-        place = np.round(share * (count - 1), 9)
-        part, below = place % 1, start + place.astype(int)
-        with np.errstate(invalid="ignore"):  # 0 * inf, not chosen
-            between = (1 - part) * ordered[below] + part * ordered[below + (part > 0)]
-        quantiles.append(np.where(part > 0, between, ordered[below]))
-    return quantiles
-
-
-def _place(frame: pd.DataFrame, axes: Mapping[str, np.ndarray], along: Sequence[np.ndarray]) -> dict[str, Any]:
-    """Column -> (axes, array) with row i at (along[0][i], along[1][i], ...), the first of several; NaN elsewhere."""
-    sizes = tuple(map(len, axes.values()))
-    full = frame.set_axis(np.ravel_multi_index(tuple(along), sizes))
-    full = full[~full.index.duplicated()].reindex(range(math.prod(sizes)))
-    return {name: (tuple(axes), full[name].to_numpy().reshape(sizes)) for name in full}
-
-
-def _merged(configs: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """One config of several, as `Table.merge` says."""
-    texts = [{key: json.dumps(fact, sort_keys=True) for key, fact in config.items()} for config in configs]
-    agreed = {key for key in texts[0] if len({text.get(key) for text in texts}) == 1}
-    shared = {key: fact for key, fact in configs[0].items() if key in agreed}
-    for key in ("steps", "rel_gap"):
-        shared[key] = max((config[key] for config in configs if config.get(key) is not None), default=None)
-    methods: dict[str, Any] = {}
-    for config in configs:
-        own = {key: fact for key, fact in config.items() if key not in agreed and key != "methods"}
-        for name, facts in config["methods"].items():
-            if name not in methods:
-                methods[name] = own | facts
-                continue
-            for key in ("settings", "hyperparameters"):
-                methods[name][key] = list(dict.fromkeys([*methods[name][key], *facts[key]]))
-            methods[name] |= {"axes": {}, "merged": [*methods[name].get("merged", ()), own]}
-    return shared | {"methods": methods}

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import functools
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Unpack
 
 import jax
 import jax.numpy as jnp
@@ -17,12 +16,14 @@ from fedjax_lc import algorithms
 from fedjax_lc.algorithms import Algorithm
 from fedjax_lc.core import pytree
 from fedjax_lc.core.errors import InputError
+from fedjax_lc.core.progress import bar
 from fedjax_lc.problems import Problem
 from fedjax_lc.results import ledger
 from fedjax_lc.results.provenance import describe, describe_problem, environment
 from fedjax_lc.results.trace import Trace
 from fedjax_lc.running import loop
-from fedjax_lc.running.loop import DIVERGED, STATUS, At, Limits, Metric, Metrics
+from fedjax_lc.running.loop import DIVERGED, STATUS, At, Limits, Metrics
+from fedjax_lc.running.options import Options, Task, task
 from fedjax_lc.running.programs import check_memory, compile_once, memory_bytes, out_of_memory
 
 CHUNK_STEPS = 2**16  #: steps whose costs one chunk can hold
@@ -34,14 +35,9 @@ def run(
     hp: Any = None,
     key: Any = 0,
     *,
-    steps: int = 10_000,
-    every: int = 10,
-    rel_gap: float | None = None,
-    budget: Mapping[str, float] | None = None,
-    x0: Any = None,
-    measure: Sequence[str] | Mapping[str, Metric] = (),
     on_chunk: Callable[[Trace], Any] | None = None,
     progress: bool = True,
+    **options: Unpack[Options],
 ) -> Trace:
     """Run `method` on `problem` and record F, its costs and further metrics every `every` steps.
 
@@ -49,6 +45,8 @@ def run(
         method: a name of `fl.algorithms.names()`, or an Algorithm.
         hp: its hyperparameters; its theory's if None.
         key: a PRNG key, or a whole number s for `jax.random.key(s)`. Step t uses `fold_in(key, t)`.
+        on_chunk: called with the trace so far after every chunk; a true result stops the run (status interrupted).
+        progress: show a bar on anything over two seconds.
         steps: steps at most; cut to a multiple of `every`.
         every: record j is taken after step (j + 1) * every.
         rel_gap: stop at the first record with F(x) - f_star <= rel_gap * (F(x_0) - f_star).
@@ -57,8 +55,6 @@ def run(
         measure: further metrics: names out of `problem.metrics` (grad_norm; distance, |x - x*|; a network's
             train_accuracy, accuracy_min, ...) and lyapunov, or a mapping from a name to `f(problem, hp, state)` -> ()
             or (k,), compiled into the loop.
-        on_chunk: called with the trace so far after every chunk; a true result stops the run (status interrupted).
-        progress: show a bar on anything over two seconds.
 
     Returns:
         The Trace. Its records do not depend on how the run was cut into chunks. A diverged run is reported by its
@@ -73,14 +69,11 @@ def run(
         'target'
     """
     algorithm = algorithms.get(method)
-    problem = loop.start_at(x0, problem)
-    hp = algorithm.theory(problem) if hp is None else hp
-    algorithm.check(problem, hp)
-    records, every, notes = loop.whole_records(steps, every)
-    metrics = loop.choose_metrics(algorithm, problem, measure)
-    rel_gap, budget = loop.plain_limits(rel_gap, budget)
+    asked = task("run", algorithm, problem, options)
+    hp = algorithm.theory(asked.problem) if hp is None else hp
+    algorithm.check(asked.problem, hp)
     key = jax.random.key(key) if isinstance(key, int | np.integer) else key
-    work = _Run(algorithm, problem, hp, key, records, every, rel_gap, budget, metrics, progress, notes)
+    work = _Run(algorithm, asked, hp, key, progress)
     try:
         return work.go(on_chunk)
     except jax.errors.JaxRuntimeError as error:
@@ -94,20 +87,13 @@ class _Run:
     """The host's side of a run."""
 
     algorithm: Algorithm
-    problem: Problem
+    task: Task
     hp: Any
     key: jax.Array
-    records: int
-    every: int
-    rel_gap: float | None
-    budget: Mapping[str, float]
-    metrics: Metrics
     progress: bool
-    notes: list[str]
 
     def __post_init__(self) -> None:
-        if loop.needs_solution(self.metrics):
-            self.problem = self.problem.solved()
+        self.problem, self.records, self.every, self.metrics, self.rel_gap, self.budget, self.notes = self.task
         self.cast_hp = pytree.cast(self.hp, self.problem.dtype)
         self.capacity = max(1, min(CHUNK_STEPS // self.every, loop.CHUNK_RECORDS))
         self.totals = np.zeros(len(ledger.COSTS))
@@ -120,14 +106,15 @@ class _Run:
         limits = jax.device_put(loop.make_limits(self.problem, self.initial["value"], self.rel_gap, self.budget))
         chunk, self.compile_seconds = self._compiled(at, limits)
         started, count, done = time.perf_counter(), max(1, self.capacity // 64), 0
-        with _bar(self) as bar, loop.interruptible() as interrupted:
+        shown = _Shown(self)
+        with shown.bar, loop.interruptible() as interrupted:
             while done < self.records and not self.stop:
                 count = min(count, self.records - done)
                 tick = time.perf_counter()
                 at, block = self._advance(chunk, at, limits, done, count)
                 done += len(block["step"])
                 self._keep(block)
-                bar.show(block)
+                shown.show(block)
                 count = loop.next_count(count, self.capacity, time.perf_counter() - tick)
                 self.seconds = time.perf_counter() - started
                 if interrupted() or (on_chunk is not None and on_chunk(self._trace(at))):
@@ -206,16 +193,13 @@ def _count(number: int) -> jax.Array:
     return jnp.asarray(number, jnp.uint32)
 
 
-class _Bar:
-    """A progress bar that appears after two seconds."""
+class _Shown:
+    """A bar over steps that says how good the model is."""
 
     def __init__(self, run: _Run) -> None:
-        from tqdm import tqdm
-
         self.f_star, self.every = run.problem.f_star, run.every
         title = f"{run.algorithm.title} ({run.memory / 1e6:.1f} MB)"
-        hidden = None if run.progress else True  # None: shown on a terminal only
-        self.bar = tqdm(total=run.records * run.every, desc=title, unit=" steps", delay=2, disable=hidden, leave=False)
+        self.bar = bar(run.records * run.every, title, " steps", shown=run.progress)
 
     def show(self, block: dict[str, np.ndarray]) -> None:
         if len(block["value"]) and np.isfinite(self.f_star):
@@ -224,12 +208,3 @@ class _Bar:
             hits = f", accuracy {block['accuracy'][-1]:.1%}" if "accuracy" in block else ""
             self.bar.set_postfix_str(f"loss {block['value'][-1]:.3f}{hits}", refresh=False)
         self.bar.update(len(block["value"]) * self.every)
-
-
-@contextlib.contextmanager
-def _bar(run: _Run) -> Iterator[_Bar]:
-    bar = _Bar(run)
-    try:
-        yield bar
-    finally:
-        bar.bar.close()

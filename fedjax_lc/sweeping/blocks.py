@@ -18,7 +18,7 @@ from fedjax_lc.core.errors import InputError
 from fedjax_lc.core.typing import PyTree
 from fedjax_lc.problems import Problem
 from fedjax_lc.results import ledger
-from fedjax_lc.results.table import column
+from fedjax_lc.results.columns import column
 from fedjax_lc.running import loop
 from fedjax_lc.running.loop import DIVERGED, GO_ON, STATUS, At, Limits, Metrics, Ran
 from fedjax_lc.running.programs import compile_once, memory_bytes

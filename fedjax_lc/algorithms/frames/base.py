@@ -10,7 +10,7 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict, Unpack
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +21,7 @@ from fedjax_lc.compressors import default as default_compressor
 from fedjax_lc.core import pytree
 from fedjax_lc.core.errors import InputError, unknown
 from fedjax_lc.core.hyperparameters import SCHEDULE, Declaration, declarations, hyperparameter, parameters
+from fedjax_lc.core.options import refuse_unknown
 from fedjax_lc.core.typing import ClientVecs, Key, PyTree, Scalar, Vec
 from fedjax_lc.problems import Problem
 
@@ -116,6 +117,18 @@ class Algorithm:
 _REGISTRY: dict[str, Algorithm] = {}
 
 
+class Extras(TypedDict, total=False):
+    """What a method may say besides: see `Algorithm`."""
+
+    title: str
+    lyapunov: Callable[..., Scalar] | None
+    rate: Callable[..., Scalar] | None
+    error: Callable[..., Vec] | None
+    up: str
+    down: str
+    speed: str
+
+
 def register(
     name: str,
     *,
@@ -125,13 +138,7 @@ def register(
     step: Callable[..., tuple[PyTree, Cost]],
     point: Callable[..., Vec],
     theory: Callable[..., Any],
-    title: str | None = None,
-    lyapunov: Callable[..., Scalar] | None = None,
-    rate: Callable[..., Scalar] | None = None,
-    error: Callable[..., Vec] | None = None,
-    up: str = "",
-    down: str = "",
-    speed: str = "",
+    **extras: Unpack[Extras],
 ) -> Algorithm:
     """Make a method known by name; the last line of its file. Arguments as the attributes of `Algorithm`.
 
@@ -144,22 +151,19 @@ def register(
     before = _REGISTRY.get(name)
     if before is not None and before.file != file and Path(before.file).is_file():
         raise InputError(f"method {name} is registered twice, in {before.file} and in {file}: choose another name")
+    refuse_unknown("register", extras, Extras)
+    lyapunov, error = extras.get("lyapunov"), extras.get("error")
+    extras |= {"lyapunov": lyapunov and _casting(lyapunov), "error": error and _casting(error)}
     algorithm = Algorithm(
         name=name,
-        title=title or name,
         paper=paper,
         Hparams=Hparams,
         init=_casting(init),
         step=_casting(step),
         point=_casting(point),
         theory=theory,
-        lyapunov=lyapunov and _casting(lyapunov),
-        rate=rate,
-        error=error and _casting(error),
-        up=up,
-        down=down,
-        speed=speed,
         file=file,
+        **({"title": name} | extras),
     )
     _REGISTRY[name] = algorithm
     return algorithm

@@ -1,0 +1,31 @@
+"""The one progress bar: on a terminal, after two seconds; and lines beside it."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+DELAY = 2.0  #: seconds before a bar appears
+
+
+def bar(total: int | None, title: str = "", unit: str = "", *, shown: bool = True, **layout: Any) -> Any:
+    """A bar of `total` units, to be used as a context; `shown=False` hides it on a terminal too.
+
+    Args:
+        layout: further options of `tqdm.tqdm`, such as bar_format.
+
+    Example:
+        >>> with bar(3, "files") as files:
+        ...     files.update()
+    """
+    from tqdm import tqdm
+
+    hidden = None if shown else True  # None: shown on a terminal only
+    return tqdm(total=total, desc=title or None, unit=unit, delay=DELAY, disable=hidden, leave=False, **layout)
+
+
+def say(line: str) -> None:
+    """A line on stderr, above a bar that may be shown."""
+    from tqdm import tqdm
+
+    tqdm.write(line, file=sys.stderr)

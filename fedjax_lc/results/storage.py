@@ -1,0 +1,92 @@
+"""The three files of a table, and several tables as one: its lanes, its records and its config."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+
+from fedjax_lc.core.errors import InputError
+from fedjax_lc.core.files import replacing
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Parts: TypeAlias = "tuple[pd.DataFrame, pd.DataFrame, dict[str, Any]]"  #: lanes, records, config
+
+
+def write(folder: Path, table: Parts, names: Sequence[str]) -> None:
+    """config.json, records.parquet and, last, lanes.parquet, each by a rename; an earlier lanes.parquet goes first.
+
+    names: the columns of `lanes` that may hold None or words among numbers.
+    """
+    lanes, records, config = table
+    objects = [name for name in names if lanes[name].dtype == object]
+    lanes = lanes.assign(**{name: list(map(json.dumps, lanes[name])) for name in objects})
+    with replacing(folder / "config.json") as path:
+        (folder / "lanes.parquet").unlink(missing_ok=True)
+        path.write_text(json.dumps(config | {"objects": objects}, indent=2) + "\n")
+    for name, frame in (("records", records), ("lanes", lanes)):
+        with replacing(folder / f"{name}.parquet") as path:
+            frame.to_parquet(path, index=False)
+
+
+def read(folder: Path) -> Parts:
+    """What `write` left in the folder.
+
+    Raises:
+        InputError: a file is missing or damaged.
+    """
+    import pandas as pd
+
+    try:
+        config = json.loads((folder / "config.json").read_text())
+        lanes, records = (pd.read_parquet(folder / f"{name}.parquet") for name in ("lanes", "records"))
+        for name in config.pop("objects"):
+            lanes[name] = pd.Series([json.loads(cell) for cell in lanes[name]], dtype=object)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise damaged(folder, error) from None
+    return lanes, records, config
+
+
+def damaged(folder: Path, error: Exception) -> InputError:
+    """What to say of a table that cannot be read."""
+    return InputError(f"the table in {folder} is damaged ({type(error).__name__}): sweep again, or restore its "
+                      "config.json, lanes.parquet and records.parquet")  # fmt: skip
+
+
+def joined(tables: Sequence[Parts]) -> Parts:
+    """Lanes renumbered, a method's further configurations after those before, and one config; see `Table.merge`."""
+    import pandas as pd
+
+    lanes, records, first, highest = [], [], 0, pd.Series(dtype=np.int64)
+    for own, series, _ in tables:
+        offset = own["method"].map(highest + 1).fillna(0).astype(np.int64)
+        lanes.append(own.assign(config=own["config"] + offset))
+        records.append(series.assign(lane=series["lane"] + first))
+        first, highest = first + len(own), pd.concat(lanes).groupby("method")["config"].max()
+    config = _one_config([config for *_, config in tables])
+    return pd.concat(lanes, ignore_index=True), pd.concat(records), config
+
+
+def _one_config(configs: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """One config of several, as `Table.merge` says."""
+    texts = [{key: json.dumps(fact, sort_keys=True) for key, fact in config.items()} for config in configs]
+    agreed = {key for key in texts[0] if len({text.get(key) for text in texts}) == 1}
+    shared = {key: fact for key, fact in configs[0].items() if key in agreed}
+    for key in ("steps", "rel_gap"):
+        shared[key] = max((config[key] for config in configs if config.get(key) is not None), default=None)
+    methods: dict[str, Any] = {}
+    for config in configs:
+        own = {key: fact for key, fact in config.items() if key not in agreed and key != "methods"}
+        for name, facts in config["methods"].items():
+            if name not in methods:
+                methods[name] = own | facts
+                continue
+            for key in ("settings", "hyperparameters"):
+                methods[name][key] = list(dict.fromkeys([*methods[name][key], *facts[key]]))
+            methods[name] |= {"axes": {}, "merged": [*methods[name].get("merged", ()), own]}
+    return shared | {"methods": methods}

@@ -1,0 +1,168 @@
+"""Where the lanes of a group run: blocks that are planned to fit into memory, and halved where they do not."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+from jax.sharding import Mesh
+
+from fedjax_lc.algorithms import Algorithm
+from fedjax_lc.core import pytree
+from fedjax_lc.core.errors import InputError
+from fedjax_lc.core.platforms import lanes_side_by_side, memory_share, numbers, on_cpu
+from fedjax_lc.core.progress import bar
+from fedjax_lc.running.options import Task
+from fedjax_lc.running.programs import free_bytes, out_of_memory
+from fedjax_lc.sweeping import planner
+from fedjax_lc.sweeping.blocks import Axes, Block, Ended, Lanes, Program, buffered, start_shapes
+from fedjax_lc.sweeping.groups import Group
+from fedjax_lc.sweeping.planner import Plan
+from fedjax_lc.sweeping.store import Store
+
+
+class Room(NamedTuple):
+    """What a sweep may take: devices; lanes side by side and bytes on each device, None for what fits."""
+
+    mesh: Mesh
+    block_size: int | None
+    memory: int | None
+
+
+class Shown:
+    """A bar over all lanes' records; with the lanes that have ended and the part that runs."""
+
+    def __init__(self, title: str, lanes: int, records: int, progress: bool) -> None:
+        self.lanes, self.ended, self.where = lanes, 0, ""
+        layout = "{desc}: {percentage:3.0f}%|{bar}| {postfix} [{elapsed}<{remaining}]"
+        self.bar = bar(lanes * records, title, shown=progress, bar_format=layout)
+
+    def at(self, part: int, parts: int) -> None:
+        """Part number `part` begins."""
+        self.where = f", part {part + 1}/{parts}" if parts > 1 else ""
+
+    def show(self, records: int, ended: int) -> None:
+        """So many records and lanes more."""
+        self.ended += ended
+        self.bar.set_postfix_str(f"{self.ended}/{self.lanes} lanes{self.where}", refresh=False)
+        self.bar.update(records)
+
+    def __enter__(self) -> Shown:
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.bar.close()
+
+
+@dataclasses.dataclass
+class Blocks:
+    """What the lanes of one group run in: a block planned to fit, halved where a device has no room for it after all.
+
+    Parts, which are saved, keep the size they began with.
+    """
+
+    algorithm: Algorithm
+    task: Task
+    room: Room
+    store: Store
+    number: int
+    members: Group
+    say: Callable[[str], None]
+
+    def __post_init__(self) -> None:
+        self.built: dict[int, Block] = {}
+        self.begun = self.store.block(self.number)
+        self.width: int | None = None
+        if self.begun is None:
+            self.store.begin(self.number, self.plan.block)
+
+    @property
+    def part_size(self) -> int:
+        """Lanes that are saved together."""
+        return planner.part_size(self.members.largest, self.begun or self.plan.block)
+
+    @functools.cached_property
+    def plan(self) -> Plan:
+        """Made, and its block compiled, when lanes are to run: not where all of them are saved."""
+        task, room = self.task, self.room
+        one = Program(self.algorithm, task.every, 1, task.metrics, Axes((), 0, 0), room.mesh)
+        at = start_shapes(one, task.problem, self.members.lanes)
+        there = jax.eval_shape(lambda problem: problem.for_lanes(), task.problem)
+        plan = planner.plan(
+            self.members.largest,
+            (planner.COPIES * pytree.nbytes(at), pytree.nbytes(there)),
+            self._bytes,
+            memory=room.memory or _free(room.mesh),
+            most=lanes_side_by_side(numbers(at)),
+            block_size=room.block_size,
+            begun=self.begun,
+            devices=room.mesh.size,
+        )
+        self.say(f"  {plan}; traced and compiled in {self._block(plan.block).compile_seconds:.1f} s")
+        return plan
+
+    def _bytes(self, size: int) -> int | None:
+        try:
+            return self._block(size).memory
+        except jax.errors.JaxRuntimeError as error:
+            if not out_of_memory(error):
+                raise
+            return None
+
+    def _block(self, size: int) -> Block:
+        if size not in self.built:
+            task, members = self.task, self.members
+            self.built.clear()  # another size has failed: its arrays leave their room to this one
+            axes = Axes(
+                leaves=tuple(0 if varies else None for varies in members.lanes.varies),
+                key=None if members.one_seed else 0,
+                first=None if members.largest <= size else 0,  # in step, as none waits for a slot
+            )
+            program = Program(
+                self.algorithm, task.every, buffered(task.every, size), task.metrics, axes, self.room.mesh
+            )
+            self.built[size] = Block(
+                program, task.problem, size, task.records, task.rel_gap, task.budget, members.lanes
+            )
+        return self.built[size]
+
+    def run(self, lanes: Lanes, bar: Shown, interrupted: Callable[[], bool]) -> Ended:
+        """Run these lanes, again in a smaller block where the device ran out of memory.
+
+        Raises:
+            InputError: not even one lane per device has room.
+        """
+        while True:
+            width, shown = self.width or self.plan.block, [0, 0]
+
+            def tell(records: int, ended: int, shown: list[int] = shown) -> None:
+                shown[0], shown[1] = shown[0] + records, shown[1] + ended
+                bar.show(records, ended)
+
+            try:
+                return self._block(width).run(lanes, tell, interrupted)
+            except jax.errors.JaxRuntimeError as error:
+                if not out_of_memory(error):
+                    raise
+            bar.show(-shown[0], -shown[1])
+            self.built.clear()
+            self.width = self._half(width)
+            self.say(f"  out of memory with {width} lanes side by side: going on with {self.width}")
+
+    def _half(self, width: int) -> int:
+        devices = self.room.mesh.size
+        if width <= devices:
+            raise InputError(f"{width} lanes side by side do not fit into the device's memory: use float32, fewer "
+                             "clients or fewer rows")  # fmt: skip
+        return max(devices, width // 2 // devices * devices)
+
+
+def _free(chosen: Mesh) -> int:
+    """Bytes that a sweep may take on each device."""
+    found = [free for free in map(free_bytes, chosen.devices.flat) if free is not None]
+    if not found:
+        return planner.UNKNOWN
+    return int(memory_share() * min(found)) // (chosen.size if on_cpu() else 1)  # a host's devices share one memory
