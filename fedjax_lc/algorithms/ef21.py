@@ -30,7 +30,7 @@ from fedjax_lc.problems import Problem
 
 @pytree.dataclass
 class Hparams(Batches):
-    compressor: Compressor = hyperparameter("of the uplink, contractive")
+    compressor: Compressor = hyperparameter("compressor of the uplink, contractive")
     gamma: Scalar = hyperparameter("step size", "(0, inf)")
     _: dataclasses.KW_ONLY
     init: str = starts()
@@ -38,8 +38,8 @@ class Hparams(Batches):
 
 @pytree.dataclass
 class BothWays(Batches):
-    compressor: Compressor = hyperparameter("of the uplink, contractive")
-    downlink: Compressor = hyperparameter("of the downlink, contractive")
+    compressor: Compressor = hyperparameter("compressor of the uplink, contractive")
+    downlink: Compressor = hyperparameter("compressor of the downlink, contractive")
     gamma: Scalar = hyperparameter("step size", "(0, inf)")
     _: dataclasses.KW_ONLY
     init: str = starts()

@@ -23,7 +23,7 @@ from fedjax_lc.problems import Problem
 
 @pytree.dataclass
 class Hparams(Batches):
-    compressor: Compressor = hyperparameter("of differences of gradients, unbiased")
+    compressor: Compressor = hyperparameter("compressor of differences of gradients, unbiased")
     gamma: Scalar = hyperparameter("step size", "(0, inf)")
     p: Scalar = hyperparameter(
         "probability of a round in which all clients send full gradients, uncompressed, as at the start", "(0, 1]"

@@ -140,7 +140,8 @@ class Declaration:
         """What may stand here beside None, in help and tables."""
         if isinstance(self.within, tuple):
             return _either(self.within)
-        return self.range.words() if self.range else "true or false" if self.kind == "truth" else ""
+        words = self.range.words() if self.range else "true or false" if self.kind == "truth" else ""
+        return f"{words}, or one for each client" if self.kind == PER_CLIENT else words
 
     def check(self, method: str, name: str, value: Any, hp: Any, n: int) -> None:
         """Raise InputError where a value of field `name`, which is not None, does not fit; for n clients."""

@@ -278,7 +278,7 @@ def sample(problem: Problem, key: Key, size: int) -> tuple[jax.Array, Problem]:
 
 @pytree.dataclass
 class Batches:
-    """How gradients are drawn."""
+    """Hyperparameters of stochastic gradients."""
 
     _: dataclasses.KW_ONLY
     batch_size: int | None = hyperparameter(

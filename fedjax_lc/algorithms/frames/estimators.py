@@ -21,7 +21,7 @@ from fedjax_lc.problems import Problem
 
 def starts() -> Any:
     """The field `init` of these methods, read by `first_message`."""
-    words = "how g_i starts: as the gradient at x0 (dense), or as the message that C makes of it"
+    words = "start of the estimates g_i: the gradients at x0, or their compressed messages"
     return hyperparameter(words, ("dense", "compressed"), default="dense")
 
 

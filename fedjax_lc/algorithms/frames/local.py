@@ -37,14 +37,14 @@ CLIENT_STEPS, SERVER_STEPS = ("client_lr", "gamma"), ("server_lr",)  #: fields t
 
 @pytree.dataclass
 class Local:
-    """What all methods with local training know."""
+    """Hyperparameters of all methods with local training."""
 
     _: dataclasses.KW_ONLY
     local_steps: Scalar = hyperparameter(
         "K, local steps of a client in a round", "whole [1, inf)", default=10, count=True, kind=PER_CLIENT
     )
     schedule: Any = hyperparameter(
-        "clients of each round, (rounds, c) whole numbers, -1 for none, taken in turn; with selection=schedule",
+        "clients of each round with selection=schedule: (rounds, c) numbers, -1 for none, taken in turn",
         default=None,
         kind=ARRAY,
     )
@@ -55,7 +55,7 @@ class Local:
         static=True,
     )
     batch_size: int | None = hyperparameter(
-        "rows of a local step; all if None", "whole [1, inf)", default=None, static=True
+        "rows in the gradient of a local step; all if None", "whole [1, inf)", default=None, static=True
     )
     replacement: bool = hyperparameter("whether a row may come twice in a batch", default=True)
     cohort_size: int | None = hyperparameter(
@@ -68,15 +68,19 @@ class Local:
         default="uniform",
     )
     client_weights: str = hyperparameter(
-        "what clients count in a round's mean (where F itself counts rows, equal is right)",
+        "weights of the clients in a round's mean, by their rows or equal (right where F itself counts rows)",
         ("equal", "size"),
         default="equal",
     )
     client_schedule: Schedule = hyperparameter(
-        "factor of the local step size over rounds", default="constant", kind=SCHEDULE
+        "factor of the local step size over rounds, as in cosine:100 (fedjax-lc list schedules)",
+        default="constant",
+        kind=SCHEDULE,
     )
     server_schedule: Schedule = hyperparameter(
-        "factor of the server's step size over rounds", default="constant", kind=SCHEDULE
+        "factor of the server's step size over rounds, as in cosine:100 (fedjax-lc list schedules)",
+        default="constant",
+        kind=SCHEDULE,
     )
 
     def validate(self, problem: Problem) -> None:
