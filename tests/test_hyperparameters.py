@@ -12,7 +12,11 @@ import pytest
 
 import fedjax_lc as fl
 from fedjax_lc.algorithms.frames import base
-from fedjax_lc.core.hyperparameters import Range
+from fedjax_lc.cli import _parser, main
+from fedjax_lc.cli.run import _read
+from fedjax_lc.core import pytree
+from fedjax_lc.core.hyperparameters import Range, declarations, hyperparameter
+from fedjax_lc.core.typing import Scalar
 
 METHOD = '''"""Overshooting gradient descent: x+ = x - scale alpha mean_i C(grad f_i(x))."""
 
@@ -60,8 +64,29 @@ def theory(problem, compressor=None):
 
 register("overshoot", paper="none", Hparams=Hparams, init=init, step=step, point=point, theory=theory)
 '''
+WRONG = {  #: of each kind of field, values that no method takes
+    "number": [np.nan, np.inf, "fast", np.array([0.1, np.nan])],
+    "whole number": [0.5, 0, "all"],
+    "truth": ["no", 2],
+    "choice": ["no_such_choice"],
+    "compressor": ["rand_k"],
+    "schedule": ["cosin:10", 3],
+    "per client": [0, 1.5, "all", np.array([1, 0])],
+    "array": ["D"],
+    "word": ["no_such_word"],
+}
 ROOT = Path(__file__).parents[1]
 STEPS = ["--steps", "60", "--every", "20", "--quiet"]
+
+
+@pytree.dataclass
+class Fields:
+    C: fl.compressors.Compressor = hyperparameter("of the uplink")
+    rows: int | None = hyperparameter("rows of a batch", "whole [1, inf)", static=True)
+    way: str = hyperparameter("which way", ("none", "3"))
+    vectors: int = hyperparameter("so many vectors", (1, 2))
+    flag: bool = hyperparameter("whether it is so", default=False)
+    plain: Scalar = 0.5
 
 
 @pytest.fixture(scope="module")
@@ -145,6 +170,110 @@ def test_names_keep_their_ranges_in_the_packages_methods(problem):
     diana = fl.algorithms.get("diana")
     with pytest.raises(fl.InputError, match=r"needs alpha in \(0, 1\], got 1.5"):
         diana.check(problem, dataclasses.replace(diana.theory(problem), alpha=1.5))
+
+
+@pytest.mark.parametrize("name", fl.algorithms.names())
+def test_every_field_has_a_sentence_a_kind_and_a_range(name, problem):
+    method = fl.algorithms.get(name)
+    hp = method.theory(problem)
+    method.check(problem, hp)
+    for field, declared in declarations(method.Hparams).items():
+        assert re.fullmatch(r"\S.+[^.\s]", declared.doc), field  # one line, without a full stop
+        for value in WRONG[declared.kind]:
+            with pytest.raises(fl.InputError) as caught:
+                method.check(problem, dataclasses.replace(hp, **{field: value}))
+            assert field in str(caught.value) or "schedule" in str(caught.value)
+
+
+@pytest.mark.parametrize("name", fl.algorithms.names())
+def test_help_has_every_sentence(name, capsys):
+    with pytest.raises(SystemExit):
+        _parser(["run", name]).parse_args(["run", name, "--help"])
+    words = "".join(capsys.readouterr().out.split())
+    for field, declared in declarations(fl.algorithms.get(name).Hparams).items():
+        assert f"{declared.doc}{declared.words() and f' ({declared.words()})'}".replace(" ", "") in words, field
+
+
+def helped(capsys, *arguments):
+    with pytest.raises(SystemExit) as stop:
+        main(["run", *arguments, "--help"])
+    assert stop.value.code == 0
+    return " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize(
+    ("choices", "shown"),
+    [({}, "rand_k:3|natural on breast_cancer"), ({"compressor": "rand_k:1"}, "from theory")],
+)
+def test_help_shows_what_theory_gives_for_the_data(choices, shown, capsys):
+    given = [word for name, value in choices.items() for word in (f"--{name}", value)]
+    words = helped(capsys, "diana", "--kappa", "50", *given)
+    problem = fl.problem("breast_cancer", kappa=50, dtype="float64")
+    gamma = fl.algorithms.get("diana").theory(problem, **choices).gamma
+    assert f"step size (> 0); theory: {gamma:.6g} on breast_cancer" in words
+    assert shown in words
+    assert "twice in a batch (true or false); default: False" in words
+    assert "a choice of its theory; default: paper" in words
+
+
+@pytest.mark.parametrize("aside", [["--model", "mlp"], ["--data", "no_such_set"], ["--no-such-option"]])
+def test_help_without_values_at_hand(aside, capsys):
+    assert "step size (> 0); from theory" in helped(capsys, "diana", *aside)
+
+
+def test_the_list_of_hyperparameters(capsys):
+    assert main(["list", "hyperparameters"]) == 0
+    rows = [re.split(r"\s{2,}", line) for line in capsys.readouterr().out.splitlines()]
+    assert ["tamuna", "s", "whole number", "whole and in 2..cohort_size", "theory's"] in [row[:5] for row in rows]
+    assert ["fedavg", "local_steps", "per client", "whole and >= 1, or one for each client", "10"] in [
+        row[:5] for row in rows
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "field", "value"),
+    [
+        ("natural", "C", fl.compressors.parse("natural")),
+        ("2", "rows", 2),
+        ("None", "rows", None),
+        ("none", "way", "none"),
+        ("3", "way", "3"),
+        ("2", "vectors", 2),
+        ("true", "flag", True),
+        ("0.5", "plain", 0.5),
+        ("fast", "plain", "fast"),
+    ],
+)
+def test_what_a_word_of_the_command_line_stands_for(text, field, value):
+    found = _read(text, declarations(Fields)[field])
+    assert found == value
+    assert type(found) is type(value)
+
+
+def test_kinds_come_from_types_and_ranges():
+    kinds = {name: declared.kind for name, declared in declarations(Fields).items()}
+    assert kinds == {
+        "C": "compressor", "rows": "whole number", "way": "choice", "vectors": "choice", "flag": "truth",
+        "plain": "number",
+    }  # fmt: skip
+    static = {field.name for field in dataclasses.fields(Fields) if field.metadata.get("static")}
+    assert static == {"rows", "way", "vectors", "flag"}
+
+
+def test_a_type_that_cannot_be_looked_up_says_nothing():
+    Unknown = dataclasses.make_dataclass("Unknown", [("a", "Nowhere"), ("b", "int", 1)])
+    assert [declared.kind for declared in declarations(Unknown).values()] == ["number", "number"]
+
+
+def test_a_range_may_end_at_a_field_but_not_at_a_word(problem):
+    tamuna = fl.algorithms.get("tamuna")
+    hp = dataclasses.replace(tamuna.theory(problem), cohort_size=3, s=3)
+    tamuna.check(problem, hp)
+    with pytest.raises(fl.InputError, match=r"tamuna needs s whole and in 2\.\.3, got 4"):
+        tamuna.check(problem, dataclasses.replace(hp, s=4))
+    Wrong = dataclasses.make_dataclass("Wrong", [("a", float, hyperparameter("of a", "[0, size]"))])
+    with pytest.raises(fl.InputError, match="the range of a ends at size: it is neither n nor a field"):
+        declarations(Wrong)
 
 
 def test_a_name_is_registered_once(folder, overshoot, tmp_path):

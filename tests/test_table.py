@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 
 from fedjax_lc.core.errors import InputError
-from fedjax_lc.results import arrays, columns
-from fedjax_lc.results.columns import METRICS, PRICES, column
+from fedjax_lc.results import arrays
+from fedjax_lc.results.columns import METRICS, PRICES, TARGETS, column
 from fedjax_lc.results.table import Table
 
 PROBLEM = {"kind": "Problem", "clients": 3, "dim": 5, "strong": float("nan")}
@@ -106,7 +106,7 @@ def test_first_hits_and_summary_are_those_of_a_loop():
 def test_summary_chooses_targets():
     table = make(rel_gap=None)
     least = min(table.rel_gap)
-    decades = [target for target in columns.TARGETS if target >= least]
+    decades = [target for target in TARGETS if target >= least]
     columns = [name.removeprefix("bits_up to ") for name in table.summary() if name.startswith("bits_up to ")]
     assert columns == [f"{target:.0e}" for target in decades]
     assert len(columns) >= 2

@@ -26,7 +26,7 @@ from fedjax_lc.problems import Problem
 
 @pytree.dataclass
 class Hparams:
-    compressor: Compressor = hyperparameter("of the uplink, unbiased")
+    compressor: Compressor = hyperparameter("compressor of the uplink, unbiased")
     eta: Scalar = hyperparameter("step size of y", "(0, inf)")
     gamma: Scalar = hyperparameter("step size of z", "(0, inf)")
     theta1: Scalar = hyperparameter("weight of z in x")

@@ -17,8 +17,8 @@ from fedjax_lc.problems import Problem
 
 @pytree.dataclass
 class Hparams(Rounds):
-    compressor: Compressor = hyperparameter("of the uplink, unbiased")
-    downlink: Compressor = hyperparameter("of the downlink, unbiased")
+    compressor: Compressor = hyperparameter("compressor of the uplink, unbiased")
+    downlink: Compressor = hyperparameter("compressor of the downlink, unbiased")
     gamma: Scalar = hyperparameter("step size", "(0, inf)")
 
 

@@ -30,9 +30,9 @@ class Hparams(Batches):
     gamma: Scalar = hyperparameter("step size, below 2/L", "(0, inf)")
     s: Scalar = hyperparameter("number of clients that send each coordinate", "whole [2, n]")
     chi: Scalar = hyperparameter("relaxation of the control variates")
-    p: Scalar = hyperparameter("probability of communication", "(0, 1]")
+    p: Scalar = hyperparameter("probability that a step communicates", "(0, 1]")
     bits: str = hyperparameter(
-        "price of the uplink, the mean over clients or the largest message", ("mean", "max"), default="mean"
+        "uplink bits that count: their mean over clients or the largest message", ("mean", "max"), default="mean"
     )
 
 

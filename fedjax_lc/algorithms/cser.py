@@ -40,14 +40,14 @@ METERS = ("dense", "sparse")
 class Hparams(Rounds):
     """Momentum is each client's own, and everybody takes part."""
 
-    compressor: Compressor = hyperparameter("C2, of the gradients, contractive")
-    reset: Compressor = hyperparameter("C1, of the errors, contractive")
+    compressor: Compressor = hyperparameter("C2, compressor of the gradients, contractive")
+    reset: Compressor = hyperparameter("C1, compressor of the errors, contractive")
     gamma: Scalar = hyperparameter("step size", "(0, inf)")
     period: Scalar = hyperparameter(
         "H, iterations from one reset of the errors to the next", "whole [1, inf)", default=8
     )
     down: str = hyperparameter(
-        "price of a mean of messages on its way down: 32 d, or that of one message where all send the same entries",
+        "bits of a mean of messages on its way down: 32 d, or those of one message where all send the same entries",
         METERS,
         default="dense",
     )

@@ -24,7 +24,7 @@ from fedjax_lc.problems import Problem
 
 @pytree.dataclass
 class Hparams(WithMemory):
-    compressor: Compressor = hyperparameter("of the uplink, unbiased")
+    compressor: Compressor = hyperparameter("compressor of the uplink, unbiased")
     gamma: Scalar = hyperparameter("step size", "(0, inf)")
     alpha: Scalar = hyperparameter("learning rate of the shifts h_i, up to 1/(1 + omega) in theory", "(0, 1]")
 

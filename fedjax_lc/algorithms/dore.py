@@ -34,8 +34,8 @@ from fedjax_lc.problems import Problem
 
 @pytree.dataclass
 class Hparams(WithMemory):
-    compressor: Compressor = hyperparameter("of the uplink, unbiased")
-    downlink: Compressor = hyperparameter("of the downlink, unbiased")
+    compressor: Compressor = hyperparameter("compressor of the uplink, unbiased")
+    downlink: Compressor = hyperparameter("compressor of the downlink, unbiased")
     gamma: Scalar = hyperparameter("step size", "(0, inf)")
     alpha_up: Scalar = hyperparameter("learning rate of the uplink memories h_i", "[0, 1]")
     c_ef: Scalar = hyperparameter("part of the error that comes back, the paper's eta", "[0, inf)")

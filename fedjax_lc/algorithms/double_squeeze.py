@@ -22,8 +22,8 @@ from fedjax_lc.problems import Problem
 class Hparams(Rounds):
     """The compressors are unbiased in the form of arXiv 2102.12528."""
 
-    compressor: Compressor = hyperparameter("of the uplink, contractive")
-    downlink: Compressor = hyperparameter("of the downlink, contractive")
+    compressor: Compressor = hyperparameter("compressor of the uplink, contractive")
+    downlink: Compressor = hyperparameter("compressor of the downlink, contractive")
     gamma: Scalar = hyperparameter("step size", "(0, inf)")
     c_ef: Scalar = hyperparameter("part of the errors that comes back", "[0, inf)", default=1.0)
 

@@ -33,7 +33,7 @@ from fedjax_lc.problems import Problem
 
 @pytree.dataclass
 class Hparams(Rounds):
-    compressor: Compressor = hyperparameter("of the uplink, contractive")
+    compressor: Compressor = hyperparameter("compressor of the uplink, contractive")
     gamma: Scalar = hyperparameter("step size", "(0, inf)")
     eta: Scalar = hyperparameter("part of the error that comes back", "[0, inf)")
 

@@ -57,14 +57,14 @@ class Following(Rounds):
 
 @pytree.dataclass
 class Hparams(Following):
-    compressor: Compressor = hyperparameter("of the uplink, contractive")
+    compressor: Compressor = hyperparameter("compressor of the uplink, contractive")
     gamma: Scalar = hyperparameter("step size", "(0, inf)")
 
 
 @pytree.dataclass
 class BothWays(Following):
-    compressor: Compressor = hyperparameter("of the uplink, contractive")
-    downlink: Compressor = hyperparameter("of the downlink, contractive")
+    compressor: Compressor = hyperparameter("compressor of the uplink, contractive")
+    downlink: Compressor = hyperparameter("compressor of the downlink, contractive")
     gamma: Scalar = hyperparameter("step size", "(0, inf)")
 
 

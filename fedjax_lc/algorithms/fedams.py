@@ -27,14 +27,14 @@ PAPER = "2205.02719 Communication-Efficient Adaptive Federated Learning"
 class Hparams(Local):
     client_lr: Scalar = hyperparameter("eta_l, step size of local steps", "(0, inf)")
     server_lr: Scalar = hyperparameter("eta, step size of the server's optimiser", "(0, inf)")
-    compressor: Compressor = hyperparameter("of the clients' changes, contractive")
+    compressor: Compressor = hyperparameter("compressor of the clients' changes, contractive")
     b1: Scalar = hyperparameter("weight of the old first moment", "[0, 1)", default=0.9)
     b2: Scalar = hyperparameter("weight of the old second moment", "[0, 1)", default=0.99)
     eps: Scalar = hyperparameter(
         "the least vmax in the paper's form, added to its root in the code's", "(0, inf)", default=1e-8
     )
     form: str = hyperparameter(
-        "x += eta m/sqrt(vmax), or the authors' code: with bias corrections, and vmax from 1e-3 on",
+        "x += eta m/sqrt(vmax) as in the paper, or the code's bias corrections and vmax from 1e-3 on",
         ("paper", "code"),
         default="paper",
     )

@@ -26,7 +26,7 @@ from fedjax_lc.problems import Problem
 class Hparams(Local):
     client_lr: Scalar = hyperparameter("eta_l, step size of local steps", "(0, inf)")
     server_lr: Scalar = hyperparameter("eta_g, step size of the server along the mean change", "(0, inf)")
-    compressor: Compressor = hyperparameter("of the clients' changes, unbiased")
+    compressor: Compressor = hyperparameter("compressor of the clients' changes, unbiased")
 
 
 @pytree.dataclass

@@ -29,7 +29,7 @@ from fedjax_lc.problems import Problem
 
 @pytree.dataclass
 class Hparams:
-    compressor: Compressor = hyperparameter("of the uplink, unbiased")
+    compressor: Compressor = hyperparameter("compressor of the uplink, unbiased")
     client_lr: Scalar = hyperparameter("eta, step size of local steps", "(0, inf)")
     server_lr: Scalar = hyperparameter("gamma, step size of the server, in units of eta", "(0, inf)")
     local_steps: Scalar = hyperparameter(

@@ -33,7 +33,9 @@ class Hparams(Local):
     server_lr: Scalar = hyperparameter("step size of the server along the normalised mean change", "(0, inf)")
     rho: Scalar = hyperparameter("momentum of the local steps, with solver=momentum", "[0, 1)", default=0.0)
     mu: Scalar = hyperparameter("weight of a proximal term (mu/2) |y - x|^2, with solver=prox", "[0, inf)", default=0.0)
-    solver: str = hyperparameter("what a local step does", SOLVERS, default="sgd")
+    solver: str = hyperparameter(
+        "local steps: plain, with momentum rho, or with the proximal term of mu", SOLVERS, default="sgd"
+    )
 
     def validate(self, problem: Problem) -> None:
         super().validate(problem)

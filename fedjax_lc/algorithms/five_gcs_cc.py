@@ -33,7 +33,7 @@ from fedjax_lc.problems import Problem
 
 @pytree.dataclass
 class Hparams:
-    compressor: Compressor = hyperparameter("of the uplink, unbiased")
+    compressor: Compressor = hyperparameter("compressor of the uplink, unbiased")
     gamma: Scalar = hyperparameter("primal step size", "(0, inf)")
     tau: Scalar = hyperparameter("dual step size", "(0, inf)")
     client_lr: Scalar = hyperparameter("step size of the local solver", "(0, inf)")

@@ -39,14 +39,16 @@ from fedjax_lc.problems import Problem
 class Hparams(Rounds):
     """Momentum is each client's own, and everybody takes part."""
 
-    compressor: Compressor = hyperparameter("of the uplink, contractive")
-    downlink: Compressor = hyperparameter("of the downlink, contractive")
+    compressor: Compressor = hyperparameter("compressor of the uplink, contractive")
+    downlink: Compressor = hyperparameter("compressor of the downlink, contractive")
     gamma: Scalar = hyperparameter("step size", "(0, inf)")
     period: Scalar = hyperparameter(
         "p, iterations from one average of the models to the next", "whole [1, inf)", default=32
     )
     sync_vectors: int = hyperparameter(
-        "dense vectors each way for an average: model and gradient, or a model after its step", (1, 2), default=2
+        "dense vectors each way for an average: 2, model and gradient, or 1, the model after its step",
+        (1, 2),
+        default=2,
     )
 
     def validate(self, problem: Problem) -> None:

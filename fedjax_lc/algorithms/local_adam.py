@@ -25,11 +25,11 @@ from fedjax_lc.problems import Problem
 class Hparams(Local):
     client_lr: Scalar = hyperparameter("eta_l, step size of local steps", "(0, inf)")
     server_lr: Scalar = hyperparameter("step size of the server along the mean change", "(0, inf)", default=1.0)
-    b1: Scalar = hyperparameter("weight of the old first moment of Adam", "[0, 1)", default=0.9)
-    b2: Scalar = hyperparameter("weight of the old second moment of Adam", "[0, 1)", default=0.99)
+    b1: Scalar = hyperparameter("weight of Adam's old first moment", "[0, 1)", default=0.9)
+    b2: Scalar = hyperparameter("weight of Adam's old second moment", "[0, 1)", default=0.99)
     eps: Scalar = hyperparameter("added to the root of Adam's second moment", "(0, inf)", default=1e-8)
     moments: str = hyperparameter(
-        "what becomes of a client's moments after a round", ("reset", "average", "keep"), default="reset"
+        "what becomes of the clients' moments after a round", ("reset", "average", "keep"), default="reset"
     )
 
     def validate(self, problem: Problem) -> None:

@@ -31,13 +31,13 @@ from fedjax_lc.problems import Problem
 
 @pytree.dataclass
 class Hparams(Batches):
-    """2 rho - rho^2 (1 + omega_av) >= chi in theory, with full gradients."""
+    """In theory 2 rho - rho^2 (1 + omega_av) >= chi, and gradients are full."""
 
     gamma: Scalar = hyperparameter("step size, below 2/L", "(0, inf)")
     rho: Scalar = hyperparameter("relaxation of the models")
     chi: Scalar = hyperparameter("relaxation of the control variates")
-    p: Scalar = hyperparameter("probability of communication", "(0, 1]")
-    compressor: Compressor = hyperparameter("of the uplink, unbiased")
+    p: Scalar = hyperparameter("probability that a step communicates", "(0, 1]")
+    compressor: Compressor = hyperparameter("compressor of the uplink, unbiased")
 
 
 class State(NamedTuple):

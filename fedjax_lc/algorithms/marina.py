@@ -37,7 +37,7 @@ from fedjax_lc.problems import Problem
 class Hparams(Rounds):
     """Cohorts and participation say who sends differences; full gradients come from all."""
 
-    compressor: Compressor = hyperparameter("of differences of gradients, unbiased")
+    compressor: Compressor = hyperparameter("compressor of differences of gradients, unbiased")
     gamma: Scalar = hyperparameter("step size", "(0, inf)")
     p: Scalar = hyperparameter(
         "probability of a round in which all clients send full gradients, uncompressed, as in the first", "(0, 1]"

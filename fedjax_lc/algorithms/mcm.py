@@ -32,8 +32,8 @@ RATES = ("authors", "paper")
 
 @pytree.dataclass
 class Hparams(WithMemory):
-    compressor: Compressor = hyperparameter("of the uplink, unbiased")
-    downlink: Compressor = hyperparameter("of the downlink, unbiased")
+    compressor: Compressor = hyperparameter("compressor of the uplink, unbiased")
+    downlink: Compressor = hyperparameter("compressor of the downlink, unbiased")
     gamma: Scalar = hyperparameter("step size", "(0, inf)")
     alpha_up: Scalar = hyperparameter("learning rate of the uplink memories h_i", "[0, 1]")
     alpha_dwn: Scalar = hyperparameter("learning rate of the downlink memory H", "[0, 1]")

@@ -19,7 +19,7 @@ from fedjax_lc.problems import Problem
 
 @pytree.dataclass
 class Hparams(Rounds):
-    compressor: Compressor = hyperparameter("of the uplink, contractive")
+    compressor: Compressor = hyperparameter("compressor of the uplink, contractive")
     gamma: Scalar = hyperparameter("step size", "(0, inf)")
 
 

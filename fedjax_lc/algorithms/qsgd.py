@@ -18,7 +18,7 @@ from fedjax_lc.problems import Problem
 
 @pytree.dataclass
 class Hparams(Rounds):
-    compressor: Compressor = hyperparameter("of the uplink, unbiased")
+    compressor: Compressor = hyperparameter("compressor of the uplink, unbiased")
     gamma: Scalar = hyperparameter("step size", "(0, inf)")
 
 

@@ -38,8 +38,8 @@ class Hparams(Local):
     b1: Scalar = hyperparameter(
         "momentum of the local steps, an average without bias correction (not in the theory)", "[0, 1)", default=0.0
     )
-    D: Any = hyperparameter("the diagonal (d,) of rule=fixed", default=None, kind=ARRAY)
-    rule: str = hyperparameter("statistic that D is made of", RULES, default="adam")
+    D: Any = hyperparameter("diagonal (d,) that rule=fixed divides by", default=None, kind=ARRAY)
+    rule: str = hyperparameter("rule that makes D of gradients or Hessian-vector products", RULES, default="adam")
     scaling: str = hyperparameter(
         "the server's one D (global), or each client's, renewed once a round (local_sync) or at every step (local)",
         ("global", "local_sync", "local"),

@@ -26,7 +26,7 @@ from fedjax_lc.problems import Problem
 @pytree.dataclass
 class Hparams(Batches):
     gamma: Scalar = hyperparameter("step size, below 2/L", "(0, inf)")
-    p: Scalar = hyperparameter("probability of communication", "(0, 1]")
+    p: Scalar = hyperparameter("probability that a step communicates", "(0, 1]")
 
 
 class State(NamedTuple):

@@ -29,12 +29,12 @@ class Hparams:
     gamma: Scalar = hyperparameter("step size, below 2/L", "(0, inf)")
     s: Scalar = hyperparameter("number of clients that send each coordinate", "whole [2, cohort_size]")
     chi: Scalar = hyperparameter("relaxation of the control variates")
-    p: Scalar = hyperparameter("1/p local steps a round on average", "(0, 1]")
+    p: Scalar = hyperparameter("probability that a local step ends the round: 1/p of them on average", "(0, 1]")
     cohort_size: int | None = hyperparameter(
         "c, clients in a round; all if None", "whole [1, n]", default=None, static=True
     )
     bits: str = hyperparameter(
-        "price of the uplink, the mean over clients or the largest message", ("mean", "max"), default="mean"
+        "uplink bits that count: their mean over clients or the largest message", ("mean", "max"), default="mean"
     )
 
 

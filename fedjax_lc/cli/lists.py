@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -80,6 +81,21 @@ def _client_arrays(method: Any) -> int:
     return sum(leaf.shape == (n, d) for leaf in jax.tree.leaves(state))
 
 
+def _hyperparameters() -> list[dict[str, str]]:
+    """A row for each field of each method, as it is declared."""
+    from fedjax_lc import algorithms
+
+    rows = []
+    for method in map(algorithms.get, algorithms.names()):
+        usual = {field.name: field.default for field in dataclasses.fields(method.Hparams)}
+        for name, declared in method.options.items():
+            if name in usual:
+                default = "theory's" if usual[name] is dataclasses.MISSING else str(usual[name])
+                what = {"kind": declared.kind, "range": declared.words(), "default": default, "meaning": declared.doc}
+                rows.append({"method": method.name, "hyperparameter": name} | what)
+    return rows
+
+
 def _compressors() -> list[dict[str, str]]:
     from fedjax_lc.compressors.parse import REGISTRY
 
@@ -123,6 +139,7 @@ def _figures() -> list[dict[str, str]]:
 
 _LISTS = {
     "methods": _methods,
+    "hyperparameters": _hyperparameters,
     "compressors": _compressors,
     "data": _data,
     "partitions": _partitions,

@@ -71,7 +71,7 @@ def add_index_bits(parser: Any) -> None:
     parser.add_argument("--index-bits", help="price of indices: log2, binom, int32 or none (default: log2)")
 
 
-def make_problem(options: argparse.Namespace) -> Any:
+def make_problem(options: argparse.Namespace, download: bool = True) -> Any:
     """The problem that the data options ask for; notes on the data go to stderr."""
     import jax
 
@@ -81,7 +81,7 @@ def make_problem(options: argparse.Namespace) -> Any:
     weights = None if options.weights == "equal" else "size"
     scale = options.scale or usual_scale(options.data)
     labels = options.labels[0] if options.labels and len(options.labels) == 1 else options.labels
-    dataset = data.load(options.data, data_dir=options.data_dir, scale=scale, labels=labels)
+    dataset = data.load(options.data, data_dir=options.data_dir, scale=scale, labels=labels, download=download)
     for note in dataset.notes:
         print(f"note: {note}", file=sys.stderr)
     if options.model is not None:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import inspect
+import io
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from fedjax_lc.cli.options import Help, add_cache, add_data, add_index_bits, fill_in, make_problem, priced
 from fedjax_lc.core.errors import InputError
@@ -41,7 +45,7 @@ def add(commands: Any, arguments: Sequence[str]) -> None:
     loop.add_argument("--x", default="bits_up", help="the picture's x-axis: bits_up, rounds, step, grads, total_bits")
     loop.add_argument("--quiet", action="store_true", help="no progress bar")
     add_cache(loop)
-    _add_hparams(run, _method_among(arguments))
+    _add_hparams(run, _method_among(arguments), arguments)
 
 
 def _method_among(arguments: Sequence[str]) -> str | None:
@@ -53,7 +57,7 @@ def _method_among(arguments: Sequence[str]) -> str | None:
     return next((word for word in arguments[1:] if word in algorithms.names()), None)
 
 
-def _add_hparams(parser: argparse.ArgumentParser, method: str | None) -> None:
+def _add_hparams(parser: argparse.ArgumentParser, method: str | None, arguments: Sequence[str]) -> None:
     group = parser.add_argument_group(
         "hyperparameters",
         None if method else "name a method to see them: fedjax-lc run METHOD --help",
@@ -65,20 +69,53 @@ def _add_hparams(parser: argparse.ArgumentParser, method: str | None) -> None:
 
     algorithm = algorithms.get(method)
     group.description = f"defaults are those of its theory: {' '.join((algorithm.theory.__doc__ or '').split())}"
+    added: dict[str, argparse.Action] = {}
     for name, declared in algorithm.options.items():
-        word, text = name.replace("_", "-"), _sentence(declared)
+        word, words = name.replace("_", "-"), declared.words()
+        text = f"{declared.doc} ({words})" if words else declared.doc or "a choice of its theory"
         about: dict[str, Any] = {"dest": f"hp_{name}", "metavar": "VALUE"}
         try:
-            group.add_argument(f"--{word}", help=text, **about)
+            added[name] = group.add_argument(f"--{word}", help=text, **about)
         except argparse.ArgumentError:
-            group.add_argument(f"--hp-{word}", help=f"{text}; --{word} is an option of run itself", **about)
+            clash = f"{text}; --{word} is an option of run itself"
+            added[name] = group.add_argument(f"--hp-{word}", help=clash, **about)
+    if helps := {"-h", "--help"}.intersection(arguments):
+        values = _values(parser, algorithm, [word for word in arguments[1:] if word not in helps])
+        for name, action in added.items():
+            action.help = f"{action.help}; {values[name]}".replace("%", "%%")
 
 
-def _sentence(declared: Any) -> str:
-    """A hyperparameter's help: its sentence and what may stand there."""
-    words = declared.words()
-    text = f"{declared.doc or 'choice of its theory'} ({words})" if words else declared.doc or "choice of its theory"
-    return text.replace("%", "%%")
+def _values(parser: argparse.ArgumentParser, algorithm: Any, arguments: Sequence[str]) -> dict[str, str]:
+    """What a run with these arguments takes where nothing is given, in words; by the name of an option.
+
+    Theory's numbers are told where they are had at once: not for a network, nor for data that would be downloaded.
+    """
+    from fedjax_lc.sweeping.axes import plain
+
+    known: list[Any] = [
+        *dataclasses.fields(algorithm.Hparams),
+        *inspect.signature(algorithm.theory).parameters.values(),
+    ]
+    usual = {each.name: each.default for each in reversed(known)}
+    required = (dataclasses.MISSING, inspect.Parameter.empty)
+    words = {name: "from theory" if value in required else f"default: {value}" for name, value in usual.items()}
+    try:
+        options = parser.parse_args(arguments)
+        options.report = False
+        fill_in(options)
+        if options.model is not None:
+            return words
+        with contextlib.redirect_stderr(io.StringIO()):
+            problem = make_problem(options, download=False)
+        given = _given(algorithm, options)
+        hp = _theory(algorithm, problem, given)
+    except Exception:  # help is there for arguments that do not fit, too
+        return words
+    for name, value in vars(hp).items():
+        if name not in given and (usual[name] in required or not np.array_equal(value, usual[name])):
+            shown = f"an array {np.shape(value)}" if np.ndim(value) else _short(plain(value))
+            words[name] = f"theory: {shown} on {options.data}"
+    return words
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -139,19 +176,29 @@ def _check_folder(folder: Path, settings: dict[str, Any]) -> None:
 
 def _hparams(algorithm: Any, problem: Any, options: argparse.Namespace) -> Any:
     """Theory's hyperparameters under the choices given, with the numbers given in their place."""
-    given = {name[3:]: value for name, value in vars(options).items() if name.startswith("hp_") and value is not None}
-    values = {name: _read(text, algorithm.options[name]) for name, text in given.items()}
+    given = _given(algorithm, options)
+    hp = _theory(algorithm, problem, given)
     known = inspect.signature(algorithm.theory).parameters
-    chosen = {name: value for name, value in values.items() if name in known}
+    hp = dataclasses.replace(hp, **{name: value for name, value in given.items() if name not in known})
+    return priced(hp, getattr(options, "index_bits", None))
+
+
+def _given(algorithm: Any, options: argparse.Namespace) -> dict[str, Any]:
+    """The method's options that the command line gives, by name."""
+    given = {name[3:]: value for name, value in vars(options).items() if name.startswith("hp_") and value is not None}
+    return {name: _read(text, algorithm.options[name]) for name, text in given.items()}
+
+
+def _theory(algorithm: Any, problem: Any, given: Mapping[str, Any]) -> Any:
+    """Theory's hyperparameters under those of the options given that are choices of it."""
+    chosen = {name: given[name] for name in inspect.signature(algorithm.theory).parameters if name in given}
     try:
-        hp = algorithm.theory(problem, **chosen)
+        return algorithm.theory(problem, **chosen)
     except InputError:
         raise
     except (ArithmeticError, TypeError, ValueError) as error:
         told = ", ".join(f"{name}={value}" for name, value in chosen.items())
         raise InputError(f"the theory of {algorithm.name} does not take {told}: {error}") from error
-    hp = dataclasses.replace(hp, **{name: value for name, value in values.items() if name not in known})
-    return priced(hp, getattr(options, "index_bits", None))
 
 
 def _read(text: str, declared: Any) -> Any:

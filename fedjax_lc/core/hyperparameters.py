@@ -25,7 +25,6 @@ from fedjax_lc.core.errors import InputError, unknown
 
 KEY = "hyperparameter"  #: of a field's metadata
 SCHEDULE, PER_CLIENT, ARRAY = "schedule", "per client", "array"  #: kinds that a declaration names
-_NUMBERS = ("number", "whole number", PER_CLIENT)
 _PLAIN = (bool, int, float, str, tuple, type(None))
 _FORM = re.compile(r"(whole )?([\[(])\s*([^,\s]+)\s*,\s*([^,\s]+)\s*([\])])")
 
@@ -108,58 +107,58 @@ class Declaration:
     def admits(self, kind: type | None) -> bool:
         """Whether the annotation names this type, or a subclass."""
         kind = type(None) if kind is None else kind
-        return any(isinstance(each, type) and (each is kind or (each is not bool and issubclass(each, kind)))
-                   for each in self.types)  # fmt: skip
+        return any(each is kind or (each is not bool and issubclass(each, kind)) for each in self.types)
 
-    def or_of(self, types: frozenset[Any]) -> Declaration:
-        """The same of a field that a theory takes in other types too."""
-        return dataclasses.replace(self, types=self.types | types)
+    @property
+    def ends(self) -> set[str]:
+        """The fields that its range ends at."""
+        return self.range.names if self.range else set()
+
+    @property
+    def range(self) -> Range | None:
+        """The range, of numbers that have one."""
+        return self.within if isinstance(self.within, Range) else None
 
     @property
     def whole(self) -> bool:
         """Whether it takes whole numbers alone."""
-        of_type = self.admits(int) and not self.admits(float)
-        return self.within.whole if isinstance(self.within, Range) else of_type
+        return self.range.whole if self.range else self.admits(int) and not self.admits(float)
 
     @property
     def kind(self) -> str:
         """number, whole number, truth, choice, word, schedule, per client, array, or a class such as compressor."""
         if self.named or isinstance(self.within, tuple):
             return self.named or "choice"
-        classes = [each for each in self.types if isinstance(each, type) and not issubclass(each, _PLAIN)]
+        classes = [each.__name__.lower() for each in self.types if not issubclass(each, _PLAIN)]
         if classes:
-            return classes[0].__name__.lower()
-        if isinstance(self.within, Range) or self.admits(int) or self.admits(float):
+            return min(classes)
+        if self.range or self.admits(int) or self.admits(float):
             return "whole number" if self.whole else "number"
         return "truth" if self.admits(bool) else "word" if self.admits(str) else "number"
 
     def words(self) -> str:
-        """What may stand here, in help and tables."""
+        """What may stand here beside None, in help and tables."""
         if isinstance(self.within, tuple):
-            text = _either(self.within)
-        else:
-            text = self.within.words() if self.within else "true or false" if self.kind == "truth" else ""
-        return f"{text} or None".removeprefix(" or ") if text and self.admits(None) else text
+            return _either(self.within)
+        words = self.range.words() if self.range else "true or false" if self.kind == "truth" else ""
+        return f"{words}, or one for each client" if self.kind == PER_CLIENT else words
 
     def check(self, method: str, name: str, value: Any, hp: Any, n: int) -> None:
         """Raise InputError where a value of field `name`, which is not None, does not fit; for n clients."""
         needs = f"{method} needs {name}"
         if isinstance(self.within, tuple):
+            if value not in self.within and all(isinstance(each, str) for each in (value, *self.within)):
+                raise unknown(name, value, self.within)
             if value not in self.within:
-                words = isinstance(value, str) and all(isinstance(each, str) for each in self.within)
-                raise (
-                    unknown(name, value, self.within)
-                    if words
-                    else InputError(f"{needs} {_either(self.within)}, got {value!r}")
-                )
+                raise InputError(f"{needs} {_either(self.within)}, got {value!r}")
         elif self.kind == "truth":
             if not isinstance(value, bool | np.bool_):
                 raise InputError(f"{needs} true or false, got {value!r}")
-        elif isinstance(value, str) and not (self.whole or self.admits(str)):
-            what = "a number" if self.kind in (*_NUMBERS, ARRAY) else f"a {self.kind}, as from fl.{self.kind}s.parse"
+        elif isinstance(value, str) and not (self.admits(str) or (self.range and self.range.whole)):
+            what = "a compressor, as from fl.compressors.parse" if self.kind == "compressor" else "a number"
             raise InputError(f"{needs} as {what}, got the word {value!r}")
-        elif isinstance(self.within, Range):
-            _check_numbers(needs, value, self.within.of(hp), n)
+        elif self.range:
+            _check_numbers(needs, value, self.range.of(hp), n)
         elif isinstance(value, numbers.Real | np.ndarray | jax.Array) and not isinstance(value, bool | np.bool_):
             _check_numbers(needs, value, None, n)
 
@@ -176,7 +175,7 @@ def _check_numbers(needs: str, value: Any, within: Range | None, n: int) -> None
 
 
 def _either(values: tuple[Any, ...]) -> str:
-    """ "a, b or c"."""
+    """The values as in: a, b or c."""
     *most, last = map(str, values)
     return f"{', '.join(most)} or {last}" if most else last
 
@@ -235,7 +234,7 @@ def _declarations(cls: type) -> dict[str, Declaration]:
     found = {}
     for name, field in fields.items():
         declared = field.metadata.get(KEY, Declaration())
-        if isinstance(declared.within, Range) and (missing := declared.within.names - fields.keys()):
+        if missing := declared.ends - fields.keys():
             raise InputError(f"the range of {name} ends at {missing.pop()}: it is neither n nor a field")
         found[name] = dataclasses.replace(declared, types=_types(hints.get(name, Any), field.default))
     return found

@@ -10,7 +10,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-import fedjax_lc as fl
 from fedjax_lc import algorithms
 from fedjax_lc.algorithms.frames.server import participants
 from fedjax_lc.core.errors import InputError
@@ -165,8 +164,9 @@ def test_participants_are_independent_and_never_nobody(problem):
     ],
 )
 def test_options_that_do_not_fit(changes, words, problem):
+    method, hp = algorithms.get("mcm"), hyperparameters("mcm", problem, **changes)
     with pytest.raises(InputError, match=words):
-        fl.run("mcm", problem, hyperparameters("mcm", problem, **changes), steps=1)
+        method.check(problem, hp), method.init(problem, hp, KEY)
 
 
 def test_conventions_and_forms(problem):

@@ -94,7 +94,8 @@ class Algorithm:
         known = declarations(self.Hparams)
         ordered = {field.name: known[field.name] for field in fields}
         for name, choice in list(parameters(self.theory).items())[1:]:
-            ordered[name] = ordered[name].or_of(choice.types) if name in ordered else choice
+            field = ordered.get(name, choice)
+            ordered[name] = dataclasses.replace(field, types=field.types | choice.types)
         return ordered
 
     def check(self, problem: Problem, hp: Any) -> None:
@@ -102,7 +103,8 @@ class Algorithm:
 
         A field fits where its declaration says so (`core.hyperparameters`); `Hparams.validate(problem)` says the rest.
         """
-        for name, declared in declarations(type(hp)).items():
+        # Fields that a range ends at come before the range.
+        for name, declared in sorted(declarations(type(hp)).items(), key=lambda item: bool(item[1].ends)):
             value = getattr(hp, name)
             if isinstance(value, Compressor):
                 value.validate(problem.dim)
@@ -269,7 +271,7 @@ def constants(problem: Problem, method: str) -> tuple[float, float]:
 
 @pytree.dataclass
 class Batches:
-    """How gradients are drawn."""
+    """Hyperparameters of stochastic gradients."""
 
     _: dataclasses.KW_ONLY
     batch_size: int | None = hyperparameter(

@@ -37,7 +37,7 @@ CLIENT_STEPS, SERVER_STEPS = ("client_lr", "gamma"), ("server_lr",)  #: fields t
 
 @pytree.dataclass
 class Local(Batches, Cohorts):
-    """What all methods with local training know, besides batches, here of a local step, and cohorts."""
+    """Hyperparameters of all methods with local training; batches are those of a local step."""
 
     _: dataclasses.KW_ONLY
     local_steps: Scalar = hyperparameter(
@@ -50,15 +50,19 @@ class Local(Batches, Cohorts):
         static=True,
     )
     client_weights: str = hyperparameter(
-        "what clients count in a round's mean (where F itself counts rows, equal is right)",
+        "weights of the clients in a round's mean, by their rows or equal (right where F itself counts rows)",
         ("equal", "size"),
         default="equal",
     )
     client_schedule: Schedule = hyperparameter(
-        "factor of the local step size over rounds", default="constant", kind=SCHEDULE
+        "factor of the local step size over rounds, as in cosine:100 (fedjax-lc list schedules)",
+        default="constant",
+        kind=SCHEDULE,
     )
     server_schedule: Schedule = hyperparameter(
-        "factor of the server's step size over rounds", default="constant", kind=SCHEDULE
+        "factor of the server's step size over rounds, as in cosine:100 (fedjax-lc list schedules)",
+        default="constant",
+        kind=SCHEDULE,
     )
 
     def validate(self, problem: Problem) -> None:

@@ -24,7 +24,7 @@ class Cohorts:
 
     _: dataclasses.KW_ONLY
     schedule: Any = hyperparameter(
-        "clients of each round, (rounds, c) whole numbers, -1 for none, taken in turn; with selection=schedule",
+        "clients of each round with selection=schedule: (rounds, c) numbers, -1 for none, taken in turn",
         default=None,
         kind=ARRAY,
     )

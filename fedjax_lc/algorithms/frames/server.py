@@ -36,17 +36,21 @@ from fedjax_lc.problems.base import some_of
 
 @pytree.dataclass
 class Rounds(Batches, Cohorts):
-    """What all these methods know, besides batches and cohorts."""
+    """Hyperparameters of all these methods."""
 
     _: dataclasses.KW_ONLY
     decay: Scalar = hyperparameter(
-        "round k = 1, 2, ... has the step size gamma / k^decay, times gamma_schedule", "[0, inf)", default=0.0
+        "power of k in the step size gamma / k^decay of round k = 1, 2, ..., times gamma_schedule",
+        "[0, inf)",
+        default=0.0,
     )
     momentum: Scalar | None = hyperparameter(
-        "m of v = m v + u, which replaces the direction u of the model; none if None", "[0, 1)", default=None
+        "m of v = m v + u: the model moves along v instead of u; off if None", "[0, 1)", default=None
     )
     weight_decay: Scalar | None = hyperparameter(
-        "u = u + weight_decay w, uncompressed, before momentum; none if None", "[0, inf)", default=None
+        "weight of the model w that is added to its direction u, uncompressed, before momentum; off if None",
+        "[0, inf)",
+        default=None,
     )
     participation: Scalar | None = hyperparameter(
         "probability that a client takes part, given that somebody does; all, or a cohort, if None",
@@ -54,12 +58,16 @@ class Rounds(Batches, Cohorts):
         default=None,
     )
     average_every: int | None = hyperparameter(
-        "rounds from one step of the average of iterates, which is then evaluated, to the next; none if None",
+        "rounds between steps of the average of iterates, evaluated instead of the last one; off if None",
         "whole [1, inf)",
         default=None,
         static=True,
     )
-    gamma_schedule: Schedule = hyperparameter("factor of the step size over rounds", default="constant", kind=SCHEDULE)
+    gamma_schedule: Schedule = hyperparameter(
+        "factor of the step size over rounds, as in cosine:100 (fedjax-lc list schedules)",
+        default="constant",
+        kind=SCHEDULE,
+    )
 
     @property
     def starts_dense(self) -> bool:
@@ -80,14 +88,14 @@ class Rounds(Batches, Cohorts):
 
 @pytree.dataclass
 class WithMemory(Rounds):
-    """What methods with uplink memories know besides."""
+    """The same, and those of methods with uplink memories."""
 
     _: dataclasses.KW_ONLY
     smart: bool = hyperparameter(
         "whether h_i = g_i in round 1, which all clients send uncompressed, as in the authors' code", default=False
     )
     memories: str = hyperparameter(
-        "whether the server keeps a memory for each client (PP1) or one (PP2); the same where all take part",
+        "memories of the server: one for each client (all, PP1) or a single one (PP2); the same where all take part",
         ("all", "one"),
         default="all",
     )
