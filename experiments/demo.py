@@ -1,7 +1,7 @@
 """The main job in half a minute: breast_cancer over 10 clients, logistic regression, kappa 1e4, float64."""
 
+from experiments.kit.comparison import Comparison, Curve, make_problem
 from fedjax_lc import data
-from fedjax_lc.figure import Comparison, Curve, make_problem
 
 NUM_CLIENTS = 10
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 import fedjax_lc as fl
-from fedjax_lc.bench import rivals, single
-from fedjax_lc.bench.workloads import FEDAVG, Size, w1
+from experiments.bench import rivals, single
+from experiments.bench.workloads import FEDAVG, Size, w1
 from fedjax_lc.compressors import RandK
 from fedjax_lc.core.errors import InputError
 

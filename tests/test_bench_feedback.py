@@ -5,9 +5,9 @@ import json
 import jax.numpy as jnp
 import pytest
 
+from experiments.bench import SUITES, feedback, measure
+from experiments.bench.feedback import BASE, ENTRIES, Sizes
 from fedjax_lc import cli
-from fedjax_lc.bench import SUITES, feedback, measure
-from fedjax_lc.bench.feedback import BASE, ENTRIES, Sizes
 from fedjax_lc.core.errors import InputError
 
 TINY = Sizes(clients=2, rows=3, batch=2, side=8, block=64, steps=1)

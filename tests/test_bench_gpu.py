@@ -12,8 +12,7 @@ import numpy as np
 import pytest
 
 import fedjax_lc as fl
-from fedjax_lc import cli
-from fedjax_lc.bench import (
+from experiments.bench import (
     SUITES,
     gpu,
     gpu_branches,
@@ -26,9 +25,10 @@ from fedjax_lc.bench import (
     neural_rivals,
     rivals,
 )
-from fedjax_lc.bench.gpu_common import NO_TIME, TINY, Contestant, Given, Sizes, judged, made, missing, raced
-from fedjax_lc.bench.measure import Target
-from fedjax_lc.bench.workloads import w1
+from experiments.bench.gpu_common import NO_TIME, TINY, Contestant, Given, Sizes, judged, made, missing, raced
+from experiments.bench.measure import Target
+from experiments.bench.workloads import w1
+from fedjax_lc import cli
 from fedjax_lc.core.errors import InputError
 
 ON_A_GPU = jax.default_backend() == "gpu"

@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from experiments.bench import SUITES, mcm, measure
+from experiments.bench.mcm import METHODS, NUMPY, OURS, Sizes
 from fedjax_lc import cli
-from fedjax_lc.bench import SUITES, mcm, measure
-from fedjax_lc.bench.mcm import METHODS, NUMPY, OURS, Sizes
 from fedjax_lc.core.errors import InputError
 from fedjax_lc.results.table import Table
 from tests.reference import mcm as reference

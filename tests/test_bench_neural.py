@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from experiments.bench import SUITES, measure, neural, neural_parts, neural_rivals
+from experiments.bench.neural_parts import EMNIST, FEDJAX, LAST, LOOP, MNIST, OURS, RIVALS, VMAP, Ours, Sizes
 from fedjax_lc import algorithms, cli, models
-from fedjax_lc.bench import SUITES, measure, neural, neural_parts, neural_rivals
-from fedjax_lc.bench.neural_parts import EMNIST, FEDJAX, LAST, LOOP, MNIST, OURS, RIVALS, VMAP, Ours, Sizes
 from fedjax_lc.core.errors import InputError
 from fedjax_lc.running.programs import compile_count
 

@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 
 import fedjax_lc as fl
+from experiments.bench import measure, rivals, sweep, sweep_parts, sweep_tuned
+from experiments.bench.measure import Contestant, Target
+from experiments.bench.sweep_parts import COPY, GRADIENT, LOCODL, PLAIN_COND, PLAIN_GRADIENT, Sizes
+from experiments.bench.workloads import FEDAVG, Size, w1, with_plain_branches
+from experiments.kit.tuned import Entry, Tuned
 from fedjax_lc import cli
-from fedjax_lc.bench import measure, rivals, sweep, sweep_parts, sweep_tuned
-from fedjax_lc.bench.measure import Contestant, Target
-from fedjax_lc.bench.sweep_parts import COPY, GRADIENT, LOCODL, PLAIN_COND, PLAIN_GRADIENT, Sizes
-from fedjax_lc.bench.workloads import FEDAVG, Size, w1, with_plain_branches
 from fedjax_lc.core import pytree
 from fedjax_lc.core.errors import InputError
-from fedjax_lc.tuned import Entry, Tuned
 
 TINY = Sizes(
     w1=Size(clients=4, rows=6, dim=20, local_steps=3),

@@ -5,11 +5,11 @@ import json
 import pytest
 
 import fedjax_lc as fl
-from fedjax_lc import figure
+from experiments.kit import catalogue
+from experiments.kit.comparison import Claim, Comparison, Curve, bits_to
+from experiments.kit.tuned import Tuned
 from fedjax_lc.core.errors import InputError
-from fedjax_lc.figure import Claim, Comparison, Curve
 from fedjax_lc.results import report
-from fedjax_lc.tuned import Tuned
 
 INF = float("inf")
 
@@ -78,23 +78,23 @@ def test_a_figure_tells_its_facts(made, problem):
 def test_others_are_capped_at_a_multiple_of_the_leaders_bits(made):
     comparison, _, _ = made
     traces = comparison.run(progress=False)
-    best = min(figure.bits_to(trace, 1e-6) for label, trace in traces.items() if label.startswith("LoCoDL"))
+    best = min(bits_to(trace, 1e-6) for label, trace in traces.items() if label.startswith("LoCoDL"))
     capped = traces["GD"]
     assert report.ending(capped) == "capped"
     assert capped.bits_up[-2] < 2 * best <= capped.bits_up[-1]
 
 
 def test_recipes_are_found_by_name():
-    names = figure.names()
+    names = catalogue.names()
     assert {"demo", "locodl/a5a-87", "locodl/w1a-619", "locodl/dirichlet-1", "locodl/ablation-p"} <= set(names)
     for name in names:
         if name.startswith(("locodl/", "demo")):  # of others see test_mcm_recipes.py and test_network_recipes.py
-            assert isinstance(figure.get(name), Tuned if "/tuned/" in name else Comparison)
+            assert isinstance(catalogue.get(name), Tuned if "/tuned/" in name else Comparison)
 
 
 def test_every_recipe_names_known_methods_and_claims():
-    for name in figure.names():
-        recipe = figure.get(name)
+    for name in catalogue.names():
+        recipe = catalogue.get(name)
         if not isinstance(recipe, Comparison):  # see tests/test_tuned.py and tests/test_mcm_recipes.py
             continue
         labels = {curve.label: 1.0 for curve in recipe.curves}

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 import fedjax_lc as fl
+from experiments.kit.floors import Alike, Floors
+from experiments.kit.passes import Run
 from fedjax_lc.core.errors import InputError
-from fedjax_lc.floors import Alike, Floors
-from fedjax_lc.passes import Run
 
 FACTORS, STEPS, EVERY, SEEDS = (0.5, 1.0, 1e30), 22, 5, 3
 NAN = float("nan")

@@ -20,13 +20,13 @@ ROWS = [
     ["results"],
     ["running"],
     ["sweeping"],
-    ["plot", "figure", "tuned", "passes", "floors", "training", "selfcheck", "doctor", "bench", "cli"],
+    ["plot", "cli"],
 ]
 FILES_OF = {
     "core": ["errors", "files", "hyperparameters", "typing", "pytree", "platforms", "products", "lanes"],
     "results": ["ledger", "provenance", "trace", "table", "report"],
     "running": ["cache", "programs", "loop", "run"],
-    "sweeping": ["mesh", "axes", "grid", "blocks", "groups", "planner", "store", "sweep"],
+    "sweeping": ["mesh", "axes", "grid", "blocks", "groups", "planner", "store", "sweep", "theory"],
 }
 PLACE = {name: (row, column) for row, names in enumerate(ROWS) for column, name in enumerate(names)}
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")

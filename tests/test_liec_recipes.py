@@ -12,13 +12,14 @@ import pytest
 
 import experiments
 from experiments import _networks
+from experiments.kit import catalogue
+from experiments.kit.training import Training
 from experiments.liec import _convex, _images
-from fedjax_lc import algorithms, figure
-from fedjax_lc.training import Training
+from fedjax_lc import algorithms
 from tests.test_network_recipes import builds, images
 
 ROOT = Path(experiments.__file__).parent / "liec"
-NAMES = [name for name in figure.names() if name.split("/")[0] == "liec"]
+NAMES = [name for name in catalogue.names() if name.split("/")[0] == "liec"]
 INF = {"mean": None, "error": None}
 
 
@@ -119,7 +120,7 @@ def test_a_tiny_figure(problem, tmp_path, monkeypatch):
 
 
 def test_networks_build_in_the_setting_of_the_authors(small):
-    recipe = figure.get("liec/mnist")
+    recipe = catalogue.get("liec/mnist")
     assert isinstance(recipe, Training)
     problem = recipe.problem()
     assert (problem.n, problem.dim) == (8, 21_840)
@@ -135,7 +136,7 @@ def test_networks_build_in_the_setting_of_the_authors(small):
 
 
 def test_the_full_configuration_is_that_of_the_authors():
-    recipe = figure.get("liec/gpu/cifar10-resnet18")
+    recipe = catalogue.get("liec/gpu/cifar10-resnet18")
     assert (recipe.rounds, recipe.every) == (20 * 49, 49)
     assert [run.label for run in recipe.runs] == ["P-SGD", "DoubleSqueeze, blocks", "LIEC(32), blocks"]
     for run in recipe.runs:

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 
 from experiments import mcm
+from experiments.kit import catalogue
+from experiments.kit.floors import Floors
+from experiments.kit.passes import Passes
 from experiments.mcm import _common
-from fedjax_lc import algorithms, figure
+from fedjax_lc import algorithms
 from fedjax_lc.core.errors import InputError
-from fedjax_lc.floors import Floors
-from fedjax_lc.passes import Passes
 
 RECIPES = sorted(path.stem for path in Path(mcm.__file__).parent.glob("[a-z]*.py"))
 NAMES = [f"mcm/{stem.replace('_', '-')}" for stem in RECIPES]
@@ -38,12 +39,12 @@ def needs(monkeypatch):
 
 def test_every_recipe_is_found_by_name():
     assert len(NAMES) > 10
-    assert set(NAMES) == {name for name in figure.names() if name.rpartition("/")[0] == "mcm"}
+    assert set(NAMES) == {name for name in catalogue.names() if name.rpartition("/")[0] == "mcm"}
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_recipe_names_known_methods_and_its_own_runs(name, problem):
-    recipe = figure.get(name)
+    recipe = catalogue.get(name)
     assert isinstance(recipe, Floors if name == "mcm/floors" else Passes)
     labels = [run.label for run in recipe.runs]
     assert len(set(labels)) == len(labels)
@@ -64,7 +65,7 @@ def test_published_values_are_those_of_the_paper():
         "mcm/lsr": {"SGD": -4.24, "DIANA": -3.49, "Artemis": -2.99, "Dore": -3.06, "MCM": -3.67, "Rand-MCM": -3.53},
     }
     for name in NAMES:
-        recipe = figure.get(name)
+        recipe = catalogue.get(name)
         papers = {run.label: run.paper for run in recipe.runs if run.paper is not None}
         assert papers == table.get(name, {})
 
@@ -116,14 +117,14 @@ def smoothness(problem):
 )
 def test_clustered_sets_are_those_of_the_authors(name, dim, least, most, L, f_star, needs):
     needs(f"{name}_clusters.npy", name)
-    problem, recipe = _common.clustered(name), figure.get(f"mcm/{name}")
+    problem, recipe = _common.clustered(name), catalogue.get(f"mcm/{name}")
     sizes = np.asarray(problem.sizes)
     assert (problem.n, problem.dim) == (20, dim)
     assert (sizes.min(), sizes.max(), sizes.sum()) == (least, most, ROWS[name])
     assert smoothness(problem) == L
     assert problem.f_star == f_star
     assert problem.dtype == np.float64
-    for found in (recipe, figure.get(f"mcm/{name}-half")):
+    for found in (recipe, catalogue.get(f"mcm/{name}-half")):
         assert {least // run.changes["batch_size"] for run in found.runs} == {found.rounds}
 
 
@@ -149,7 +150,7 @@ def test_synthetic_problems_are_those_of_the_authors(name, dim, L, f_star, needs
 @pytest.mark.slow
 def test_synthetic_least_squares_ends_where_the_paper_says(needs):
     needs("synth_linear_noised.npz")
-    recipe = dataclasses.replace(figure.get("mcm/lsr"), seeds=5)
+    recipe = dataclasses.replace(catalogue.get("mcm/lsr"), seeds=5)
     problem = recipe.problem()
     facts = recipe.facts(problem, {run.label: recipe.run(run, problem, progress=False) for run in recipe.runs})
     assert len(facts["runs"]) == 6

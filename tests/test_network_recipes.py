@@ -11,12 +11,13 @@ import pytest
 
 import experiments
 from experiments import _networks
+from experiments.kit import catalogue
+from experiments.kit.training import Training
 from experiments.mcm.deep import _common as deep
 from experiments.savic import _closed_forms, _convex, _images
-from fedjax_lc import algorithms, data, figure
+from fedjax_lc import algorithms, data
 from fedjax_lc.compressors import parse
 from fedjax_lc.core.errors import InputError
-from fedjax_lc.training import Training
 
 FOLDERS = {
     "savic": "2406.00846",
@@ -26,8 +27,8 @@ FOLDERS = {
     "fedopt": "2003.00295",
 }
 ROOT = Path(experiments.__file__).parent
-NAMES = [name for name in figure.names() if name.rpartition("/")[0] in FOLDERS]
-TRAININGS = [name for name in NAMES if isinstance(figure.get(name), Training)]
+NAMES = [name for name in catalogue.names() if name.rpartition("/")[0] in FOLDERS]
+TRAININGS = [name for name in NAMES if isinstance(catalogue.get(name), Training)]
 
 
 def images(name, rows=200):
@@ -63,7 +64,7 @@ def test_each_recipe_says_where_it_comes_from(name):
 
 @pytest.mark.parametrize("name", TRAININGS)
 def test_equal_budgets_for_all_that_is_tuned(name):
-    recipe = figure.get(name)
+    recipe = catalogue.get(name)
     tried = {np.prod([len(values) for values in run.tune.values()]) for run in recipe.runs}
     assert len(tried) == 1
     assert recipe.tune_rounds <= recipe.rounds
@@ -77,7 +78,7 @@ def test_missing_data_is_refused_in_one_line(tmp_path, monkeypatch):
     _networks.load.cache_clear()
     for name, word in (("savic/mnist-50", "mnist"), ("mcm/deep/cifar10", "cifar10"), ("fedopt/shakespeare", "shakes")):
         with pytest.raises(InputError, match=word) as error:
-            figure.get(name).problem()
+            catalogue.get(name).problem()
         assert "\n" not in str(error.value)
 
 
@@ -137,15 +138,15 @@ def builds(run, problem):
 
 @pytest.mark.slow
 def test_the_full_resnet_builds_without_data_of_its_own(small):
-    problem = figure.get("savic/gpu/cifar10-resnet18").problem()
+    problem = catalogue.get("savic/gpu/cifar10-resnet18").problem()
     assert problem.dim == 11_171_146
-    before, after = builds(figure.get("savic/gpu/cifar10-resnet18").runs[1], problem)
+    before, after = builds(catalogue.get("savic/gpu/cifar10-resnet18").runs[1], problem)
     assert before == after
 
 
 @pytest.mark.parametrize("name", ["mcm/deep/gpu/mnist", pytest.param("mcm/deep/gpu/cifar10", marks=pytest.mark.slow)])
 def test_compressed_trainings_build_as_the_authors_have_them(name, small):
-    recipe = figure.get(name)
+    recipe = catalogue.get(name)
     problem = recipe.problem()
     s = 4 if "mnist" in name else 16
     assert (problem.n, problem.dim) == (20, 21_840 if s == 4 else 62_006)

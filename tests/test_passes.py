@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 import fedjax_lc as fl
+from experiments.kit.passes import LEAST, Ordering, Passes, Run, repo_bits
 from fedjax_lc import plot
 from fedjax_lc.core.errors import InputError
-from fedjax_lc.passes import LEAST, Ordering, Passes, Run, repo_bits
 from tests.reference import mcm as reference
 
 PASSES, ROUNDS, SEEDS = 6, 5, 2

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 import fedjax_lc as fl
-from fedjax_lc import data, problems, training
+from experiments.kit import training
+from experiments.kit.training import Better, Run, Training
+from fedjax_lc import data, problems
 from fedjax_lc.core.errors import InputError
-from fedjax_lc.training import Better, Run, Training
 
 ROUNDS, EVERY, SEEDS, TUNE_ROUNDS = 6, 2, 2, 3
 CHANGES = {"local_steps": 2, "batch_size": 8, "cohort_size": 3}

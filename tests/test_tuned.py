@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 
 import fedjax_lc as fl
-from fedjax_lc import algorithms, figure
+from experiments.kit import catalogue
+from experiments.kit.comparison import Claim
+from experiments.kit.tuned import Entry, Tuned, theory_with_steps
+from fedjax_lc import algorithms
 from fedjax_lc.core.errors import InputError
-from fedjax_lc.figure import Claim
 from fedjax_lc.results.table import Table
-from fedjax_lc.tuned import Entry, Tuned, theory_with_steps
 
 
 @pytest.mark.parametrize("method", ["gd", "locodl", "diana", "adiana", "five_gcs_cc", "ef21"])
@@ -108,8 +109,8 @@ def test_a_first_entry_that_never_arrives_is_told(recipe, problem):
 
 
 def test_recipes_try_what_fits_their_problem():
-    for name in figure.names():
-        found = figure.get(name)
+    for name in catalogue.names():
+        found = catalogue.get(name)
         if isinstance(found, Tuned):
             methods = [entry.method for entry in found.entries]
             assert methods[0] == "locodl"

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from experiments.kit.training import Better, Run
 from fedjax_lc import algorithms
-from fedjax_lc.training import Better, Run
 
 SERVERS: Mapping[str, Sequence[float]] = {
     "fedavg": (1.0, 2.0, 4.0),

@@ -2,9 +2,9 @@
 
 from experiments._networks import MNIST_PIXELS, UNUSED, load, remarks, shortened, standardised
 from experiments.fedopt._common import CLAIMS, SETTINGS, runs
+from experiments.kit.training import Training
 from fedjax_lc import problems
 from fedjax_lc.problems import Problem
-from fedjax_lc.training import Training
 
 ROWS, TEST_ROWS = 20_000, 2_000
 

@@ -2,9 +2,9 @@
 
 from experiments._networks import UNUSED, load
 from experiments.fedopt._common import CLAIMS, SETTINGS, runs
+from experiments.kit.training import Training
 from fedjax_lc import problems
 from fedjax_lc.problems import Problem
-from fedjax_lc.training import Training
 
 TEXT = "shakespeare:seq_len=40,min_chars=5000"
 MODEL = "char_lstm:vocab=65,hidden=64,layers=1"

@@ -13,10 +13,10 @@ from typing import Any
 import jax
 import numpy as np
 
+from experiments.kit.comparison import made_by, write_page
 from experiments.liec._advice import ADVICE
 from fedjax_lc import algorithms, compressors, plot, problems
 from fedjax_lc.core.files import check_writable
-from fedjax_lc.figure import made_by, write_page
 from fedjax_lc.problems import Problem
 from fedjax_lc.results import report
 from fedjax_lc.results.provenance import environment

@@ -20,10 +20,10 @@ from experiments._networks import (
     shortened,
     standardised,
 )
+from experiments.kit.training import Better, Run, Training
 from experiments.liec._advice import ADVICE
 from fedjax_lc import compressors, problems
 from fedjax_lc.problems import Problem
-from fedjax_lc.training import Better, Run, Training
 
 NUM_CLIENTS, GAMMA, DECAY = 8, 0.1, 5e-4
 PIXELS = {"mnist": MNIST_PIXELS, "cifar10": CIFAR_PIXELS}

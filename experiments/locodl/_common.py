@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 
+from experiments.kit.comparison import Claim, Comparison, Curve, make_problem
 from fedjax_lc import data
-from fedjax_lc.figure import Claim, Comparison, Curve, make_problem
 from fedjax_lc.problems import Problem
 
 KAPPA = 1e4

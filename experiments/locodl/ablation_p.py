@@ -1,8 +1,8 @@
 """LoCoDL's probability of communication: the paper's choice against the balanced one, on australian_scale; n = 10."""
 
+from experiments.kit.comparison import Claim, Comparison, Curve, make_problem
 from experiments.locodl._common import KAPPA
 from fedjax_lc import data
-from fedjax_lc.figure import Claim, Comparison, Curve, make_problem
 
 NUM_CLIENTS = 10
 COMPRESSORS = ("rand_k:2|natural", "natural", "rand_k:2", "identity")

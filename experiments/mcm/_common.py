@@ -15,10 +15,10 @@ from typing import Any
 import jax
 import numpy as np
 
+from experiments.kit.passes import Ordering, Passes, Run
 from fedjax_lc import algorithms, data, problems
 from fedjax_lc.core.errors import InputError
 from fedjax_lc.data.download import local_folder
-from fedjax_lc.passes import Ordering, Passes, Run
 from fedjax_lc.problems import Problem
 
 NUM_CLIENTS = 20

@@ -6,8 +6,8 @@ alpha = 1/(c (1 + omega)), both directions; without the memory (alpha = 0), and 
 
 from typing import Any
 
+from experiments.kit.passes import Ordering, Passes
 from experiments.mcm._common import OMEGA, run, synthetic
-from fedjax_lc.passes import Ordering, Passes
 
 OPTIONS: dict[str, Any] = {"batch_size": 1, "decay": 0.5}
 RATES = {c: 1 / (c * (1 + OMEGA)) for c in (0.25, 0.5, 1, 2, 4, 8)}

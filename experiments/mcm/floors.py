@@ -4,8 +4,8 @@ To first order in gamma only the uplink's noise remains in MCM, so its floor is 
 both directions.
 """
 
+from experiments.kit.floors import Alike, Floors
 from experiments.mcm._common import runs, synthetic
-from fedjax_lc.floors import Alike, Floors
 
 NAMES = ("sgd", "diana", "artemis", "dore", "mcm", "rand_mcm", "ghost")
 

@@ -2,8 +2,8 @@
 
 from typing import Any
 
+from experiments.kit.passes import Ordering, Passes
 from experiments.mcm._common import run, synthetic
-from fedjax_lc.passes import Ordering, Passes
 
 OPTIONS: dict[str, Any] = {"batch_size": 1, "decay": 0.5}
 

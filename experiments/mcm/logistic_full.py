@@ -1,7 +1,7 @@
 """Logistic regression on the authors' synthetic clients (d = 2), full gradients, gamma = 1/L; arXiv 2102.12528."""
 
+from experiments.kit.passes import Ordering, Passes
 from experiments.mcm._common import EVERYTHING, WITH_MEMORY, WITHOUT_MEMORY, runs, synthetic
-from fedjax_lc.passes import Ordering, Passes
 
 FIGURE = Passes(
     title="MCM on synthetic logistic regression, full gradients",

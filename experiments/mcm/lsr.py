@@ -1,7 +1,7 @@
 """Least squares on the authors' synthetic clients, one row a round, gamma_k = 1/(L sqrt k); arXiv 2102.12528."""
 
+from experiments.kit.passes import Passes
 from experiments.mcm._common import ORDERINGS, runs, synthetic
-from fedjax_lc.passes import Passes
 
 PAPER = {"sgd": -4.24, "diana": -3.49, "artemis": -2.99, "dore": -3.06, "mcm": -3.67, "rand_mcm": -3.53}
 

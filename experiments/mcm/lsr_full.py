@@ -3,8 +3,8 @@
 Uplink memories take heterogeneous clients to machine precision; methods without them saturate.
 """
 
+from experiments.kit.passes import Ordering, Passes
 from experiments.mcm._common import EVERYTHING, WITH_MEMORY, WITHOUT_MEMORY, runs, synthetic
-from fedjax_lc.passes import Ordering, Passes
 
 FIGURE = Passes(
     title="MCM on synthetic least squares, full gradients",

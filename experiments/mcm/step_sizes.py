@@ -1,7 +1,7 @@
 """Constant step sizes of MCM on synthetic least squares with one row a round; arXiv 2102.12528."""
 
+from experiments.kit.passes import Passes
 from experiments.mcm._common import run, synthetic
-from fedjax_lc.passes import Passes
 
 FACTORS = (20.0, 10.0, 5.0, 2.0, 1.0, 0.5, 0.25, 0.125, 0.0625, 0.03125)
 

@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from experiments._networks import CIFAR_PIXELS, MNIST_PIXELS, UNUSED, load, remarks, shortened, standardised
+from experiments.kit.training import Better, Run, Training
 from fedjax_lc import problems
 from fedjax_lc.problems import Problem
-from fedjax_lc.training import Better, Run, Training
 
 NUM_CLIENTS = 10
 PIXELS = {"mnist": MNIST_PIXELS, "cifar10": CIFAR_PIXELS}

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from fedjax_lc.cli import repository
 from fedjax_lc.cli.options import add_cache
 from fedjax_lc.core.errors import unknown
 
@@ -31,15 +32,14 @@ def add(commands: Any, arguments: Sequence[str]) -> None:
 
 
 def _figure(options: argparse.Namespace) -> int:
-    from fedjax_lc import figure
-
-    known = figure.names()
+    catalogue = repository.load("kit.catalogue")
+    known = catalogue.names()
     chosen = [n for name in options.names for n in _matching(name, known)]
     if options.jobs > 1 and len(chosen) > 1:
         return _side_by_side(chosen, options)
     for name in chosen:
-        folder = options.out or figure.recipes_folder() / Path(name).parent / "figures"
-        print(_make(figure.get(name), folder, Path(name).name, not options.quiet))
+        folder = options.out or catalogue.results_folder(name)
+        print(_make(catalogue.get(name), folder, Path(name).name, not options.quiet))
         print(f"wrote {folder / Path(name).name}.md, .json, .png and .svg")
     return 0
 

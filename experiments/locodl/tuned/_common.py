@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 
+from experiments.kit.comparison import Claim
+from experiments.kit.tuned import Entry, Tuned
 from experiments.locodl._common import CLAIMS, problem_of
-from fedjax_lc.figure import Claim
-from fedjax_lc.tuned import Entry, Tuned
 
 LOCAL_STEPS = 20  #: of 5GCS-CC's inner solver, one number for all lanes, so that none waits; its theory has 20 to 130
 TUNED_CLAIMS = (Claim("LoCoDL needs the fewest bits", "LoCoDL*", "*"), *CLAIMS[1:])

@@ -27,9 +27,9 @@ from experiments._networks import (
     shortened,
     standardised,
 )
+from experiments.kit.training import Better, Run, Training
 from fedjax_lc import algorithms, compressors, problems
 from fedjax_lc.problems import Problem
-from fedjax_lc.training import Better, Run, Training
 
 NUM_CLIENTS, BATCH, GAMMA = 20, 128, 0.1
 SETTINGS: Mapping[str, Mapping[str, Any]] = {

@@ -15,10 +15,10 @@ from typing import Any, NamedTuple, TypeVar
 
 import jax
 
-from fedjax_lc.bench import measure, neural_parts
-from fedjax_lc.bench.measure import Contestant, Target
-from fedjax_lc.bench.sweep_parts import Clock
-from fedjax_lc.bench.workloads import Size, Work
+from experiments.bench import measure, neural_parts
+from experiments.bench.measure import Contestant, Target
+from experiments.bench.sweep_parts import Clock
+from experiments.bench.workloads import Size, Work
 from fedjax_lc.core.errors import InputError
 from fedjax_lc.running.run import run
 from fedjax_lc.sweeping.sweep import sweep

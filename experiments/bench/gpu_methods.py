@@ -12,9 +12,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fedjax_lc import algorithms
-from fedjax_lc.bench import measure, rivals
-from fedjax_lc.bench.gpu_common import (
+from experiments.bench import measure, rivals
+from experiments.bench.gpu_common import (
     AT_ONCE,
     NO_TIME,
     Given,
@@ -28,8 +27,9 @@ from fedjax_lc.bench.gpu_common import (
     swept,
     us,
 )
-from fedjax_lc.bench.measure import Contestant, Target, ratio
-from fedjax_lc.bench.workloads import Work, w1, with_plain_branches
+from experiments.bench.measure import Contestant, Target, ratio
+from experiments.bench.workloads import Work, w1, with_plain_branches
+from fedjax_lc import algorithms
 from fedjax_lc.core import pytree
 from fedjax_lc.problems import Problem
 

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import fnmatch
-import importlib
 import json
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -15,7 +13,7 @@ from typing import Any
 import jax
 
 from fedjax_lc import algorithms, data, problems
-from fedjax_lc.core.errors import InputError, unknown
+from fedjax_lc.core.errors import InputError
 from fedjax_lc.core.files import check_writable, replacing
 from fedjax_lc.problems import Problem
 from fedjax_lc.results import report
@@ -218,30 +216,3 @@ def kappa_line(facts: Mapping[str, Any]) -> str:
     """A problem's shape and condition numbers in words."""
     return (f"n = {facts['clients']}, d = {facts['dim']}, nominal kappa {facts['kappa']:.3g}, "
             f"effective kappa {facts['kappa_eff']:.3g}")  # fmt: skip
-
-
-def recipes_folder() -> Path:
-    """The folder of figure recipes: the repository's `experiments/`, beside the package or above the working folder."""
-    places = [Path(__file__).parent.parent, Path.cwd(), *Path.cwd().parents]
-    for place in places:
-        if (place / "experiments" / "locodl").is_dir():
-            return place / "experiments"
-    raise InputError("no experiments/ folder found: figure recipes live in the repository, run inside a clone")
-
-
-def names() -> list[str]:
-    """All recipes, such as `locodl/a5a-87`."""
-    folder = recipes_folder()
-    files = (path.relative_to(folder).with_suffix("") for path in folder.rglob("*.py") if path.name[0] != "_")
-    return sorted(path.as_posix().replace("_", "-") for path in files)
-
-
-def get(name: str) -> Any:
-    """The recipe of that name: a Comparison, or anything with its `make`."""
-    if name not in names():
-        raise unknown("figure", name, names())
-    root = str(recipes_folder().parent)
-    if root not in sys.path:
-        sys.path.insert(0, root)
-    module = importlib.import_module("experiments." + name.replace("/", ".").replace("-", "_"))
-    return module.FIGURE

@@ -19,10 +19,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from experiments.bench import measure
+from experiments.bench.measure import Contestant, Ratio, Target, race, ratio
+from experiments.bench.sweep_parts import Clock
 from fedjax_lc import algorithms, problems
-from fedjax_lc.bench import measure
-from fedjax_lc.bench.measure import Contestant, Ratio, Target, race, ratio
-from fedjax_lc.bench.sweep_parts import Clock
 from fedjax_lc.core.errors import InputError
 from fedjax_lc.problems import Problem
 from fedjax_lc.results import report

@@ -18,11 +18,11 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from experiments.bench import measure
+from experiments.bench.measure import Target, ratio
+from experiments.bench.neural_parts import CLASSES, EMNIST, Ours, problem_of, raced
+from experiments.bench.neural_rivals import Work
 from fedjax_lc import algorithms
-from fedjax_lc.bench import measure
-from fedjax_lc.bench.measure import Target, ratio
-from fedjax_lc.bench.neural_parts import CLASSES, EMNIST, Ours, problem_of, raced
-from fedjax_lc.bench.neural_rivals import Work
 from fedjax_lc.core import pytree
 from fedjax_lc.core.errors import InputError
 from fedjax_lc.results import report

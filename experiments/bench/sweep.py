@@ -14,8 +14,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from fedjax_lc.bench import measure, sweep_parts, sweep_tuned
-from fedjax_lc.bench.sweep_parts import FULL, Sizes, Told
+from experiments.bench import measure, sweep_parts, sweep_tuned
+from experiments.bench.sweep_parts import FULL, Sizes, Told
 from fedjax_lc.core.errors import InputError
 from fedjax_lc.results import report
 from fedjax_lc.results.provenance import environment

@@ -9,12 +9,12 @@ from typing import Any
 
 import jax.numpy as jnp
 
+from experiments.bench import gpu_torch, neural_rivals, sweep_tuned
+from experiments.bench.gpu_common import Given, Told, judged, missing, raced
+from experiments.bench.measure import Contestant, Target, ratio
+from experiments.bench.neural_parts import EMNIST, Ours, hparams, layers, problem_of, work_of
+from experiments.bench.workloads import Size, w1
 from fedjax_lc import models
-from fedjax_lc.bench import gpu_torch, neural_rivals, sweep_tuned
-from fedjax_lc.bench.gpu_common import Given, Told, judged, missing, raced
-from fedjax_lc.bench.measure import Contestant, Target, ratio
-from fedjax_lc.bench.neural_parts import EMNIST, Ours, hparams, layers, problem_of, work_of
-from fedjax_lc.bench.workloads import Size, w1
 from fedjax_lc.core.errors import InputError
 from fedjax_lc.problems import LinearModel
 

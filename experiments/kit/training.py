@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
+from experiments.kit.comparison import made_by, write_page
 from fedjax_lc import algorithms, plot
 from fedjax_lc.core.errors import InputError, unknown
 from fedjax_lc.core.files import check_writable
-from fedjax_lc.figure import made_by, write_page
 from fedjax_lc.problems import Problem
 from fedjax_lc.results import report
 from fedjax_lc.results.provenance import environment

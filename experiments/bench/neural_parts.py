@@ -20,13 +20,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from experiments.bench import measure
+from experiments.bench import neural_rivals as rivals
+from experiments.bench.measure import Contestant, Ratio, ratio, seconds
+from experiments.bench.neural_rivals import Layers, Work
+from experiments.bench.sweep_parts import Told
 from fedjax_lc import algorithms, models, problems
 from fedjax_lc.algorithms.frames.local import begin
-from fedjax_lc.bench import measure
-from fedjax_lc.bench import neural_rivals as rivals
-from fedjax_lc.bench.measure import Contestant, Ratio, ratio, seconds
-from fedjax_lc.bench.neural_rivals import Layers, Work
-from fedjax_lc.bench.sweep_parts import Told
 from fedjax_lc.core import pytree
 from fedjax_lc.problems.networks import Neural
 from fedjax_lc.running.programs import compile_count, compile_once

@@ -22,10 +22,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from experiments.bench import measure, rivals
+from experiments.bench.measure import Contestant, Ratio, Target, ratio
+from experiments.bench.workloads import FEDAVG, GRADIENT_ONLY, Size, Work, w1, with_plain_branches
 from fedjax_lc import algorithms
-from fedjax_lc.bench import measure, rivals
-from fedjax_lc.bench.measure import Contestant, Ratio, Target, ratio
-from fedjax_lc.bench.workloads import FEDAVG, GRADIENT_ONLY, Size, Work, w1, with_plain_branches
 from fedjax_lc.results.table import Table
 from fedjax_lc.results.trace import Trace
 from fedjax_lc.running.programs import compile_count

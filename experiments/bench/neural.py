@@ -16,8 +16,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from fedjax_lc.bench import measure, neural_parts
-from fedjax_lc.bench.neural_parts import Sizes, Told
+from experiments.bench import measure, neural_parts
+from experiments.bench.neural_parts import Sizes, Told
 from fedjax_lc.core.errors import InputError
 from fedjax_lc.results import report
 from fedjax_lc.results.provenance import environment

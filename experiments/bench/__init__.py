@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fedjax_lc.bench import feedback, gpu, mcm, neural, single, sweep
+from experiments.bench import feedback, gpu, mcm, neural, single, sweep
 
 SUITES = {"single": single, "sweep": sweep, "mcm": mcm, "neural": neural, "feedback": feedback, "gpu": gpu}
 

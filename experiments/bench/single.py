@@ -19,10 +19,10 @@ from typing import Any
 import jax
 import numpy as np
 
+from experiments.bench import measure, rivals
+from experiments.bench.measure import Contestant, Target, peak_mib, race, seconds
+from experiments.bench.workloads import FEDAVG, GRADIENT_ONLY, Size, Work, w1
 from fedjax_lc import algorithms
-from fedjax_lc.bench import measure, rivals
-from fedjax_lc.bench.measure import Contestant, Target, peak_mib, race, seconds
-from fedjax_lc.bench.workloads import FEDAVG, GRADIENT_ONLY, Size, Work, w1
 from fedjax_lc.core.errors import InputError
 from fedjax_lc.results import report
 from fedjax_lc.results.provenance import environment

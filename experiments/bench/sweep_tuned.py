@@ -15,10 +15,12 @@ import jax
 import numpy as np
 import pandas as pd
 
-from fedjax_lc import algorithms, figure
-from fedjax_lc.bench import rivals
-from fedjax_lc.bench.measure import seconds
-from fedjax_lc.bench.sweep_parts import Told
+from experiments.bench import rivals
+from experiments.bench.measure import seconds
+from experiments.bench.sweep_parts import Told
+from experiments.kit import catalogue
+from experiments.kit.tuned import Tuned
+from fedjax_lc import algorithms
 from fedjax_lc.core import pytree
 from fedjax_lc.data.catalogue import CATALOGUE
 from fedjax_lc.data.download import obtain
@@ -26,7 +28,6 @@ from fedjax_lc.results.table import Table
 from fedjax_lc.sweeping.axes import times
 from fedjax_lc.sweeping.grid import grid
 from fedjax_lc.sweeping.sweep import sweep
-from fedjax_lc.tuned import Tuned
 
 TUNED, WIDE = "locodl/tuned/a5a-87", "locodl/tuned/a5a-288"
 DATA = "a5a"
@@ -41,7 +42,7 @@ def recipe(name: str) -> Tuned:
     Raises:
         InputError: no recipes here, or no data.
     """
-    found = figure.get(name)
+    found = catalogue.get(name)
     obtain(CATALOGUE[DATA], download=False)
     return found
 

@@ -19,9 +19,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from experiments.bench.gpu_common import AT_ONCE, CHOSEN, Given, Told, called, judged, missing, raced, us
+from experiments.bench.measure import Contestant, Target, ratio
 from fedjax_lc import compressors
-from fedjax_lc.bench.gpu_common import AT_ONCE, CHOSEN, Given, Told, called, judged, missing, raced, us
-from fedjax_lc.bench.measure import Contestant, Target, ratio
 from fedjax_lc.core import lanes, platforms
 
 D, RAND_K = 128, "rand_k:12"  #: of a row

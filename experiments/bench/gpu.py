@@ -22,8 +22,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from fedjax_lc.bench import gpu_branches, gpu_large, gpu_methods, gpu_select, measure
-from fedjax_lc.bench.gpu_common import NO_TIME, Given, Sizes, Told
+from experiments.bench import gpu_branches, gpu_large, gpu_methods, gpu_select, measure
+from experiments.bench.gpu_common import NO_TIME, Given, Sizes, Told
 from fedjax_lc.core.errors import InputError
 from fedjax_lc.core.files import replacing
 from fedjax_lc.results import report
@@ -203,7 +203,7 @@ def _ask(part: str, job: str, given: Given, ends: float) -> Any:
     settings = {"JAX_ENABLE_COMPILATION_CACHE": "0", "JAX_ENABLE_X64": "0", **_with_cpu(), **own}
     asked = given._replace(ends=ends, sizes=given.sizes._asdict())  # type: ignore[arg-type]
     task = {"job": (part, job), "given": asked._asdict()}
-    command = [sys.executable, "-c", "from fedjax_lc.bench import gpu; gpu.child()", json.dumps(task)]
+    command = [sys.executable, "-c", measure.child_code("gpu"), json.dumps(task)]
     left = max(LEAST, given.ends - time.time())
     try:
         done = subprocess.run(

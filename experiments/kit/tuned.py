@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import inspect
 import math
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -12,17 +11,18 @@ from typing import Any
 
 import pandas as pd
 
+from experiments.kit.comparison import Claim, kappa_line, made_by, problem_facts, write_page
 from fedjax_lc import algorithms, plot
 from fedjax_lc.algorithms import Algorithm
 from fedjax_lc.core.errors import InputError
 from fedjax_lc.core.files import check_writable
-from fedjax_lc.figure import Claim, kappa_line, made_by, problem_facts, write_page
 from fedjax_lc.problems import Problem
 from fedjax_lc.results import report
 from fedjax_lc.results.provenance import environment
 from fedjax_lc.results.table import Table
 from fedjax_lc.sweeping.grid import Grid, grid
 from fedjax_lc.sweeping.sweep import sweep
+from fedjax_lc.sweeping.theory import theory_with_steps
 
 STEP_SIZES = (0.5, 1.0, 2.0, 4.0, 8.0)
 
@@ -40,26 +40,6 @@ class Entry:
 
     def grid(self, problem: Problem, step_sizes: Sequence[float]) -> Grid:
         return grid(theory_with_steps(self.algorithm, problem), **self.choices, step_size=step_sizes)
-
-
-def theory_with_steps(algorithm: Algorithm, problem: Problem) -> Callable[..., Any]:
-    """The method's theory with one choice more, `step_size` = c: all of it computed with L/c in place of L.
-
-    So the step size grows c-fold or so, and what depends on it follows, where a factor on one field would tear apart
-    parameters that belong together (5GCS-CC, ADIANA).
-
-    Example:
-        >>> theory_with_steps(fl.algorithms.get("gd"), problem)(step_size=2.0).gamma
-    """
-
-    def theory(step_size: float = 1.0, **choices: Any) -> Any:
-        believed = {"smooth": problem.smooth / step_size, "smooth_mean": problem.smooth_mean / step_size}
-        return algorithm.theory(problem.replace(**believed), **choices)
-
-    own = list(inspect.signature(algorithm.theory).parameters.values())[1:]
-    step = inspect.Parameter("step_size", inspect.Parameter.KEYWORD_ONLY, default=1.0)
-    theory.__signature__ = inspect.Signature([*own, step])  # type: ignore[attr-defined]
-    return theory
 
 
 @dataclasses.dataclass(frozen=True)

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 from fedjax_lc.core.files import replacing
 from fedjax_lc.results import report
 
+ROOT = Path(__file__).parents[2]  #: of the repository
 #: Environment of a process with one thread.
 PINNED = {
     "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1",
@@ -129,9 +130,13 @@ def python(code: str, *arguments: str, environment: Mapping[str, str] = PINNED) 
 
 
 def ask(suite: str, job: Mapping[str, Any], environment: Mapping[str, str] = PINNED) -> Any:
-    """What `fedjax_lc.bench.SUITE.child()` answers to a job, in a fresh process."""
-    code = f"from fedjax_lc.bench import {suite}; {suite}.child()"
-    return json.loads(python(code, json.dumps(job), environment=environment).splitlines()[-1])
+    """What `experiments.bench.SUITE.child()` answers to a job, in a fresh process."""
+    return json.loads(python(child_code(suite), json.dumps(job), environment=environment).splitlines()[-1])
+
+
+def child_code(suite: str) -> str:
+    """Python code that a child process of a suite runs, wherever it is started."""
+    return f"import sys; sys.path.insert(0, {str(ROOT)!r}); from experiments.bench import {suite}; {suite}.child()"
 
 
 def asked() -> Any:

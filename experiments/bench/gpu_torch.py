@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from fedjax_lc.bench.neural_rivals import Layers, Picks, Rounds, Work, from_torch, torch_net
+from experiments.bench.neural_rivals import Layers, Picks, Rounds, Work, from_torch, torch_net
 
 
 def device() -> str:
