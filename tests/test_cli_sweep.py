@@ -17,7 +17,7 @@ import pandas as pd
 import pytest
 
 import fedjax_lc as fl
-from experiments.kit.comparison import make_problem
+from experiments.kit.recipe import make_problem
 from fedjax_lc import data
 from fedjax_lc.cli import axes, main, toml
 from fedjax_lc.sweeping.blocks import Block

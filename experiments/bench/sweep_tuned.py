@@ -43,6 +43,7 @@ def recipe(name: str) -> Tuned:
         InputError: no recipes here, or no data.
     """
     found = catalogue.get(name)
+    assert isinstance(found, Tuned)
     obtain(CATALOGUE[DATA], download=False)
     return found
 

@@ -1,28 +1,37 @@
-"""The figures by name, such as `locodl/a5a-87`."""
+"""The figures by name, such as `locodl/a5a-87`: those of the table FIGURES in each `recipes.py` below experiments/."""
 
 from __future__ import annotations
 
 import importlib
 from pathlib import Path
-from typing import Any
 
+from experiments.kit.recipe import Recipe
 from fedjax_lc.core.errors import unknown
 
 FOLDER = Path(__file__).parents[1]
-NO_RECIPES = ("kit", "bench")
+
+
+def figures() -> dict[str, Recipe]:
+    """Recipes by name, sorted."""
+    found: dict[str, Recipe] = {}
+    for path in FOLDER.rglob("recipes.py"):
+        *folders, _ = path.relative_to(FOLDER).parts
+        table = importlib.import_module(".".join(("experiments", *folders, "recipes"))).FIGURES
+        found |= {"/".join((*folders, name)): recipe for name, recipe in table.items()}
+    return dict(sorted(found.items()))
 
 
 def names() -> list[str]:
     """All of them."""
-    files = (path.relative_to(FOLDER).with_suffix("") for path in FOLDER.rglob("*.py") if path.name[0] != "_")
-    return sorted(path.as_posix().replace("_", "-") for path in files if path.parts[0] not in NO_RECIPES)
+    return list(figures())
 
 
-def get(name: str) -> Any:
+def get(name: str) -> Recipe:
     """The recipe of that name."""
-    if name not in names():
-        raise unknown("figure", name, names())
-    return importlib.import_module("experiments." + name.replace("/", ".").replace("-", "_")).FIGURE
+    known = figures()
+    if name not in known:
+        raise unknown("figure", name, known)
+    return known[name]
 
 
 def results_folder(name: str) -> Path:

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from experiments.kit.comparison import made_by, write_page
-from fedjax_lc import algorithms, plot
+from experiments.kit.claim import Measured, Statistics, check
+from experiments.kit.contender import Contender
+from experiments.kit.recipe import Recipe, plain
 from fedjax_lc.core.errors import InputError, unknown
-from fedjax_lc.core.files import check_writable
 from fedjax_lc.problems import Problem
-from fedjax_lc.results import report
-from fedjax_lc.results.provenance import environment
 from fedjax_lc.results.table import Table
 from fedjax_lc.sweeping.grid import Grid, grid
 from fedjax_lc.sweeping.sweep import sweep
@@ -26,63 +23,17 @@ from fedjax_lc.sweeping.sweep import sweep
 TOLD = {"accuracy": ("accuracy", True), "value": ("train loss", False), "test_loss": ("test loss", False)}
 PANELS = {"accuracy": "accuracy on the test set", "value": "train loss"}
 ACROSS = {"rounds": "communication rounds", "bits": "bits per client, up + down"}
-ERRORS = 2  #: standard errors that a difference must exceed to count
 
 
-@dataclasses.dataclass(frozen=True)
-class Run:
-    """A curve: a method, choices of its theory, fields changed afterwards, and values to try.
+class Done(NamedTuple):
+    """What was tried of each curve, and the tables of the winners."""
 
-    `tune` maps fields to the values that are tried, all combinations; values of length one are set. paper is a
-    published accuracy in per cent, told beside ours.
-    """
-
-    label: str
-    method: str
-    choices: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    changes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    tune: Mapping[str, Sequence[Any]] = dataclasses.field(default_factory=dict)
-    paper: str = ""
-
-    def hparams(self, problem: Problem) -> Any:
-        hp = algorithms.get(self.method).theory(problem, **self.choices)
-        return dataclasses.replace(hp, **self.changes)
-
-    def grid(self, problem: Problem) -> Grid:
-        return grid(self.hparams(problem), **self.tune)
+    tried: dict[str, dict[str, Any]]
+    tables: dict[str, Table]
 
 
-@dataclasses.dataclass(frozen=True)
-class Better:
-    """`text`, held to the means over seeds: every label of `better` does better than every one of `worse`, in accuracy
-    (or `series`, see TOLD), by at least `margin`; margin < 0 is "no more than -margin worse"."""
-
-    text: str
-    better: Sequence[str]
-    worse: Sequence[str]
-    margin: float = 0.0
-    series: str = "accuracy"
-
-    def verdict(self, runs: Mapping[str, Mapping[str, Any]]) -> str:
-        """holds, does not hold, or undecided where two standard errors leave it open; a diverged run is worst."""
-        found = [self._one(runs[a], runs[b]) for a in self.better for b in self.worse]
-        for verdict in ("does not hold", "undecided"):
-            if verdict in found:
-                return verdict
-        return "holds"
-
-    def _one(self, a: Mapping[str, Any], b: Mapping[str, Any]) -> str:
-        own, other = a[self.series], b[self.series]
-        if own is None or other is None:
-            return "holds" if own is not None else "undecided" if other is None else "does not hold"
-        lead = (own["mean"] - other["mean"]) * (1 if TOLD[self.series][1] else -1) - self.margin
-        if abs(lead) <= ERRORS * math.hypot(own["error"] or 0, other["error"] or 0):
-            return "undecided"
-        return "holds" if lead > 0 else "does not hold"
-
-
-@dataclasses.dataclass(frozen=True)
-class Training:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Training(Recipe):
     """Methods that train one network for `rounds` rounds, recorded every `every`.
 
     Runs with something to tune try all of it for `tune_rounds` rounds on one seed that is used for nothing else; the
@@ -91,64 +42,45 @@ class Training:
     too, at most `extensions` times. The winners run with `seeds` other seeds, lanes side by side. Seeds draw cohorts,
     batches and messages; split and initial parameters are those of the problem.
 
-    paper_is: the head of the column of published accuracies. said: what else the caption should say; a function is
-    asked after the problem was made. block_size: lanes side by
-    side, as in `fl.sweep`.
+    paper_is: the head of the column of published accuracies. block_size: lanes side by side, as in `fl.sweep`.
 
     Raises:
         InputError: an unknown criterion or series, a claim about no curve, two curves of one label, or no seed.
 
     Example:
-        >>> runs = (Run("FedAvg", "fedavg", changes={"batch_size": 20}, tune={"client_lr": [0.03, 0.1]}),)
-        >>> Training("digits", lambda: problem, runs, rounds=50, every=5, tune_rounds=20).make(Path("out"), "digits")
+        >>> curves = (Contender("fedavg", changes={"batch_size": 20}, tune={"client_lr": [0.03, 0.1]}),)
+        >>> recipe = Training(title="digits", problem=make, curves=curves, rounds=50, every=5, tune_rounds=20)
+        >>> recipe.make(Path("out"), "digits")
     """
 
-    title: str
-    problem: Callable[[], Problem]
-    runs: Sequence[Run]
     rounds: int
     every: int
     seeds: int = 3
     tune_rounds: int = 0
     extensions: int = 4
     criterion: str = "value"
-    claims: Sequence[Better] = ()
     claims_are: str = "ordering"
     paper_is: str = "paper"
-    said: str | Callable[[], str] = ""
     block_size: int | None = None
 
     def __post_init__(self) -> None:
-        labels = [run.label for run in self.runs]
-        for series in (self.criterion, *(claim.series for claim in self.claims)):
+        for series in (self.criterion, *(claim.statistic for claim in self.claims if claim.statistic)):
             if series not in TOLD:
                 raise unknown("series", series, TOLD)
-        for label in (name for claim in self.claims for name in (*claim.better, *claim.worse)):
-            if label not in labels:
-                raise unknown("curve", label, labels)
-        if self.seeds < 1 or len(set(labels)) < len(labels):
-            raise InputError(f"a training needs one seed or more and curves of different labels, got {labels} with "
-                             f"seeds={self.seeds}")  # fmt: skip
-        if any(run.tune for run in self.runs) and self.tune_rounds < 1:
+        check(self.curves, self.claims)
+        if self.seeds < 1:
+            raise InputError(f"a training needs one seed or more, got seeds={self.seeds}")
+        if any(run.tune for run in self.curves) and self.tune_rounds < 1:
             raise InputError("runs with something to tune need tune_rounds, 1 or more")
-
-    def make(self, folder: Path, name: str, progress: bool = True) -> str:
-        """Run, write NAME.md, .json, .png and .svg into `folder`; the text for the terminal."""
-        check_writable(folder / f"{name}.md")
-        problem, started = self.problem(), time.perf_counter()
-        tried = {run.label: self.tune(run, problem, progress) for run in self.runs}
-        tables = {run.label: self.train(run, problem, tried[run.label]["settings"], progress) for run in self.runs}
-        facts = self.facts(problem, tried, tables)
-        facts |= {"seconds": round(time.perf_counter() - started, 1)} | environment()
-        picture = self.draw(facts, tables)
-        for suffix in ("png", "svg"):
-            plot.save(picture, folder / f"{name}.{suffix}")
-        write_page(folder, name, facts, self.tell(facts, "github"))
-        return self.tell(facts, "simple")
 
     # --- running ---
 
-    def tune(self, run: Run, problem: Problem, progress: bool = True) -> dict[str, Any]:
+    def measure(self, problem: Problem, progress: bool = True, parts: Path | None = None) -> Done:
+        tried = {run.label: self.tune(run, problem, progress) for run in self.curves}
+        best = {label: found["settings"] for label, found in tried.items()}
+        return Done(tried, {run.label: self.train(run, problem, best[run.label], progress) for run in self.curves})
+
+    def tune(self, run: Contender, problem: Problem, progress: bool = True) -> dict[str, Any]:
         """`settings` of the best; how many were tried, how many of them diverged, and which settings of the best lie at
         an end of what was tried."""
         axes = {name: list(values) for name, values in run.tune.items()}
@@ -170,7 +102,7 @@ class Training:
         diverged = scores.count(math.inf)
         return {"tried": len(settings), "diverged": diverged, "settings": dict(best), "ends": ends}
 
-    def _scores(self, run: Run, problem: Problem, tried: Grid, progress: bool) -> list[float]:
+    def _scores(self, run: Contender, problem: Problem, tried: Grid, progress: bool) -> list[float]:
         """The criterion at the end of every configuration, the less the better; inf of what diverged."""
         table = self._sweep(run, problem, tried, [self.seeds], self.tune_rounds, self.tune_rounds, progress)
         last = table.records.groupby("lane").last()[self.criterion]
@@ -178,13 +110,20 @@ class Training:
         sign = -1 if TOLD[self.criterion][1] else 1
         return (sign * ended).reindex(range(len(tried))).fillna(math.inf).tolist()
 
-    def train(self, run: Run, problem: Problem, settings: Mapping[str, Any], progress: bool = True) -> Table:
+    def train(self, run: Contender, problem: Problem, settings: Mapping[str, Any], progress: bool = True) -> Table:
         """All seeds of one curve."""
         hp = grid(run.hparams(problem), **{name: [value] for name, value in settings.items()}).hparams[0]
         return self._sweep(run, problem, hp, range(self.seeds), self.rounds, self.every, progress)
 
     def _sweep(
-        self, run: Run, problem: Problem, hparams: Any, seeds: Sequence[int], steps: int, every: int, progress: bool
+        self,
+        run: Contender,
+        problem: Problem,
+        hparams: Any,
+        seeds: Sequence[int],
+        steps: int,
+        every: int,
+        progress: bool,
     ) -> Table:
         table = sweep(
             run.method,
@@ -202,13 +141,8 @@ class Training:
 
     # --- telling ---
 
-    def facts(
-        self, problem: Problem, tried: Mapping[str, Mapping[str, Any]], tables: Mapping[str, Table]
-    ) -> dict[str, Any]:
-        """What the result file says."""
-        runs = {run.label: self._ended(run, tried[run.label], tables[run.label]) for run in self.runs}
+    def facts(self, problem: Problem, done: Done) -> dict[str, Any]:
         return {
-            "title": self.title,
             "clients": problem.n,
             "dim": problem.dim,
             "rounds": self.rounds,
@@ -217,19 +151,25 @@ class Training:
             "tune_rounds": self.tune_rounds,
             "criterion": self.criterion,
             "paper_is": self.paper_is,
-            "said": (self.said if isinstance(self.said, str) else self.said()).strip(),
-            "runs": runs,
-            "claims": {claim.text: claim.verdict(runs) for claim in self.claims},
+            "said": self.remarks(),
+            "runs": {run.label: self._ended(run, done.tried[run.label], done.tables[run.label]) for run in self.curves},
         }
 
-    def _ended(self, run: Run, tried: Mapping[str, Any], table: Table) -> dict[str, Any]:
+    def statistics(self, facts: Mapping[str, Any], done: Any = None) -> Statistics:
+        """Accuracy and losses."""
+        return {
+            name: {label: Measured.of(ended[name], -1 if more else 1) for label, ended in facts["runs"].items()}
+            for name, (_, more) in TOLD.items()
+        }
+
+    def _ended(self, run: Contender, tried: Mapping[str, Any], table: Table) -> dict[str, Any]:
         last = table.records.groupby("lane").last()
         diverged = int((table.lanes["status"] == "diverged").sum())
         own = table.config["methods"][run.method]["hyperparameters"]
         means = {name: mean_and_error(last[name]) if name in last and not diverged else None for name in TOLD}
         return {
             "method": run.method,
-            "hyperparameters": {name: _plain(table.lanes[name].iloc[0]) for name in own},
+            "hyperparameters": {name: plain(table.lanes[name].iloc[0]) for name in own},
             "tuning": {name: tried[name] for name in ("tried", "diverged", "settings", "ends")},
             **means,
             "paper": run.paper,
@@ -238,10 +178,11 @@ class Training:
             "seconds": float(table.lanes["seconds"].mean()),
         }
 
-    def draw(self, facts: Mapping[str, Any], tables: Mapping[str, Table]) -> Any:
+    def pictures(self, facts: Mapping[str, Any], done: Done) -> dict[str, Any]:
         """Accuracy (where it is measured) and train loss, against rounds and against bits both ways."""
         from fedjax_lc.plot.style import new_figure, scale_ticks, write, write_legend
 
+        tables = done.tables
         rows = [name for name in PANELS if all(name in table.records for table in tables.values())]
         figure = new_figure(10, 3.5 * len(rows) + 0.12 * len(tables) + 0.4)
         panels = figure.subplots(len(rows), 2, squeeze=False)
@@ -258,19 +199,11 @@ class Training:
         first, y_words = panels[0, 0], PANELS[rows[0]]
         write(first, ACROSS["rounds"], y_words, self.title, f"{_facts_line(facts)}; {spread}")
         write_legend(figure, first.get_legend_handles_labels()[0], list(tables))
-        return figure
+        return {"": figure}
 
-    def tell(self, facts: Mapping[str, Any], style: str) -> str:
-        """The page: caption, table, orderings, and how it was made; `style` as in `report.table`."""
-        held = [{self.claims_are: text, "here": verdict} for text, verdict in facts["claims"].items()]
-        parts = [
-            f"# {self.title}",
-            " ".join(filter(None, [self._caption(facts), facts["said"]])),
-            report.table([_row(label, found, facts) for label, found in facts["runs"].items()], style=style),
-            report.table(held, style=style) if held else "",
-            f"Made in {facts['seconds']:.0f} s {made_by(facts)}.",
-        ]
-        return "\n\n".join(filter(None, parts)) + "\n"
+    def body(self, facts: Mapping[str, Any], done: Any = None) -> list[Any]:
+        caption = " ".join(filter(None, [self._caption(facts), facts["said"]]))
+        return [caption, [_row(label, ended, facts) for label, ended in facts["runs"].items()], self.held(facts)]
 
     def _caption(self, facts: Mapping[str, Any]) -> str:
         seeds = f"Mean of {self.seeds} seeds and its standard error" if self.seeds > 1 else "One seed"
@@ -284,7 +217,7 @@ class Training:
             )
         if held := facts["claims"]:
             text += (
-                f" {len(held)} orderings are told below; undecided: the difference is within {ERRORS} standard errors."
+                f" {len(held)} orderings are told below; undecided: the difference is within two standard errors."
                 if self.seeds > 1
                 else " Orderings are those of one seed."
             )
@@ -368,7 +301,3 @@ def _short(value: Any) -> str:
 
 def _facts_line(facts: Mapping[str, Any]) -> str:
     return f"n = {facts['clients']} clients, d = {facts['dim']:,} parameters"
-
-
-def _plain(value: Any) -> Any:
-    return value.item() if hasattr(value, "item") else value

@@ -1,50 +1,41 @@
-"""Tuned comparisons: every method at its best step size and compressor, found by a sweep at equal budget."""
+"""Tuned comparisons: every method at its best step size and compressor, which a sweep at equal budget decides."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
-import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 
-from experiments.kit.comparison import Claim, kappa_line, made_by, problem_facts, write_page
+from experiments.kit.claim import Statistics
+from experiments.kit.comparison import bits_needed
+from experiments.kit.contender import Contender
+from experiments.kit.recipe import Recipe, finite, kappa_line, plain, problem_facts
 from fedjax_lc import algorithms, plot
-from fedjax_lc.algorithms import Algorithm
 from fedjax_lc.core.errors import InputError
-from fedjax_lc.core.files import check_writable
 from fedjax_lc.problems import Problem
-from fedjax_lc.results import report
-from fedjax_lc.results.provenance import environment
 from fedjax_lc.results.table import Table
-from fedjax_lc.sweeping.grid import Grid, grid
+from fedjax_lc.sweeping.grid import grid
 from fedjax_lc.sweeping.sweep import sweep
 from fedjax_lc.sweeping.theory import theory_with_steps
 
 STEP_SIZES = (0.5, 1.0, 2.0, 4.0, 8.0)
 
 
-@dataclasses.dataclass(frozen=True)
-class Entry:
-    """A method and what is tried of it besides its step size: choices of its theory, each a tuple of values."""
+class Done(NamedTuple):
+    """Tables of all configurations and of the winners, and the bits that each lane could send."""
 
-    method: str
-    choices: Mapping[str, Sequence[Any]] = dataclasses.field(default_factory=dict)
-
-    @property
-    def algorithm(self) -> Algorithm:
-        return algorithms.get(self.method)
-
-    def grid(self, problem: Problem, step_sizes: Sequence[float]) -> Grid:
-        return grid(theory_with_steps(self.algorithm, problem), **self.choices, step_size=step_sizes)
+    tuning: Table
+    final: Table
+    budget: dict[str, float]
 
 
-@dataclasses.dataclass(frozen=True)
-class Tuned:
-    """Methods on one problem, each at its best setting.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Tuned(Recipe):
+    """Methods on one problem, each at its best setting of what it tunes and of its step size.
 
     Every configuration runs with `seeds` seeds to `rel_gap`, or until it has sent `bits_ratio` times the bits that the
     first entry with its theory's own parameters needs (or `max_steps` steps or `max_grads` local gradients). Where a
@@ -53,9 +44,6 @@ class Tuned:
     `bits_ratio` times the first entry's bits.
     """
 
-    title: str
-    problem: Callable[[], Problem]
-    entries: Sequence[Entry]
     step_sizes: Sequence[float] = STEP_SIZES
     seeds: int = 2
     rel_gap: float = 1e-4
@@ -67,25 +55,12 @@ class Tuned:
     final_factor: float = 5  #: the final runs' share of steps and gradients
     every: int = 10
     extensions: int = 8
-    claims: Sequence[Claim] = ()
     claims_are: str = "claim of the paper, methods tuned"
 
-    def make(self, folder: Path, name: str, progress: bool = True) -> str:
-        """Run, write NAME.md, .json, .png, .svg and NAME-steps.png into `folder`; the text for the terminal."""
-        check_writable(folder / f"{name}.md")
-        problem = self.problem()
-        parts = folder / f"{name}.parts"  # what is done, should something end this before its time
+    def measure(self, problem: Problem, progress: bool = True, parts: Path | None = None) -> Done:
         tuning, tried, tuning_budget = self.tune(problem, progress, parts)
         final, final_budget = self.rerun(problem, tuning, tried, progress, parts)
-        facts = self.facts(problem, tuning, final)
-        facts["budget"] = {"tuning": tuning_budget, "final": _finite(final_budget)}
-        tables = {"tuning": tuning, "final": final}
-        facts["seconds"] = {part: round(float(table.lanes["seconds"].sum()), 1) for part, table in tables.items()}
-        facts |= environment()
-        self._draw(folder, name, facts, tuning, final)
-        write_page(folder, name, facts, self.tell(facts, "github"))
-        shutil.rmtree(parts)
-        return self.tell(facts, "simple")
+        return Done(tuning, final, {"tuning": tuning_budget, "final": final_budget})
 
     def tune(
         self, problem: Problem, progress: bool = True, parts: Path | None = None
@@ -94,28 +69,31 @@ class Tuned:
 
         parts: a folder that keeps what is done, so that the same call goes on from there.
         """
-        first, *_ = self.entries
+        first, *_ = self.curves
         plain = self._sweep(first, problem, None, range(1), math.inf, progress=False)
         needed = float(plain.best("bits_up", self.rel_gap)["median"].iloc[0])
         if not math.isfinite(needed):
             raise InputError(f"{first.method} with its theory's parameters does not reach {self.rel_gap:g} in "
                              f"{self.max_steps} steps: raise max_steps")  # fmt: skip
         budget = self.bits_ratio * needed
-        tables = [self._tune_one(entry, problem, budget, progress, parts) for entry in self.entries]
+        tables = [self._tune_one(entry, problem, budget, progress, parts) for entry in self.curves]
         return Table.merge([table for table, _ in tables]), [tried for _, tried in tables], budget
 
     def _tune_one(
-        self, entry: Entry, problem: Problem, budget: float, progress: bool, parts: Path | None
+        self, entry: Contender, problem: Problem, budget: float, progress: bool, parts: Path | None
     ) -> tuple[Table, list[Any]]:
         """One method's table and its hyperparameters by configuration; step sizes are added, at most `extensions`
         times, while the best is the first or last."""
         new, tried = list(self.step_sizes), list[float]()
         tables, hparams = list[Table](), list[Any]()
         for more in range(1 + self.extensions):
-            grid, tried = entry.grid(problem, new), sorted([*tried, *new])
-            hparams += grid.hparams
+            theory, tried = theory_with_steps(algorithms.get(entry.method), problem), sorted([*tried, *new])
+            configurations = grid(theory, **entry.tune, step_size=new)
+            hparams += configurations.hparams
             out = parts and parts / f"{entry.method}-{more}"
-            tables.append(self._sweep(entry, problem, grid, range(self.seeds), budget, progress=progress, out=out))
+            tables.append(
+                self._sweep(entry, problem, configurations, range(self.seeds), budget, progress=progress, out=out)
+            )
             best = float(Table.merge(tables).best("bits_up", self.rel_gap)["step_size"].iloc[0])
             if tried[0] < best < tried[-1]:
                 break
@@ -135,7 +113,7 @@ class Tuned:
         best = tuning.best("bits_up", self.rel_gap).set_index("method")["config"]
         tables: list[Table] = []
         budget = math.inf
-        for entry, hparams in zip(self.entries, tried, strict=True):
+        for entry, hparams in zip(self.curves, tried, strict=True):
             out = parts and parts / f"{entry.method}-final"
             hp = hparams[best[entry.method]]
             tables.append(self._sweep(entry, problem, hp, seeds, budget, progress=progress, out=out, final=True))
@@ -144,7 +122,7 @@ class Tuned:
         return Table.merge(tables), budget
 
     def _sweep(
-        self, entry: Entry, problem: Problem, hparams: Any, seeds: Sequence[int], bits: float, *,
+        self, entry: Contender, problem: Problem, hparams: Any, seeds: Sequence[int], bits: float, *,
         progress: bool, out: Path | None = None, final: bool = False,
     ) -> Table:  # fmt: skip
         factor = self.final_factor if final else 1
@@ -162,67 +140,75 @@ class Tuned:
             progress=progress,
         )
 
-    def facts(self, problem: Problem, tuning: Table, final: Table) -> dict[str, Any]:
-        """What the result file says."""
+    def facts(self, problem: Problem, done: Done) -> dict[str, Any]:
+        tuning, final, budget = done
         chosen = tuning.best("bits_up", self.rel_gap).set_index("method")
         ends = {gap: final.best("bits_up", gap).set_index("method") for gap in (self.rel_gap, self.final_gap)}
         rounds = final.best("rounds", self.final_gap).set_index("method")["median"]
         own_names = {name: facts["hyperparameters"] for name, facts in final.config["methods"].items()}
         curves: dict[str, Any] = {}
-        for entry in self.entries:
+        for entry in self.curves:
             row, own = chosen.loc[entry.method], tuning.lanes[tuning.lanes["method"] == entry.method]
             curves[self.label(entry, row)] = {
                 "method": entry.method,
-                "settings": {name: _plain(row[name]) for name in (*entry.choices, "step_size")},
-                "hyperparameters": {name: _plain(row[name]) for name in own_names[entry.method]},
+                "settings": {name: plain(row[name]) for name in (*entry.tune, "step_size")},
+                "hyperparameters": {name: plain(row[name]) for name in own_names[entry.method]},
                 "lanes": len(own),
                 "diverged": int((own["status"] == "diverged").sum()),
-                "tuning_bits": _finite(row["median"]),
-                "rounds": _finite(rounds[entry.method]),
+                "tuning_bits": finite(row["median"]),
+                "rounds": finite(rounds[entry.method]),
                 "bits": {
-                    f"{gap:.0e}": {k: _finite(at.loc[entry.method, k]) for k in ("median", "low", "high")}
+                    f"{gap:.0e}": {k: finite(at.loc[entry.method, k]) for k in ("median", "low", "high")}
                     | {k: int(at.loc[entry.method, k]) for k in ("seeds", "reached", "diverged")}
                     for gap, at in ends.items()
                 },
                 "spent": float(final.records[final.records["lane"].isin(
                     final.lanes.index[final.lanes["method"] == entry.method])]["bits_up"].max()),
             }  # fmt: skip
-        bits = {label: c["bits"][f"{self.final_gap:.0e}"]["median"] or math.inf for label, c in curves.items()}
-        spent = {label: c["spent"] for label, c in curves.items()}
         return {
-            "title": self.title,
             **problem_facts(problem),
             "rel_gap": self.rel_gap,
             "final_gap": self.final_gap,
             "step_sizes": list(self.step_sizes),
             "index_bits": "log2",
             "curves": curves,
-            "claims": {claim.text: claim.verdict(bits, spent) for claim in self.claims},
+            "budget": {part: finite(bits) for part, bits in budget.items()},
+            "seconds": {
+                part: round(float(table.lanes["seconds"].sum()), 1)
+                for part, table in (("tuning", tuning), ("final", final))
+            },
         }
 
-    def label(self, entry: Entry, row: pd.Series) -> str:
-        """LoCoDL, rand_k:2|natural, step x2."""
-        tried = [name for name, values in entry.choices.items() if len(values) > 1]
-        settings = [f"{row[n]}" if n == "compressor" else f"{n} = {row[n]:g}" for n in tried]
-        return ", ".join([entry.algorithm.title, *settings, f"step x{row['step_size']:g}"])
+    def statistics(self, facts: Mapping[str, Any], done: Any = None) -> Statistics:
+        gap, curves = f"{self.final_gap:.0e}", facts["curves"]
+        return {"bits": {label: bits_needed(c["bits"][gap]["median"], c["spent"]) for label, c in curves.items()}}
 
-    def _draw(self, folder: Path, name: str, facts: Mapping[str, Any], tuning: Table, final: Table) -> None:
-        curves = {label: final.traces(0, curve["method"]) for label, curve in facts["curves"].items()}
+    def label(self, entry: Contender, row: pd.Series) -> str:
+        """LoCoDL, rand_k:2|natural, step x2."""
+        tried = [name for name, values in entry.tune.items() if len(values) > 1]
+        settings = [f"{row[n]}" if n == "compressor" else f"{n} = {row[n]:g}" for n in tried]
+        return ", ".join([algorithms.get(entry.method).title, *settings, f"step x{row['step_size']:g}"])
+
+    def pictures(self, facts: Mapping[str, Any], done: Done) -> dict[str, Any]:
+        """Bits to the gap of the winners, and of all configurations over step sizes."""
+        curves = {label: done.final.traces(0, curve["method"]) for label, curve in facts["curves"].items()}
         seeds = f"median, minimum and maximum of {self.final_seeds} seeds"
         note = f"{kappa_line(facts)}\neach method at its best setting; {seeds}"
-        picture = plot.curves(curves, x="bits_up", y="rel_gap", title=f"{self.title}, tuned", note=note)
-        for suffix in ("png", "svg"):
-            plot.save(picture, folder / f"{name}.{suffix}")
-        steps = plot.sensitivity(tuning, "step_size", "bits_up", self.rel_gap, title=f"{self.title}: step sizes")
-        plot.save(steps, folder / f"{name}-steps.png")
+        return {
+            "": plot.curves(curves, x="bits_up", y="rel_gap", title=self.title, note=note),
+            "-steps": plot.sensitivity(
+                done.tuning, "step_size", "bits_up", self.rel_gap, title=f"{self.title}: step sizes"
+            ),
+        }
 
-    def tell(self, facts: Mapping[str, Any], style: str) -> str:
-        """The page: caption, tables, orderings, and how it was made; `style` as in `report.table`."""
-        rows = [self._row(label, curve) for label, curve in facts["curves"].items()]
-        claims = [{self.claims_are: text, "here": verdict} for text, verdict in facts["claims"].items()]
+    def took(self, facts: Mapping[str, Any]) -> str:
+        seconds = facts["seconds"]
+        parts = f"{seconds['tuning']:.0f} s (tuning) and {seconds['final']:.0f} s (winners)"
+        return f"{parts} of wall time, compilation aside,"
+
+    def body(self, facts: Mapping[str, Any], done: Any) -> list[Any]:
         tried = sum(curve["lanes"] for curve in facts["curves"].values())
-        parts = [
-            f"# {self.title}, tuned",
+        return [
             f"{kappa_line(facts)}. Each method at the step size and compressor with the least median of uplink bits to "
             f"{self.rel_gap:.0e} over {self.seeds} seeds. Step size xc: its theory with L/c for L, c in "
             f"{', '.join(f'{c:g}' for c in self.step_sizes)}, and beyond while the best is at an end; {tried} lanes in "
@@ -231,12 +217,9 @@ class Tuned:
             f"{self.final_gap:.0e} within {facts['budget']['final'] or math.inf:.3g} bits and {self.final_factor:g} "
             "times the gradients and steps. Bits are uplink bits per client, median [minimum, maximum]; index bits: "
             f"{facts['index_bits']}.",
-            report.table(rows, style=style),
-            report.table(claims, style=style) if claims else "",
-            f"Made in {facts['seconds']['tuning']:.0f} s (tuning) and {facts['seconds']['final']:.0f} s (winners) of "
-            f"wall time, compilation aside, {made_by(facts)}.",
+            [self._row(label, curve) for label, curve in facts["curves"].items()],
+            self.held(facts),
         ]
-        return "\n\n".join(filter(None, parts)) + "\n"
 
     def _row(self, label: str, curve: Mapping[str, Any]) -> dict[str, str]:
         row = {"method at its best": label, "diverged of tried": f"{curve['diverged']} of {curve['lanes']}"}
@@ -252,11 +235,3 @@ def _spread(found: Mapping[str, Any]) -> str:
         return "-"
     high = "-" if found["high"] is None else f"{found['high']:.3g}"
     return f"{found['median']:.3g} [{found['low']:.3g}, {high}]"
-
-
-def _finite(number: float) -> float | None:
-    return float(number) if math.isfinite(number) else None
-
-
-def _plain(value: Any) -> Any:
-    return value.item() if hasattr(value, "item") else value
