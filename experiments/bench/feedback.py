@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 import statistics
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,13 +17,12 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from experiments.bench import measure
-from experiments.bench.measure import Target, ratio
+from experiments.bench import harness
+from experiments.bench.harness import Target, ratio
 from experiments.bench.neural_parts import CLASSES, EMNIST, Ours, problem_of, raced
 from experiments.bench.neural_rivals import Work
 from fedjax_lc import algorithms
 from fedjax_lc.core import pytree
-from fedjax_lc.core.errors import InputError
 from fedjax_lc.results import report
 from fedjax_lc.results.provenance import environment
 
@@ -83,22 +81,19 @@ def run_feedback(
     Raises:
         InputError: repeats below 1, or `out` cannot be written; before any work starts.
     """
-    if repeats < 1:
-        raise InputError(f"bench needs repeats >= 1, got {repeats}")
-    return measure.written(lambda: _measured(sizes or Sizes(), repeats, progress), text, out)
+    harness.checked(repeats)
+    return harness.written(lambda: _measured(sizes or Sizes(), repeats, progress), text, out)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `fedjax-lc bench feedback`."""
-    parser.description = __doc__
-    parser.add_argument("--repeats", type=int, default=7, help="turns of every method (default 7)")
-    parser.add_argument("--out", metavar="FILE", help="also write JSON to FILE and the table beside it as .txt")
+    harness.options(parser, __doc__, 7)
     parser.set_defaults(command=lambda o: run_feedback(repeats=o.repeats, out=o.out) and 0)
 
 
 def _measured(sizes: Sizes, repeats: int, progress: bool) -> dict[str, Any]:
-    machine = measure.machine()
-    found = measure.ask("feedback", {"sizes": sizes._asdict(), "repeats": repeats, "progress": progress})
+    machine = harness.machine()
+    found = harness.ask("feedback", {"sizes": sizes._asdict(), "repeats": repeats, "progress": progress})
     results = {"sizes": sizes._asdict(), "repeats": repeats, **found, **machine, **environment()}
     results["targets"] = [target.facts() for target in targets(results)[0]]
     return results
@@ -109,9 +104,7 @@ def _measured(sizes: Sizes, repeats: int, progress: bool) -> dict[str, Any]:
 
 def child() -> None:
     """What a child process runs: the job given as JSON on the command line, its result as JSON on stdout."""
-    job = measure.asked()
-    measure.one_core()
-    print(json.dumps(race(Sizes(**job["sizes"]), job["repeats"], job["progress"])))
+    harness.answer(lambda job: race(Sizes(**job["sizes"]), job["repeats"], job["progress"]))
 
 
 def race(sizes: Sizes, repeats: int, progress: bool) -> dict[str, Any]:
@@ -179,12 +172,12 @@ def text(results: Mapping[str, Any]) -> str:
         f"fedjax-lc bench feedback: {results['repeats']} turns each, medians per step; float32; one thread",
         f"{sizes.clients} clients, {results['parameters']:,} parameters, batches of {sizes.batch}; signs with a scale "
         f"for each {sizes.block:,} entries",
-        *measure.made_on(results),
+        *harness.made_on(results),
         "",
         report.table(rows),
         *targets(results)[1],
         "",
-        measure.target_table(results["targets"]),
+        harness.target_table(results["targets"]),
         "",
     ]
     return "\n".join(lines)

@@ -22,7 +22,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from experiments.bench import gpu_branches, gpu_large, gpu_methods, gpu_select, measure
+from experiments.bench import gpu_branches, gpu_large, gpu_methods, gpu_select, harness
 from experiments.bench.gpu_common import NO_TIME, Given, Sizes, Told
 from fedjax_lc.core.errors import InputError
 from fedjax_lc.core.files import replacing
@@ -160,10 +160,10 @@ def _about() -> dict[str, Any]:
     Raises:
         InputError: no GPU.
     """
-    seen = measure.ask("gpu", {"job": None, "argv": sys.argv}, {})
+    seen = harness.ask("gpu", {"job": None, "argv": sys.argv}, {})
     if seen.pop("backend") != "gpu":
         raise InputError(f"bench gpu needs a GPU, and jax sees {seen['device']}; see README 'On a GPU'")
-    return {**measure.machine(), **seen, "driver": _driver() or seen["driver"]}
+    return {**harness.machine(), **seen, "driver": _driver() or seen["driver"]}
 
 
 def _driver() -> str:
@@ -203,7 +203,7 @@ def _ask(part: str, job: str, given: Given, ends: float) -> Any:
     settings = {"JAX_ENABLE_COMPILATION_CACHE": "0", "JAX_ENABLE_X64": "0", **_with_cpu(), **own}
     asked = given._replace(ends=ends, sizes=given.sizes._asdict())  # type: ignore[arg-type]
     task = {"job": (part, job), "given": asked._asdict()}
-    command = [sys.executable, "-c", measure.child_code("gpu"), json.dumps(task)]
+    command = [sys.executable, "-c", harness.child_code("gpu"), json.dumps(task)]
     left = max(LEAST, given.ends - time.time())
     try:
         done = subprocess.run(
@@ -227,7 +227,7 @@ def _with_cpu() -> dict[str, str]:
 
 def child() -> None:
     """What a child process runs: one job, given as JSON on the command line, its result as JSON on stdout."""
-    task = measure.asked()
+    task = harness.asked()
     if task["job"] is None:
         print(json.dumps(_seen(task["argv"])))
     else:
@@ -278,7 +278,7 @@ def head(results: Mapping[str, Any]) -> list[str]:
     return [
         f"fedjax-lc bench gpu: {results['repeats']} turns each, medians; at most {results['seconds']:g} s",
         f"device: {results['device']}; driver: {results['driver']}",
-        *measure.made_on(results),
+        *harness.made_on(results),
     ]
 
 
@@ -305,7 +305,7 @@ def told(name: str, facts: Mapping[str, Any]) -> Told:
     return PARTS[name].tell(facts)
 
 
-def targets(results: Mapping[str, Any]) -> list[measure.Target]:
+def targets(results: Mapping[str, Any]) -> list[harness.Target]:
     """Of all parts."""
     return [
         target
@@ -317,7 +317,7 @@ def targets(results: Mapping[str, Any]) -> list[measure.Target]:
 
 def tail(results: Mapping[str, Any]) -> list[str]:
     """All targets."""
-    return ["", measure.target_table(results["targets"])] if results["targets"] else []
+    return ["", harness.target_table(results["targets"])] if results["targets"] else []
 
 
 def text(results: Mapping[str, Any]) -> str:

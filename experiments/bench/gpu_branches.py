@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.bench.gpu_common import AT_ONCE, CHOSEN, Given, Told, called, judged, missing, raced, us
-from experiments.bench.measure import Contestant, Target, ratio
+from experiments.bench.harness import Contestant, Target, ratio
 from fedjax_lc import compressors
 from fedjax_lc.core import lanes, platforms
 

@@ -15,9 +15,8 @@ from typing import Any, NamedTuple, TypeVar
 
 import jax
 
-from experiments.bench import measure, neural_parts
-from experiments.bench.measure import Contestant, Target
-from experiments.bench.sweep_parts import Clock
+from experiments.bench import harness, neural_parts
+from experiments.bench.harness import Clock, Contestant, Target
 from experiments.bench.workloads import Size, Work
 from fedjax_lc.core.errors import InputError
 from fedjax_lc.running.run import run
@@ -156,7 +155,7 @@ def raced(makers: Mapping[str, Callable[[], Contestant]], given: Given, title: s
     at_once: makers that work side by side; one at a time where XLA tries kernels out on the device as it compiles.
     """
     clock = Clock()
-    with measure.bar(len(makers) * (1 + given.repeats), title, given.progress) as bar:
+    with harness.bar(len(makers) * (1 + given.repeats), title, given.progress) as bar:
 
         def prepared(make: Callable[[], Contestant]) -> Contestant | str:
             found = made(make, given)

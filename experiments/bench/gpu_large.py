@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from experiments.bench import gpu_torch, neural_rivals, sweep_tuned
 from experiments.bench.gpu_common import Given, Told, judged, missing, raced
-from experiments.bench.measure import Contestant, Target, ratio
+from experiments.bench.harness import Contestant, Target, ratio
 from experiments.bench.neural_parts import EMNIST, Ours, hparams, layers, problem_of, work_of
 from experiments.bench.workloads import Size, w1
 from fedjax_lc import models

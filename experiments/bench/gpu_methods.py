@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.bench import measure, rivals
+from experiments.bench import harness, rivals
 from experiments.bench.gpu_common import (
     AT_ONCE,
     NO_TIME,
@@ -27,7 +27,7 @@ from experiments.bench.gpu_common import (
     swept,
     us,
 )
-from experiments.bench.measure import Contestant, Target, ratio
+from experiments.bench.harness import Contestant, Target, ratio
 from experiments.bench.workloads import Work, w1, with_plain_branches
 from fedjax_lc import algorithms
 from fedjax_lc.core import pytree
@@ -46,7 +46,7 @@ def right(given: Given) -> dict[str, Any]:
     """Largest difference of the points of every method, relative to the point; None where no time was left."""
     sizes, names = given.sizes, given.sizes.methods or tuple(algorithms.names())
     problem = w1(sizes.right, "float64").problem
-    with measure.bar(len(names), "right", given.progress) as bar:
+    with harness.bar(len(names), "right", given.progress) as bar:
 
         def one(name: str) -> float | None:
             found = None if given.late else difference(name, problem, sizes.right_steps)

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.bench.gpu_common import AT_ONCE, CHOSEN, Given, Told, called, judged, missing, raced, us
-from experiments.bench.measure import Contestant, Target, ratio
+from experiments.bench.harness import Contestant, Target, ratio
 from fedjax_lc.compressors.select import smallest
 
 Way = Callable[[jax.Array, Any], jax.Array]  #: keys (d,) uint32 and k >= 1 -> mask (d,)

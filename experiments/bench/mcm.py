@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 import math
 import time
 from collections.abc import Callable
@@ -19,11 +18,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from experiments.bench import measure
-from experiments.bench.measure import Contestant, Ratio, Target, race, ratio
-from experiments.bench.sweep_parts import Clock
+from experiments.bench import harness
+from experiments.bench.harness import Clock, Contestant, Ratio, Target, race, ratio
 from fedjax_lc import algorithms, problems
-from fedjax_lc.core.errors import InputError
 from fedjax_lc.problems import Problem
 from fedjax_lc.results import report
 from fedjax_lc.results.provenance import environment
@@ -144,31 +141,28 @@ def run_mcm(
     Raises:
         InputError: repeats below 1, or `out` cannot be written; before any work starts.
     """
-    if repeats < 1:
-        raise InputError(f"bench needs repeats >= 1, got {repeats}")
+    harness.checked(repeats)
     chosen = sizes or Sizes()
-    return measure.written(lambda: _measured(chosen, repeats, progress), text, out)
+    return harness.written(lambda: _measured(chosen, repeats, progress), text, out)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `fedjax-lc bench mcm`."""
-    parser.description = __doc__
-    parser.add_argument("--repeats", type=int, default=5, help="turns of every contestant (default 5)")
-    parser.add_argument("--out", metavar="FILE", help="also write JSON to FILE and the tables beside it as .txt")
+    harness.options(parser, __doc__, 5)
     parser.set_defaults(command=lambda options: run_mcm(repeats=options.repeats, out=options.out) and 0)
 
 
 def _measured(sizes: Sizes, repeats: int, progress: bool) -> dict[str, Any]:
     found = {task: _ask(task, sizes, repeats, progress) for task in ("steady", "whole")}
-    results = {"sizes": sizes._asdict(), "repeats": repeats, **found, **measure.machine(), **environment()}
+    results = {"sizes": sizes._asdict(), "repeats": repeats, **found, **harness.machine(), **environment()}
     results["targets"] = [target.facts() for target in targets(results)]
     return results
 
 
 def _ask(task: str, sizes: Sizes, repeats: int, progress: bool) -> Any:
-    job = {"task": task, "sizes": sizes._asdict(), "repeats": repeats, "progress": progress}
-    own = measure.PINNED if task == "steady" else {"JAX_ENABLE_COMPILATION_CACHE": "0"}
-    return measure.ask("mcm", job, own | {"JAX_ENABLE_X64": "1"})
+    job = {"task": task, "sizes": sizes._asdict(), "repeats": repeats, "progress": progress, "pinned": task == "steady"}
+    own = harness.PINNED if task == "steady" else {"JAX_ENABLE_COMPILATION_CACHE": "0"}
+    return harness.ask("mcm", job, own | {"JAX_ENABLE_X64": "1"})
 
 
 # --- the child ---
@@ -176,14 +170,14 @@ def _ask(task: str, sizes: Sizes, repeats: int, progress: bool) -> Any:
 
 def child() -> None:
     """What a child process runs: one job, given as JSON on the command line, its result as JSON on stdout."""
-    job = measure.asked()
+    harness.answer(_do)
+
+
+def _do(job: dict[str, Any]) -> Any:
     sizes = Sizes(**job["sizes"])
     if job["task"] == "whole":
-        found: Any = whole(sizes, job["progress"])
-    else:
-        measure.one_core()
-        found = steady(sizes, job["repeats"], job["progress"])
-    print(json.dumps(found))
+        return whole(sizes, job["progress"])
+    return steady(sizes, job["repeats"], job["progress"])
 
 
 def contests(sizes: Sizes) -> dict[str, dict[str, Contestant]]:
@@ -213,7 +207,7 @@ def _swept(
 def steady(sizes: Sizes, repeats: int, progress: bool) -> dict[str, Any]:
     """Per method and contestant, ms per seed and round of each turn; of ours, the loop alone, as the sweep says it."""
     found, clock = {}, Clock()
-    with measure.bar(repeats * 2 * len(METHODS), "steady state", progress) as bar:
+    with harness.bar(repeats * 2 * len(METHODS), "steady state", progress) as bar:
         for method, entries in contests(sizes).items():
             found[method] = {name: {"turns_ms": ms} for name, ms in race(entries, repeats, bar.update, clock).items()}
     return found
@@ -222,7 +216,7 @@ def steady(sizes: Sizes, repeats: int, progress: bool) -> dict[str, Any]:
 def whole(sizes: Sizes, progress: bool) -> dict[str, float]:
     """Seconds of the figure's runs, one record a pass, and of those the seconds that tracing and compiling took."""
     problem, started, inside = problem_of(*data(sizes)), time.perf_counter(), 0.0
-    with measure.bar(len(METHODS), "the figure", progress) as bar:
+    with harness.bar(len(METHODS), "the figure", progress) as bar:
         for method in METHODS:
             hp, rounds = hparams(method, problem), sizes.rows
             table = sweep(
@@ -269,7 +263,7 @@ def text(results: dict[str, Any]) -> str:
         f"fedjax-lc bench mcm: one thread, float64; {results['repeats']} turns each, medians",
         f"least squares, {sizes.clients} clients x {sizes.rows} rows x {sizes.dim} features, one row a round; "
         f"{sizes.seeds} seeds",
-        *measure.made_on(results),
+        *harness.made_on(results),
         f"device: {results['device']}",
         "",
         "time per seed and round",
@@ -279,6 +273,6 @@ def text(results: dict[str, Any]) -> str:
         f"the whole figure, {sizes.passes} passes, all cores: {spent['inside_s']:.1f} s in the loops, "
         f"{spent['wall_s'] - spent['inside_s']:.1f} s tracing, compiling and on the host",
         "",
-        measure.target_table(results["targets"]),
+        harness.target_table(results["targets"]),
     ]
     return "\n".join([*lines, ""])

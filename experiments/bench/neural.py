@@ -10,17 +10,15 @@ left out.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments.bench import measure, neural_parts
-from experiments.bench.neural_parts import Sizes, Told
-from fedjax_lc.core.errors import InputError
+from experiments.bench import harness, neural_parts
+from experiments.bench.harness import Told
+from experiments.bench.neural_parts import Sizes
 from fedjax_lc.results import report
-from fedjax_lc.results.provenance import environment
 
 PARTS = {
     "i": ("W2, a round", neural_parts.against, neural_parts.tell_against),
@@ -54,20 +52,13 @@ def run_neural(
     Raises:
         InputError: repeats below 1, an unknown part, or `out` cannot be written; before any work starts.
     """
-    chosen = tuple(PARTS) if parts is None else tuple(dict.fromkeys(parts))
-    if repeats < 1:
-        raise InputError(f"bench needs repeats >= 1, got {repeats}")
-    if not set(chosen) <= set(PARTS):
-        raise InputError(f"parts are {', '.join(PARTS)}, got {', '.join(chosen)}")
-    return measure.written(lambda: _measured(chosen, sizes or Sizes(), repeats, progress), text, out)
+    chosen = harness.checked(repeats, parts, PARTS)
+    return harness.written(lambda: _measured(chosen, sizes or Sizes(), repeats, progress), text, out)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `fedjax-lc bench neural`."""
-    parser.description = __doc__
-    parser.add_argument("--part", nargs="+", choices=tuple(PARTS), help="only these parts (default: all)")
-    parser.add_argument("--repeats", type=int, default=5, help="turns of every contestant (default 5)")
-    parser.add_argument("--out", metavar="FILE", help="also write JSON to FILE and the tables beside it as .txt")
+    harness.options(parser, __doc__, 5, PARTS)
     parser.set_defaults(command=lambda o: run_neural(o.part, repeats=o.repeats, out=o.out) and 0)
 
 
@@ -76,7 +67,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _measured(parts: Sequence[str], sizes: Sizes, repeats: int, progress: bool) -> dict[str, Any]:
     # This process never touches a GPU: it would take memory that the children measure.
-    machine, backend = measure.machine(), _ask("backend", pinned=False)
+    machine, backend = harness.machine(), _ask("backend", pinned=False)
     gpu, found = backend == "gpu", []
     for part in parts:
         for pinned in (True, False) if gpu and part in ON_GPU else (True,):
@@ -90,8 +81,8 @@ def _measured(parts: Sequence[str], sizes: Sizes, repeats: int, progress: bool) 
 
 def _ask(task: str, *, pinned: bool, **job: Any) -> Any:
     """What a fresh process finds; on one thread, or with what JAX takes by itself."""
-    environment = measure.PINNED if pinned else {"JAX_ENABLE_COMPILATION_CACHE": "0", "JAX_ENABLE_X64": "0"}
-    return measure.ask("neural", {"task": task, "pinned": pinned, **job}, environment)
+    environment = harness.PINNED if pinned else {"JAX_ENABLE_COMPILATION_CACHE": "0", "JAX_ENABLE_X64": "0"}
+    return harness.ask("neural", {"task": task, "pinned": pinned, **job}, environment)
 
 
 # --- the child ---
@@ -99,20 +90,12 @@ def _ask(task: str, *, pinned: bool, **job: Any) -> Any:
 
 def child() -> None:
     """What a child process runs: one job, given as JSON on the command line, its result as JSON on stdout."""
-    job = measure.asked()
-    if job["pinned"]:
-        measure.one_core()
-    print(json.dumps(_do(job)))
+    harness.answer(_do)
 
 
 def _do(job: dict[str, Any]) -> Any:
-    if job["task"] == "backend":
-        import jax
-
-        return jax.default_backend()
-    if job["task"] == "environment":
-        sys.argv = job["argv"]
-        return environment()
+    if job["task"] not in PARTS:
+        return harness.about(job)
     return PARTS[job["task"]][1](Sizes.of(job["sizes"]), job["repeats"], job["progress"])
 
 
@@ -131,7 +114,7 @@ def text(results: dict[str, Any]) -> str:
         f"fedjax-lc bench neural: {results['repeats']} turns each, medians; float32; dropout off unless said",
         f"W2: the EMNIST network on images of {sizes.side} x {sizes.side}; {sizes.cohort} of {sizes.clients} clients x "
         f"{sizes.rows} rows a round, one epoch in batches of {sizes.batch}",
-        *measure.made_on(results),
+        *harness.made_on(results),
         f"device: {results['device']}",
     ]
     for each in results["parts"]:
@@ -145,5 +128,5 @@ def text(results: dict[str, Any]) -> str:
         if results["backend"] != "gpu" and each["part"] == "ii":
             lines.append("no GPU here: the share of its peak was not measured")
     if results["targets"]:
-        lines += ["", measure.target_table(results["targets"])]
+        lines += ["", harness.target_table(results["targets"])]
     return "\n".join([*lines, ""])

@@ -12,7 +12,6 @@ import functools
 import importlib.metadata
 import importlib.util
 import statistics
-import time
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -20,11 +19,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.bench import measure
+from experiments.bench import harness
 from experiments.bench import neural_rivals as rivals
-from experiments.bench.measure import Contestant, Ratio, ratio, seconds
+from experiments.bench.harness import Contestant, Ratio, Told, late_notes, ratio, seconds
 from experiments.bench.neural_rivals import Layers, Work
-from experiments.bench.sweep_parts import Told
 from fedjax_lc import algorithms, models, problems
 from fedjax_lc.algorithms.frames.local import begin
 from fedjax_lc.core import pytree
@@ -125,24 +123,11 @@ class Ours:
         self.state = jax.block_until_ready(self.compiled(self.problem, self.hp, self.state, self.key))
 
 
-class Clock:
-    """Wall seconds of a run; the processor's, of all threads, are kept aside."""
-
-    def __init__(self) -> None:
-        self.cpu: list[float] = []
-
-    def __call__(self, work: Callable[[], Any]) -> float:
-        started = time.process_time()
-        wall = seconds(work)
-        self.cpu.append(time.process_time() - started)
-        return wall
-
-
 def raced(entries: Mapping[str, Contestant], repeats: int, title: str, progress: bool) -> dict[str, Any]:
     """Per clock and contestant, ms per round of each turn; and how many programs were compiled late."""
-    clock, warm = Clock(), compile_count()
-    with measure.bar(repeats * len(entries), title, progress) as bar:
-        wall = measure.race(entries, repeats, bar.update, clock)
+    clock, warm = harness.Clock(), compile_count()
+    with harness.bar(repeats * len(entries), title, progress) as bar:
+        wall = harness.race(entries, repeats, bar.update, clock)
     cpu = {
         name: [1e3 * spent / contestant.rounds for spent in clock.cpu[place :: len(entries)]]
         for place, (name, contestant) in enumerate(entries.items())
@@ -262,12 +247,7 @@ def tell_against(found: Mapping[str, Any]) -> Told:
         if FEDJAX in found["wall"]:
             judged.append(ratio(found[clock], FEDJAX, OURS).target(f"(i) {FEDJAX} / ours, {clock} s", None, FASTER))
     unsure = [note for _, notes in judged for note in notes]
-    return Told(rows, [*notes, *found["skipped"], *_late(found), *unsure], [target for target, _ in judged])
-
-
-def _late(found: Mapping[str, Any]) -> list[str]:
-    late = found["compiled_late"]
-    return [f"{late} programs were compiled within turns"] if late else []
+    return Told(rows, [*notes, *found["skipped"], *late_notes(found), *unsure], [target for target, _ in judged])
 
 
 # --- (ii) many small clients ---
@@ -319,7 +299,7 @@ def tell_small(found: Mapping[str, Any]) -> Told:
     notes = [f"the MNIST network, {found['parameters']:,} parameters; {base} clients"]
     if peak := found["peak_gflops"]:
         notes.append(f"all side by side: {100 * rate(base) / peak:.1f}% of the {peak:,.0f} GFLOP/s of a large product")
-    return Told(rows, [*notes, *_late(found)], [])
+    return Told(rows, [*notes, *late_notes(found)], [])
 
 
 # --- (iii) what is chosen by itself ---
@@ -356,7 +336,7 @@ def tell_routes(found: Mapping[str, Any]) -> Told:
             {"network": model, "route, clients side by side": name, **_cells(own, name, best, "best")}
             for name in own["cpu"]
         ]
-        notes += [f"{model}: {_choice(own, best)}", *_late(own)]
+        notes += [f"{model}: {_choice(own, best)}", *late_notes(own)]
     return Told(rows, [*notes, "one local step of all clients; the best by CPU seconds"], [])
 
 

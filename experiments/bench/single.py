@@ -8,10 +8,8 @@ memory. All of it happens in child processes whose environment pins them to one 
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import time
-from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,8 +17,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from experiments.bench import measure, rivals
-from experiments.bench.measure import Contestant, Target, peak_mib, race, seconds
+from experiments.bench import harness, rivals
+from experiments.bench.harness import Contestant, Target, peak_mib, race, seconds
 from experiments.bench.workloads import FEDAVG, GRADIENT_ONLY, Size, Work, w1
 from fedjax_lc import algorithms
 from fedjax_lc.core.errors import InputError
@@ -62,14 +60,12 @@ def run_single(
     size = size or Size()
     if repeats < 1 or starts < 1:
         raise InputError(f"bench needs repeats >= 1 and starts >= 1, got {repeats} and {starts}")
-    return measure.written(lambda: _measured(size, repeats, starts, progress), text, out)
+    return harness.written(lambda: _measured(size, repeats, starts, progress), text, out)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `fedjax-lc bench single`."""
-    parser.description = __doc__
-    parser.add_argument("--repeats", type=int, default=15, help="turns of every contestant (default 15)")
-    parser.add_argument("--out", metavar="FILE", help="also write JSON to FILE and the tables beside it as .txt")
+    harness.options(parser, __doc__, 15)
     parser.set_defaults(command=lambda options: run_single(repeats=options.repeats, out=options.out) and 0)
 
 
@@ -142,25 +138,25 @@ def alone(contestant: Contestant) -> dict[str, float]:
 
 def child() -> None:
     """What a child process runs: one job, given as JSON on the command line, its result as JSON on stdout."""
-    measure.one_core()
-    job = measure.asked()
+    harness.answer(_do)
+
+
+def _do(job: dict[str, Any]) -> Any:
     size = Size(*job["size"])
     entries = contests(size, w1(size))
     if "alone" in job:
         workload, name = job["alone"]
-        result: Any = alone(entries[workload][name])
-    else:
-        with measure.bar(job["repeats"] * sum(map(len, entries.values())), "turns", job["progress"]) as bar:
-            result = {workload: race(entries[workload], job["repeats"], bar.update) for workload in entries}
-    print(json.dumps(result))
+        return alone(entries[workload][name])
+    with harness.bar(job["repeats"] * sum(map(len, entries.values())), "turns", job["progress"]) as bar:
+        return {workload: race(entries[workload], job["repeats"], bar.update) for workload in entries}
 
 
 def _child(size: Size, **job: Any) -> Any:
-    return measure.ask("single", {"size": size, **job})
+    return harness.ask("single", {"size": size, **job})
 
 
 def _measured(size: Size, repeats: int, starts: int, progress: bool) -> dict[str, Any]:
-    machine = measure.machine()
+    machine = harness.machine()
     startup = _startup(starts, progress)
     times = _child(size, repeats=repeats, progress=progress)
     lone = _alone(size, times, starts, progress)
@@ -179,10 +175,10 @@ def _measured(size: Size, repeats: int, starts: int, progress: bool) -> dict[str
 def _startup(starts: int, progress: bool) -> dict[str, float]:
     """Median seconds that a process needs for each of PROGRAMS, in turns."""
     times: dict[str, list[float]] = {program: [] for program in PROGRAMS}
-    with measure.bar(starts * len(PROGRAMS), "start-up", progress) as bar:
+    with harness.bar(starts * len(PROGRAMS), "start-up", progress) as bar:
         for _ in range(starts):
             for program in PROGRAMS:
-                times[program].append(seconds(partial(measure.python, program)))
+                times[program].append(seconds(partial(harness.python, program)))
                 bar.update()
     return {program: statistics.median(seconds) for program, seconds in times.items()}
 
@@ -191,7 +187,7 @@ def _alone(
     size: Size, times: dict[str, dict[str, Any]], starts: int, progress: bool
 ) -> dict[str, dict[str, dict[str, float]]]:
     """Medians of `alone` over `starts` fresh processes, for every contestant of `times`."""
-    with measure.bar(starts * sum(map(len, times.values())), "compile and memory", progress) as bar:
+    with harness.bar(starts * sum(map(len, times.values())), "compile and memory", progress) as bar:
 
         def one(workload: str, name: str) -> dict[str, float]:
             found: list[dict[str, float]] = []
@@ -239,10 +235,10 @@ def text(results: dict[str, Any]) -> str:
         f"fedjax-lc bench single: one thread, {results['repeats']} turns each, whole calls of fl.run on our side",
         f"W1: {size.clients} clients x {size.rows} rows x {size.dim} features, float32; k = {size.k}, "
         f"{size.local_steps} local steps",
-        *measure.made_on(results),
+        *harness.made_on(results),
     ]
     startup = ", ".join(f"{program} {value:.2f} s" for program, value in results["startup_s"].items())
-    tables = report.table(_contest_rows(results)), measure.target_table(results["targets"])
+    tables = report.table(_contest_rows(results)), harness.target_table(results["targets"])
     return "\n".join([*head, "", tables[0], "", f"start-up: {startup}", "", tables[1], ""])
 
 
@@ -261,11 +257,3 @@ def _contest_rows(results: dict[str, Any]) -> list[dict[str, str]]:
         for workload, rows in results["contests"].items()
         for name, row in rows.items()
     ]
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """`fedjax-lc bench single` by itself; 0 when it ran, whatever it measured."""
-    parser = argparse.ArgumentParser(prog="fedjax-lc bench single")
-    add_arguments(parser)
-    options = parser.parse_args(argv)
-    return int(options.command(options))

@@ -8,17 +8,16 @@ GPU, 1000 configurations of LoCoDL. (i) to (iii) run on one thread, or on the GP
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments.bench import measure, sweep_parts, sweep_tuned
-from experiments.bench.sweep_parts import FULL, Sizes, Told
+from experiments.bench import harness, sweep_parts, sweep_tuned
+from experiments.bench.harness import Told
+from experiments.bench.sweep_parts import FULL, Sizes
 from fedjax_lc.core.errors import InputError
 from fedjax_lc.results import report
-from fedjax_lc.results.provenance import environment
 
 PARTS: dict[str, tuple[str, Callable[[Any], Told]]] = {
     "i": ("64 step sizes of W1(b) FedAvg, ms per configuration and round", sweep_parts.tell_averaging),
@@ -54,21 +53,14 @@ def run_sweep(
     Raises:
         InputError: a count below 1, an unknown part, or `out` cannot be written; before any work starts.
     """
-    chosen = tuple(PARTS) if parts is None else tuple(dict.fromkeys(parts))
-    if repeats < 1:
-        raise InputError(f"bench needs repeats >= 1, got {repeats}")
-    if not set(chosen) <= set(PARTS):
-        raise InputError(f"parts are {', '.join(PARTS)}, got {', '.join(chosen)}")
-    return measure.written(lambda: _measured(chosen, sizes or Sizes(), repeats, progress), text, out)
+    chosen = harness.checked(repeats, parts, PARTS)
+    return harness.written(lambda: _measured(chosen, sizes or Sizes(), repeats, progress), text, out)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `fedjax-lc bench sweep`."""
-    parser.description = __doc__
-    parser.add_argument("--part", nargs="+", choices=tuple(PARTS), help="only these parts (default: all)")
-    parser.add_argument("--repeats", type=int, default=5, help="turns of every contestant (default 5)")
+    harness.options(parser, __doc__, 5, PARTS)
     parser.add_argument("--full", action="store_true", help="(i) with 500 rounds of all configurations for everyone")
-    parser.add_argument("--out", metavar="FILE", help="also write JSON to FILE and the tables beside it as .txt")
     parser.set_defaults(command=_command)
 
 
@@ -82,7 +74,7 @@ def _command(options: argparse.Namespace) -> int:
 
 def _measured(parts: Sequence[str], sizes: Sizes, repeats: int, progress: bool) -> dict[str, Any]:
     # This process never touches a GPU: it would take memory that the children measure.
-    machine, backend = measure.machine(), _ask("backend", gpu=True)
+    machine, backend = harness.machine(), _ask("backend", gpu=True)
     gpu = backend == "gpu"
     found: dict[str, Any] = {}
     for part in parts:
@@ -117,9 +109,9 @@ def _part(part: str, dtype: str, sizes: Sizes, repeats: int, progress: bool, gpu
 def _ask(task: str, *, gpu: bool, dtype: str = "float32", **job: Any) -> Any:
     """What a fresh process finds; on one thread, unless it has a GPU or the task is one for all cores."""
     alone = not gpu and task not in ("iv", "v")
-    chosen = measure.PINNED if alone else {"JAX_ENABLE_COMPILATION_CACHE": "0"}
+    chosen = harness.PINNED if alone else {"JAX_ENABLE_COMPILATION_CACHE": "0"}
     chosen = chosen | {"JAX_ENABLE_X64": str(int(dtype == "float64"))} | (KEPT if task == "memory" else {})
-    return measure.ask("sweep", {"task": task, "alone": alone, "dtype": dtype, **job}, chosen)
+    return harness.ask("sweep", {"task": task, "pinned": alone, "dtype": dtype, **job}, chosen)
 
 
 # --- the child ---
@@ -127,24 +119,20 @@ def _ask(task: str, *, gpu: bool, dtype: str = "float32", **job: Any) -> Any:
 
 def child() -> None:
     """What a child process runs: one job, given as JSON on the command line, its result as JSON on stdout."""
-    job = measure.asked()
-    if job["alone"]:
-        measure.one_core()
+    harness.answer(_answer)
+
+
+def _answer(job: dict[str, Any]) -> Any:
     try:
-        print(json.dumps(_do(job)))
+        return _do(job)
     except InputError as error:
-        print(json.dumps({"skipped": str(error)}))
+        return {"skipped": str(error)}
 
 
 def _do(job: dict[str, Any]) -> Any:
     task, dtype = job["task"], job["dtype"]
-    if task == "backend":
-        import jax
-
-        return jax.default_backend()
-    if task == "environment":
-        sys.argv = job["argv"]
-        return environment()
+    if task in ("backend", "environment"):
+        return harness.about(job)
     if task == "iv":
         return sweep_tuned.tuned(sweep_tuned.recipe(sweep_tuned.TUNED), job["progress"])
     if task == "v":
@@ -174,7 +162,7 @@ def text(results: dict[str, Any]) -> str:
         f"fedjax-lc bench sweep: {where}; {results['repeats']} turns each, medians",
         f"W1: {shape.clients} clients x {shape.rows} rows x {shape.dim} features; k = {shape.k}, "
         f"{shape.local_steps} local steps",
-        *measure.made_on(results),
+        *harness.made_on(results),
         f"device: {results['device']}",
     ]
     for each in results["parts"].values():
@@ -183,5 +171,5 @@ def text(results: dict[str, Any]) -> str:
         lines += [report.table(part.rows)] if part.rows else []
         lines += part.notes
     if results["targets"]:
-        lines += ["", measure.target_table(results["targets"])]
+        lines += ["", harness.target_table(results["targets"])]
     return "\n".join([*lines, ""])

@@ -12,8 +12,6 @@ import ctypes
 import dataclasses
 import gc
 import io
-import statistics
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,13 +20,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.bench import measure, rivals
-from experiments.bench.measure import Contestant, Ratio, Target, ratio
+from experiments.bench import harness, rivals
+from experiments.bench.harness import Contestant, Ratio, Told, late_notes, raced, ratio
 from experiments.bench.workloads import FEDAVG, GRADIENT_ONLY, Size, Work, w1, with_plain_branches
 from fedjax_lc import algorithms
-from fedjax_lc.results.table import Table
 from fedjax_lc.results.trace import Trace
-from fedjax_lc.running.programs import compile_count
 from fedjax_lc.running.run import run
 from fedjax_lc.sweeping.grid import grid
 from fedjax_lc.sweeping.sweep import sweep
@@ -71,49 +67,6 @@ class Sizes(NamedTuple):
 
 
 FULL = Sizes(rounds=500, few=64, few_rounds=500, numpy_rounds=500)  #: (i) as it stands, without shortcuts
-
-
-class Told(NamedTuple):
-    """A part's table, what else there is to say, and its targets."""
-
-    rows: list[dict[str, str]]
-    notes: list[str]
-    targets: list[Target]
-
-
-class Clock:
-    """Seconds of a contestant's run: of the loop alone for sweeps and runs of ours, which say it, else all of it."""
-
-    def __init__(self) -> None:
-        self.outside: list[float] = []  #: of each call
-        self.warm: int | None = None  #: programs compiled before the first one
-
-    def __call__(self, work: Callable[[], Any]) -> float:
-        self.warm = compile_count() if self.warm is None else self.warm
-        started = time.perf_counter()
-        result = work()
-        whole = time.perf_counter() - started
-        inside = whole
-        if isinstance(result, Table):
-            inside = float(result.lanes["seconds"].sum())
-        elif isinstance(result, Trace):
-            inside = float(result.config["seconds"])
-        self.outside.append(whole - inside)
-        return inside
-
-
-def raced(entries: dict[str, Contestant], repeats: int, title: str, progress: bool) -> dict[str, Any]:
-    """Per contestant: ms per round of each turn and their median, seconds of a call outside its loop; and programs
-    compiled late."""
-    clock = Clock()
-    with measure.bar(repeats * len(entries), title, progress) as bar:
-        found = measure.race(entries, repeats, bar.update, clock)
-    outside = {name: clock.outside[place :: len(entries)] for place, name in enumerate(entries)}
-    rows = {
-        name: {"turns_ms": ms, "ms": statistics.median(ms), "outside_s": statistics.median(outside[name])}
-        for name, ms in found.items()
-    }
-    return {"rows": rows, "compiled_late": compile_count() - (clock.warm or 0)}
 
 
 def _swept(method: Any, work: Work, hp: Any, lanes: int, steps: int, **options: Any) -> Contestant:
@@ -223,21 +176,12 @@ def tell_averaging(found: Mapping[str, Any]) -> Told:
     if COLUMNS in rows:
         numpy = fastest(COLUMNS, BLOCKED)
         judged.append(numpy.target("(i) NumPy's matrix-product sweep (the faster) / ours", None, 1.2))
-    return _told(told, [*notes, *_host_notes(found)], judged)
-
-
-def _told(rows: list[dict[str, str]], notes: list[str], judged: list[tuple[Target, list[str]]]) -> Told:
-    return Told(rows, [*notes, *(note for _, unsure in judged for note in unsure)], [target for target, _ in judged])
+    return Told.of(told, [*notes, *_host_notes(found)], judged)
 
 
 def _host_notes(found: Mapping[str, Any]) -> list[str]:
     outside = [row["outside_s"] for row in found["rows"].values() if row["outside_s"] > 0]
-    return [f"outside its loop a call of ours spends {min(outside):.3f} to {max(outside):.3f} s", *_late_notes(found)]
-
-
-def _late_notes(found: Mapping[str, Any]) -> list[str]:
-    late = found["compiled_late"]
-    return [f"{late} programs were compiled after the first turn: the times are not steady"] if late else []
+    return [f"outside its loop a call of ours spends {min(outside):.3f} to {max(outside):.3f} s", *late_notes(found)]
 
 
 # --- (ii) LoCoDL's branch ---
@@ -300,7 +244,7 @@ def tell_branches(found: Mapping[str, Any]) -> Told:
             ratio(rows, LOCODL(p), GRADIENT).target(f"(ii) {lanes} lanes, {LOCODL(p)} / gradient only", most)
             for p, most in CHANCES.items()
         ]
-    return _told(told, notes, judged)
+    return Told.of(told, notes, judged)
 
 
 # --- (iii) more and more lanes ---
@@ -359,9 +303,9 @@ def _growth_mib(work: Callable[[], Any]) -> float | None:
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)  # what is free but still held would hide the growth
         Path("/proc/self/clear_refs").write_text("5")  # the peak starts again from here
-        started = measure.status_mib("VmRSS")
+        started = harness.status_mib("VmRSS")
         work()
-        peak = measure.status_mib("VmHWM")
+        peak = harness.status_mib("VmHWM")
         return None if started is None or peak is None else peak - started
     return None
 
@@ -386,7 +330,7 @@ def tell_scaling(found: Mapping[str, Any]) -> Told:
     worst = max(counts[1:], key=lambda lanes: rise(lanes).median)
     notes = [_memory_note(found["memory"])] if found.get("memory") else []
     judged = rise(worst).target(f"(iii) lane-step of {worst} lanes / the least of fewer", FLAT)
-    return _told(told, [*notes, *_late_notes(found)], [judged])
+    return Told.of(told, [*notes, *late_notes(found)], [judged])
 
 
 def _memory_note(found: Mapping[str, Any]) -> str:

@@ -16,8 +16,7 @@ import numpy as np
 import pandas as pd
 
 from experiments.bench import rivals
-from experiments.bench.measure import seconds
-from experiments.bench.sweep_parts import Told
+from experiments.bench.harness import Told, seconds
 from experiments.kit import catalogue
 from experiments.kit.tuned import Tuned
 from fedjax_lc import algorithms

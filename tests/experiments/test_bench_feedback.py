@@ -5,7 +5,7 @@ import json
 import jax.numpy as jnp
 import pytest
 
-from experiments.bench import SUITES, feedback, measure
+from experiments.bench import SUITES, feedback, harness
 from experiments.bench.feedback import BASE, ENTRIES, Sizes
 from fedjax_lc import cli
 from fedjax_lc.core.errors import InputError
@@ -20,7 +20,7 @@ def results():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(feedback, "ENTRIES", RACED)
         found = json.loads(json.dumps(feedback.race(TINY, 2, False)))
-    return {"sizes": TINY._asdict(), "repeats": 2, **found, **measure.machine()}
+    return {"sizes": TINY._asdict(), "repeats": 2, **found, **harness.machine()}
 
 
 def test_it_is_a_suite():

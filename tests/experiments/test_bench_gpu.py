@@ -20,13 +20,13 @@ from experiments.bench import (
     gpu_methods,
     gpu_select,
     gpu_torch,
-    measure,
+    harness,
     neural_parts,
     neural_rivals,
     rivals,
 )
 from experiments.bench.gpu_common import NO_TIME, TINY, Contestant, Given, Sizes, judged, made, missing, raced
-from experiments.bench.measure import Target
+from experiments.bench.harness import Target
 from experiments.bench.workloads import w1
 from fedjax_lc import cli
 from fedjax_lc.core.errors import InputError
@@ -426,7 +426,7 @@ def test_what_is_seen_of_the_device(monkeypatch):
     assert about["command"] == "fedjax-lc bench gpu"
     assert about["backend"] == jax.default_backend()
     assert about["driver"]
-    monkeypatch.setattr(measure, "ask", lambda *_: {"backend": "gpu", "device": "gpu: it", "driver": "jax's"})
+    monkeypatch.setattr(harness, "ask", lambda *_: {"backend": "gpu", "device": "gpu: it", "driver": "jax's"})
     monkeypatch.setattr(gpu.shutil, "which", lambda _: None)
     assert gpu._about()["driver"] == "jax's"
     monkeypatch.setattr(gpu.shutil, "which", lambda _: "nvidia-smi")

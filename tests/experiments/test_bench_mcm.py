@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.bench import SUITES, mcm, measure
+from experiments.bench import SUITES, harness, mcm
 from experiments.bench.mcm import METHODS, NUMPY, OURS, Sizes
 from fedjax_lc import cli
 from fedjax_lc.core.errors import InputError
@@ -126,8 +126,8 @@ def test_rounds_are_counted_per_seed():
 def child(task, monkeypatch, capsys):
     job = {"task": task, "sizes": TINY._asdict(), "repeats": 3, "progress": False}
     monkeypatch.setattr(mcm, "METHODS", ("sgd",))
-    monkeypatch.setattr(measure, "asked", lambda: job)
-    monkeypatch.setattr(measure, "one_core", lambda: None)
+    monkeypatch.setattr(harness, "asked", lambda: job)
+    monkeypatch.setattr(harness, "one_core", lambda: None)
     mcm.child()
     return json.loads(capsys.readouterr().out)
 
@@ -172,7 +172,7 @@ def answers(monkeypatch, ours=1.0, numpy=2.5, inside=12.0):
         row = {name: {"turns_ms": [ms] * job["repeats"]} for name, ms in times.items()}
         return dict.fromkeys(METHODS, row)
 
-    monkeypatch.setattr(measure, "ask", ask)
+    monkeypatch.setattr(harness, "ask", ask)
     return jobs
 
 
@@ -207,7 +207,7 @@ def test_the_steady_state_is_measured_on_one_thread_and_the_figure_on_all(monkey
     (_, first, pinned), (_, second, free) = jobs
     assert (first, second) == ("steady", "whole")
     assert {suite for suite, _, _ in jobs} == {"mcm"}
-    assert measure.PINNED.items() <= (pinned | {"JAX_ENABLE_X64": "0"}).items()
+    assert harness.PINNED.items() <= (pinned | {"JAX_ENABLE_X64": "0"}).items()
     assert "OMP_NUM_THREADS" not in free
     assert pinned["JAX_ENABLE_X64"] == free["JAX_ENABLE_X64"] == "1"
 
@@ -219,13 +219,13 @@ def test_all_methods_are_summed_turn_by_turn():
 
 
 def test_bad_requests_are_refused(monkeypatch):
-    monkeypatch.setattr(measure, "ask", lambda *_: pytest.fail("worked before it checked"))
+    monkeypatch.setattr(harness, "ask", lambda *_: pytest.fail("worked before it checked"))
     with pytest.raises(InputError, match=r"^bench needs repeats >= 1, got 0$"):
         mcm.run_mcm(repeats=0)
 
 
 def test_an_output_that_cannot_be_written_is_refused_before_any_work(tmp_path, monkeypatch):
-    monkeypatch.setattr(measure, "ask", lambda *_: pytest.fail("worked before it checked"))
+    monkeypatch.setattr(harness, "ask", lambda *_: pytest.fail("worked before it checked"))
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="cannot write"):
         mcm.run_mcm(out=tmp_path / "file" / "bench.json")

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.bench import SUITES, measure, neural, neural_parts, neural_rivals
+from experiments.bench import SUITES, harness, neural, neural_parts, neural_rivals
 from experiments.bench.neural_parts import EMNIST, FEDJAX, LAST, LOOP, MNIST, OURS, RIVALS, VMAP, Ours, Sizes
 from fedjax_lc import algorithms, cli, models
 from fedjax_lc.core.errors import InputError
@@ -186,7 +186,7 @@ def faked(monkeypatch):
 
     def fake(method, problem, hp, rounds):
         made.append((method, problem, hp, models.convolution_route()))
-        return SimpleNamespace(contestant=measure.Contestant(rounds, lambda: None), compile_s=1.0)
+        return SimpleNamespace(contestant=harness.Contestant(rounds, lambda: None), compile_s=1.0)
 
     monkeypatch.setattr(neural_parts, "Ours", fake)
     return made
@@ -194,7 +194,7 @@ def faked(monkeypatch):
 
 def test_part_i_races_ours_and_theirs(monkeypatch):
     made = faked(monkeypatch)
-    rival = measure.Contestant(1, lambda: None)
+    rival = harness.Contestant(1, lambda: None)
     monkeypatch.setattr(neural_parts, "_rivals", lambda work, fedavg, sizes: ({LOOP: rival}, ["gone"], {LOOP: 1e-8}))
     found = neural_parts.against(TINY._replace(others=("scaffold", "fedadam", "savic")), 3, False)
     ours = [OURS, "SCAFFOLD", "FedAdam", "SAVIC", neural_parts.DROPOUT]
@@ -237,7 +237,7 @@ def test_part_iii_tries_all_routes(monkeypatch):
 
 
 def test_a_clock_reads_the_processor_beside_the_wall():
-    clock = neural_parts.Clock()
+    clock = harness.Clock()
     wall = clock(lambda: sum(range(200_000)))
     assert 0 < clock.cpu[0] < wall + 0.05
 
@@ -285,7 +285,7 @@ def answers(monkeypatch, gpu=False, **options):
         facts = facts_of(job["task"], **options)
         return facts | ({"peak_gflops": 200.0} if job["task"] == "ii" and not job["pinned"] else {})
 
-    monkeypatch.setattr(measure, "ask", ask)
+    monkeypatch.setattr(harness, "ask", ask)
     return jobs
 
 
@@ -308,7 +308,7 @@ def test_targets_stand_beside_their_measurements(torch, fedjax, met, monkeypatch
     assert "1,206,590 parameters; the first 2 rows are ours" in printed
     assert "emnist_cnn: best is patches, 10; chosen by itself, patches, 1, CPU 2.00 [2.00, 2.00] of it" in printed
     assert "mnist_cnn: best is patches, 10; chosen by itself, patches, 100, which was not measured" in printed
-    assert "1 programs were compiled within turns" in printed
+    assert "1 programs were compiled after the first turn" in printed
     assert "no GPU here: the share of its peak was not measured" in printed
     (row,) = (line for line in printed.splitlines() if line.strip().startswith("100 "))
     assert row.split()[-1] == "20.0"  # 1e9 operations in 50 ms
@@ -340,18 +340,18 @@ def test_children_have_one_thread(monkeypatch, capsys):
     neural.run_neural(repeats=1, progress=False)
     capsys.readouterr()
     assert {suite for suite, _, _ in jobs} == {"neural"}
-    assert [task for _, task, given in jobs if given == measure.PINNED] == ["i", "ii", "iii", "environment"]
+    assert [task for _, task, given in jobs if given == harness.PINNED] == ["i", "ii", "iii", "environment"]
 
 
 def test_a_child_answers_its_job(monkeypatch, capsys):
     job = {"task": "backend", "pinned": False}
-    monkeypatch.setattr(measure, "asked", lambda: job)
+    monkeypatch.setattr(harness, "asked", lambda: job)
     neural.child()
     assert json.loads(capsys.readouterr().out) == jax.default_backend()
     part = lambda sizes, repeats, progress: [sizes == TINY, repeats, progress]
     monkeypatch.setitem(neural.PARTS, "i", ("", part, None))
     pinned = []
-    monkeypatch.setattr(measure, "one_core", lambda: pinned.append(True))
+    monkeypatch.setattr(harness, "one_core", lambda: pinned.append(True))
     sizes = json.loads(json.dumps(TINY._asdict()))
     job.update(task="i", pinned=True, sizes=sizes, repeats=4, progress=False)
     neural.child()
@@ -360,7 +360,7 @@ def test_a_child_answers_its_job(monkeypatch, capsys):
 
 
 def test_bad_requests_are_refused(monkeypatch, tmp_path):
-    monkeypatch.setattr(measure, "ask", lambda *_: pytest.fail("worked before it checked"))
+    monkeypatch.setattr(harness, "ask", lambda *_: pytest.fail("worked before it checked"))
     with pytest.raises(InputError, match=r"^bench needs repeats >= 1, got 0$"):
         neural.run_neural(repeats=0)
     with pytest.raises(InputError, match=r"^parts are i, ii, iii, got iv$"):

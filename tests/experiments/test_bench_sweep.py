@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 import fedjax_lc as fl
-from experiments.bench import measure, rivals, sweep, sweep_parts, sweep_tuned
-from experiments.bench.measure import Contestant, Target
+from experiments.bench import harness, rivals, sweep, sweep_parts, sweep_tuned
+from experiments.bench.harness import Contestant, Target
 from experiments.bench.sweep_parts import COPY, GRADIENT, LOCODL, PLAIN_COND, PLAIN_GRADIENT, Sizes
 from experiments.bench.workloads import FEDAVG, Size, w1, with_plain_branches
 from experiments.kit.contender import Contender
@@ -127,8 +127,8 @@ def test_the_clock_takes_the_loop_alone(monkeypatch):
     trace.config["seconds"] = 0.25
     table = fl.sweep("gd", work.problem, seeds=2, steps=4, every=4, progress=False)
     table.lanes["seconds"] = [0.125, 0.25]
-    monkeypatch.setattr(sweep_parts.time, "perf_counter", iter([10.0, 11.0] * 3).__next__)
-    clock = sweep_parts.Clock()
+    monkeypatch.setattr(harness.time, "perf_counter", iter([10.0, 11.0] * 3).__next__)
+    clock = harness.Clock()
     assert [clock(lambda result=result: result) for result in (trace, table, None)] == [0.25, 0.375, 1.0]
     assert clock.outside == [0.75, 0.625, 0.0]
 
@@ -141,13 +141,13 @@ def test_a_race_reports_programs_that_are_compiled_late():
         return fl.run("gd", problem, steps=steps, every=steps, progress=False)
 
     steady = Contestant(4, lambda: fl.run("gd", problem, steps=4, every=4, progress=False))
-    found = sweep_parts.raced({"steady": steady}, 3, "", False)
+    found = harness.raced({"steady": steady}, 3, "", False)
     assert found["compiled_late"] == 0
     row = found["rows"]["steady"]
     assert len(row["turns_ms"]) == 3
     assert sorted(row["turns_ms"])[1] == row["ms"] > 0
     entries = {"steady": steady, "changing": Contestant(1, changing)}
-    assert sweep_parts.raced(entries, 3, "", False)["compiled_late"] == 3
+    assert harness.raced(entries, 3, "", False)["compiled_late"] == 3
 
 
 def rows(**ms):
@@ -312,8 +312,8 @@ def no_data(tmp_path, monkeypatch):
 
 
 def test_without_data_the_tuned_part_is_skipped_in_one_line(no_data, monkeypatch, capsys):
-    job = {"task": "iv", "alone": False, "dtype": "float64", "progress": False}
-    monkeypatch.setattr(measure, "asked", lambda: job)
+    job = {"task": "iv", "pinned": False, "dtype": "float64", "progress": False}
+    monkeypatch.setattr(harness, "asked", lambda: job)
     sweep.child()
     facts = json.loads(capsys.readouterr().out)
     told = sweep.told({"part": "iv", "facts": facts})

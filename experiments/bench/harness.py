@@ -1,7 +1,8 @@
-"""How the suites measure: contestants in turns, fresh pinned processes, targets beside measurements, result files."""
+"""What suites share: contestants in turns, fresh pinned processes, targets beside measurements, result files."""
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import platform
@@ -13,8 +14,13 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from fedjax_lc.core.errors import InputError
 from fedjax_lc.core.files import replacing
 from fedjax_lc.results import report
+from fedjax_lc.results.provenance import environment
+from fedjax_lc.results.table import Table
+from fedjax_lc.results.trace import Trace
+from fedjax_lc.running.programs import compile_count
 
 ROOT = Path(__file__).parents[2]  #: of the repository
 #: Environment of a process with one thread.
@@ -100,6 +106,62 @@ def race(
     return times
 
 
+class Clock:
+    """Seconds of a contestant's run: of the loop alone for sweeps and runs of ours, which say it, else all of it."""
+
+    def __init__(self) -> None:
+        self.outside: list[float] = []  #: of each call
+        self.cpu: list[float] = []  #: the processor's seconds of each call, of all threads
+        self.warm: int | None = None  #: programs compiled before the first one
+
+    def __call__(self, work: Callable[[], Any]) -> float:
+        self.warm = compile_count() if self.warm is None else self.warm
+        started, started_cpu = time.perf_counter(), time.process_time()
+        result = work()
+        whole = inside = time.perf_counter() - started
+        self.cpu.append(time.process_time() - started_cpu)
+        if isinstance(result, Table):
+            inside = float(result.lanes["seconds"].sum())
+        elif isinstance(result, Trace):
+            inside = float(result.config["seconds"])
+        self.outside.append(whole - inside)
+        return inside
+
+
+def raced(entries: Mapping[str, Contestant], repeats: int, title: str, progress: bool) -> dict[str, Any]:
+    """Per contestant: ms per round of each turn and their median, seconds of a call outside its loop; and programs
+    compiled late."""
+    clock = Clock()
+    with bar(repeats * len(entries), title, progress) as shown:
+        found = race(entries, repeats, shown.update, clock)
+    outside = {name: clock.outside[place :: len(entries)] for place, name in enumerate(entries)}
+    rows = {
+        name: {"turns_ms": ms, "ms": statistics.median(ms), "outside_s": statistics.median(outside[name])}
+        for name, ms in found.items()
+    }
+    return {"rows": rows, "compiled_late": compile_count() - (clock.warm or 0)}
+
+
+def late_notes(found: Mapping[str, Any]) -> list[str]:
+    """A warning where programs were compiled after the first turn."""
+    late = found["compiled_late"]
+    return [f"{late} programs were compiled after the first turn: the times are not steady"] if late else []
+
+
+class Told(NamedTuple):
+    """A part's table, what else there is to say, and its targets."""
+
+    rows: list[dict[str, str]]
+    notes: list[str]
+    targets: list[Target]
+
+    @classmethod
+    def of(cls, rows: list[dict[str, str]], notes: list[str], judged: Iterable[tuple[Target, list[str]]]) -> Told:
+        """With targets as `Ratio.target` gives them."""
+        judged = list(judged)
+        return cls(rows, [*notes, *(note for _, unsure in judged for note in unsure)], [target for target, _ in judged])
+
+
 def status_mib(field: str) -> float | None:
     """A line of Linux's /proc/self/status (VmHWM: peak resident memory, VmRSS: resident now); None elsewhere."""
     try:
@@ -142,6 +204,50 @@ def child_code(suite: str) -> str:
 def asked() -> Any:
     """The job that a child process was given."""
     return json.loads(sys.argv[-1])
+
+
+def answer(do: Callable[[dict[str, Any]], Any]) -> None:
+    """All of a child process: one job, on one core unless it is not `pinned`, and what `do` makes of it as JSON."""
+    job = asked()
+    if job.get("pinned", True):
+        one_core()
+    print(json.dumps(do(job)))
+
+
+def about(job: Mapping[str, Any]) -> Any:
+    """What a process sees: JAX's backend, or the environment as the command `argv` has it."""
+    if job["task"] == "backend":
+        import jax
+
+        return jax.default_backend()
+    sys.argv = job["argv"]
+    return environment()
+
+
+# --- the command line ---
+
+
+def checked(repeats: int, parts: Iterable[str] | None = None, known: Iterable[str] = ()) -> tuple[str, ...]:
+    """The parts, all that are known if None.
+
+    Raises:
+        InputError: an unknown part, or repeats below 1.
+    """
+    chosen = tuple(known) if parts is None else tuple(dict.fromkeys(parts))
+    if repeats < 1:
+        raise InputError(f"bench needs repeats >= 1, got {repeats}")
+    if not set(chosen) <= set(known):
+        raise InputError(f"parts are {', '.join(known)}, got {', '.join(chosen)}")
+    return chosen
+
+
+def options(parser: argparse.ArgumentParser, about: str | None, repeats: int, parts: Iterable[str] = ()) -> None:
+    """Options that every suite has: --part where it has parts, --repeats and --out."""
+    parser.description = about
+    if parts:
+        parser.add_argument("--part", nargs="+", choices=tuple(parts), help="only these parts (default: all)")
+    parser.add_argument("--repeats", type=int, default=repeats, help=f"turns of every contestant (default {repeats})")
+    parser.add_argument("--out", metavar="FILE", help="also write JSON to FILE and the tables beside it as .txt")
 
 
 def one_core() -> None:
