@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 import fedjax_lc as fl
-from fedjax_lc import algorithms, data, figure
+from experiments.kit import catalogue
+from fedjax_lc import algorithms, data
 from fedjax_lc.cli import main
 
 QUICK = ["--steps", "200", "--quiet"]
@@ -297,7 +298,7 @@ def test_a_method_in_one_file_is_listed_and_runs(toy, tmp_path):
 @pytest.mark.slow
 def test_a_method_in_one_file_passes_the_contract_suite(toy):
     command = [sys.executable, "-m", "pytest", "tests/contract/test_algorithms.py", "-k", "dcgd", "-x"]
-    root = str(figure.recipes_folder().parent)
+    root = str(catalogue.FOLDER.parent)
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=root, env=os.environ | toy)
     assert done.returncode == 0, done.stdout
     assert " passed" in done.stdout or "100%" in done.stdout

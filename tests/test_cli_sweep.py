@@ -17,7 +17,8 @@ import pandas as pd
 import pytest
 
 import fedjax_lc as fl
-from fedjax_lc import data, figure
+from experiments.kit.recipe import make_problem
+from fedjax_lc import data
 from fedjax_lc.cli import axes, main, toml
 from fedjax_lc.sweeping.blocks import Block
 
@@ -57,7 +58,7 @@ def quick(file):
 
 @pytest.fixture(scope="module")
 def problem(file):
-    return figure.make_problem(data.load(str(file)), 4, kappa=300)
+    return make_problem(data.load(str(file)), 4, kappa=300)
 
 
 @pytest.fixture(scope="module")

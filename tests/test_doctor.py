@@ -6,9 +6,8 @@ import jax
 import numpy as np
 import pytest
 
-from fedjax_lc import doctor, selfcheck
-from fedjax_lc.cli import main
-from fedjax_lc.selfcheck import Check
+from fedjax_lc.cli import machine, main, selfcheck
+from fedjax_lc.cli.selfcheck import Check
 from tests.quickly import compile_quickly
 
 
@@ -65,7 +64,7 @@ def test_settings_folders_and_variables(monkeypatch, tmp_path):
     monkeypatch.setenv("FEDJAX_LC_METHODS", str(tmp_path))
     monkeypatch.setenv("FEDJAX_LC_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("XLA_FLAGS", "--xla_force_host_platform_device_count=1")
-    found = doctor.facts()
+    found = machine.facts()
     assert found["data"]["FEDJAX_LC_DATA"].startswith(f"{tmp_path} (1 of ")
     assert found["data"]["downloads"] == f"{tmp_path}/cache (no such folder)"
     assert found["methods"] == {str(tmp_path): "1 files"}

@@ -20,7 +20,7 @@ ROWS = [
     ["results"],
     ["running"],
     ["sweeping"],
-    ["plot", "figure", "tuned", "passes", "floors", "training", "selfcheck", "doctor", "bench", "cli"],
+    ["plot", "cli"],
 ]
 FILES_OF = {
     "core": [
@@ -37,7 +37,7 @@ FILES_OF = {
     ],
     "results": ["ledger", "provenance", "columns", "trace", "arrays", "storage", "table", "report"],
     "running": ["cache", "programs", "loop", "options", "run"],
-    "sweeping": ["mesh", "axes", "grid", "blocks", "groups", "planner", "store", "fit", "sweep"],
+    "sweeping": ["mesh", "axes", "grid", "blocks", "groups", "planner", "store", "fit", "sweep", "theory"],
 }
 PLACE = {name: (row, column) for row, names in enumerate(ROWS) for column, name in enumerate(names)}
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")

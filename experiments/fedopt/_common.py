@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from fedjax_lc import algorithms
-from fedjax_lc.training import Better, Run
+from experiments.kit.claim import Claim
+from experiments.kit.contender import Contender
 
 SERVERS: Mapping[str, Sequence[float]] = {
     "fedavg": (1.0, 2.0, 4.0),
@@ -17,16 +17,16 @@ SERVERS: Mapping[str, Sequence[float]] = {
 }
 ADAPTIVE = ("FedAdagrad", "FedAdam", "FedYogi")
 CLAIMS = (
-    *(Better(f"{name} is above FedAvg", (name,), ("FedAvg",)) for name in ("FedAvgM", *ADAPTIVE)),
-    Better("FedAdam and FedYogi are within one point: FedYogi", ("FedYogi",), ("FedAdam",), margin=-0.01),
-    Better("FedAdam and FedYogi are within one point: FedAdam", ("FedAdam",), ("FedYogi",), margin=-0.01),
+    *(Claim(f"{name} is above FedAvg", (name,), ("FedAvg",)) for name in ("FedAvgM", *ADAPTIVE)),
+    Claim("FedAdam and FedYogi are within one point: FedYogi", ("FedYogi",), ("FedAdam",), margin=-0.01),
+    Claim("FedAdam and FedYogi are within one point: FedAdam", ("FedAdam",), ("FedYogi",), margin=-0.01),
 )
 SETTINGS = "tau = 0.001, b1 = 0.9, b2 = 0.99, v0 = tau^2"  #: of the adaptive ones, theory's defaults
 
 
-def runs(client_lrs: Sequence[float], **changes: Any) -> tuple[Run, ...]:
+def curves(client_lrs: Sequence[float], **changes: Any) -> tuple[Contender, ...]:
     """The five, each with four client and three server learning rates."""
     return tuple(
-        Run(algorithms.get(name).title, name, changes=changes, tune={"client_lr": client_lrs, "server_lr": server_lrs})
+        Contender(name, changes=changes, tune={"client_lr": client_lrs, "server_lr": server_lrs})
         for name, server_lrs in SERVERS.items()
     )

@@ -6,7 +6,6 @@ CSER's 8, NEOLITHIC's two messages, one error at the server. Their accuracies ar
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 from experiments._networks import (
@@ -20,15 +19,16 @@ from experiments._networks import (
     shortened,
     standardised,
 )
+from experiments.kit.claim import Claim
+from experiments.kit.contender import Contender, everywhere
+from experiments.kit.training import Training
 from experiments.liec._advice import ADVICE
-from fedjax_lc import compressors, problems
+from fedjax_lc import problems
 from fedjax_lc.problems import Problem
-from fedjax_lc.training import Better, Run, Training
 
 NUM_CLIENTS, GAMMA, DECAY = 8, 0.1, 5e-4
 PIXELS = {"mnist": MNIST_PIXELS, "cifar10": CIFAR_PIXELS}
 AUGMENT = {"mnist": None, "cifar10": flip_and_crop}
-WAYS = ("compressor", "downlink", "reset")
 METHODS: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("MEM-SGD", "mem_sgd", {}),
     ("DoubleSqueeze", "double_squeeze", {}),
@@ -39,42 +39,30 @@ METHODS: tuple[tuple[str, str, dict[str, Any]], ...] = (
 )
 
 
-@dataclasses.dataclass(frozen=True)
-class Signs(Run):
-    """A method with this compressor wherever it has one."""
-
-    compressor: str = "sign"
-
-    def hparams(self, problem: Problem) -> Any:
-        hp = super().hparams(problem)
-        spelled = f"fcc({self.compressor}):2" if self.method == "neolithic" else self.compressor
-        own = {way: compressors.parse(spelled) for way in WAYS if hasattr(hp, way)}
-        return dataclasses.replace(hp, **own)
-
-
-def runs(
+def curves(
     batch_size: int, kinds: dict[str, str], names: tuple[str, ...] | None = None, **changes: Any
-) -> tuple[Run, ...]:
-    """P-SGD, and each method with each kind of signs, by its words."""
+) -> tuple[Contender, ...]:
+    """P-SGD, and each method with each kind of signs, by its words, wherever it compresses."""
     changes = {"gamma": GAMMA, "weight_decay": DECAY, "batch_size": batch_size} | changes
-    curves: list[Run] = [Signs("P-SGD", "sgd", changes=changes)]
+    found = [Contender("sgd", changes=changes, name="P-SGD")]
     for words, compressor in kinds.items():
-        for label, name, choices in METHODS:
+        for label, method, choices in METHODS:
             if names is None or label in names:
-                curves.append(Signs(f"{label}{words}", name, choices, changes, compressor=compressor))
-    return tuple(curves)
+                signs = everywhere(method, f"fcc({compressor}):2" if method == "neolithic" else compressor)
+                found.append(Contender(method, choices=choices, changes=changes | signs, name=f"{label}{words}"))
+    return tuple(found)
 
 
-def claims(kinds: dict[str, str]) -> tuple[Better, ...]:
+def claims(kinds: dict[str, str]) -> tuple[Claim, ...]:
     """Of each kind of signs: the abstract's, that LIEC trains as well as P-SGD and better than methods of its cost."""
     found = []
     for words in kinds:
         liec, squeeze, mem, cser = (f"{label}{words}" for label in ("LIEC(32)", "DoubleSqueeze", "MEM-SGD", "CSER(8)"))
         found += [
-            Better(f"{liec} is at most one point below P-SGD", (liec,), ("P-SGD",), margin=-0.01),
-            Better(f"{liec} is above {squeeze}", (liec,), (squeeze,)),
-            Better(f"{liec} is at most half a point below {mem}", (liec,), (mem,), margin=-0.005),
-            Better(f"{liec} is above {cser}", (liec,), (cser,)),
+            Claim(f"{liec} is at most one point below P-SGD", (liec,), ("P-SGD",), margin=-0.01),
+            Claim(f"{liec} is above {squeeze}", (liec,), (squeeze,)),
+            Claim(f"{liec} is at most half a point below {mem}", (liec,), (mem,), margin=-0.005),
+            Claim(f"{liec} is above {cser}", (liec,), (cser,)),
         ]
     return tuple(found)
 
@@ -96,7 +84,7 @@ def small(name: str, model: str, block: int, epochs: int = 15, batch_size: int =
     return Training(
         title=f"LIEC-SGD and its comparison set on {name}: {epochs} epochs",
         problem=lambda: problem(name, model, 2000),
-        runs=runs(batch_size, kinds),
+        curves=curves(batch_size, kinds),
         rounds=epochs * each,
         every=each,
         seeds=1,
@@ -117,13 +105,13 @@ def full(epochs: int = 20) -> Training:
     return Training(
         title=f"LIEC-SGD on CIFAR-10, ResNet-18: {epochs} epochs",
         problem=lambda: problem("cifar10", "resnet18", 5000),
-        runs=runs(128, kinds, ("DoubleSqueeze", "LIEC(32)"), gamma_schedule=schedule),
+        curves=curves(128, kinds, ("DoubleSqueeze", "LIEC(32)"), gamma_schedule=schedule),
         rounds=epochs * each,
         every=each,
         seeds=1,
         claims=(
-            Better("LIEC(32) is at most one point below P-SGD", ("LIEC(32), blocks",), ("P-SGD",), margin=-0.01),
-            Better("LIEC(32) is above DoubleSqueeze", ("LIEC(32), blocks",), ("DoubleSqueeze, blocks",)),
+            Claim("LIEC(32) is at most one point below P-SGD", ("LIEC(32), blocks",), ("P-SGD",), margin=-0.01),
+            Claim("LIEC(32) is above DoubleSqueeze", ("LIEC(32), blocks",), ("DoubleSqueeze, blocks",)),
         ),
         said=lambda: (
             f"Group norms, 49 steps of 8 x 128 images an epoch, gamma = {GAMMA:g}, weight decay {DECAY:g}; the paper's "

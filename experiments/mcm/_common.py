@@ -15,10 +15,12 @@ from typing import Any
 import jax
 import numpy as np
 
-from fedjax_lc import algorithms, data, problems
+from experiments.kit.claim import Claim
+from experiments.kit.contender import Contender, fields
+from experiments.kit.passes import Passes
+from fedjax_lc import data, problems
 from fedjax_lc.core.errors import InputError
 from fedjax_lc.data.download import local_folder
-from fedjax_lc.passes import Ordering, Passes, Run
 from fedjax_lc.problems import Problem
 
 NUM_CLIENTS = 20
@@ -33,10 +35,10 @@ WITH_MEMORY = ("SGD", "DIANA", "Artemis", "Dore", "MCM", "Rand-MCM", "Ghost")  #
 WITHOUT_MEMORY = ("QSGD", "BiQSGD", "DoubleSqueeze")
 
 ORDERINGS = (
-    Ordering("MCM and Rand-MCM are lower than Artemis and Dore", ("MCM", "Rand-MCM"), ("Artemis", "Dore")),
-    Ordering("SGD is lower than DIANA", ("SGD",), ("DIANA",)),
-    Ordering("MCM and Rand-MCM are about as low as DIANA (within 0.3)", ("MCM", "Rand-MCM"), ("DIANA",), -0.3),
-    Ordering("Artemis and Dore are about equal (within 0.3)", ("Artemis",), ("Dore",), -0.3),
+    Claim("MCM and Rand-MCM are lower than Artemis and Dore", ("MCM", "Rand-MCM"), ("Artemis", "Dore")),
+    Claim("SGD is lower than DIANA", ("SGD",), ("DIANA",)),
+    Claim("MCM and Rand-MCM are about as low as DIANA (within 0.3)", ("MCM", "Rand-MCM"), ("DIANA",), margin=-0.3),
+    Claim("Artemis and Dore are about equal (within 0.3)", ("Artemis",), ("Dore",), margin=-0.3),
 )
 
 
@@ -115,21 +117,54 @@ def synthetic(name: str) -> Problem:
     return make(clients, l2=0.0, norm="frobenius", dtype="float64")
 
 
-def runs(
+def curves(
     names: Sequence[str] = METHODS, paper: Mapping[str, float] | None = None, s: int = 1, **changes: Any
-) -> tuple[Run, ...]:
+) -> tuple[Contender, ...]:
     """Methods as the authors run them: gamma = 1/L, alpha = 1/(2 (1 + omega)), smart initialisation, s levels."""
-    return tuple(run(name, s, (paper or {}).get(name), **changes) for name in names)
+    return tuple(curve(name, s, (paper or {}).get(name), **changes) for name in names)
 
 
-def run(name: str, s: int = 1, paper: float | None = None, note: str = "", steps: float = 1.0, **changes: Any) -> Run:
+def curve(
+    name: str, s: int = 1, paper: float | None = None, note: str = "", steps: float = 1.0, **changes: Any
+) -> Contender:
     """One of them; `changes` replace its hyperparameters, and gamma = steps/L."""
-    names = {field.name for field in dataclasses.fields(algorithms.get(name).Hparams)}
     choices: dict[str, Any] = {"convention": "mcm_repo"}
-    choices |= {direction: f"qsgd:{s},code=elias" for direction in ("compressor", "downlink") if direction in names}
-    if changes.get("participation") is not None and "smart" in names:
+    choices |= dict.fromkeys({"compressor", "downlink"} & fields(name), f"qsgd:{s},code=elias")
+    if changes.get("participation") is not None and "smart" in fields(name):
         changes = changes | {"smart": False}
-    return Run(name, choices, changes, note, paper, steps, levels=s)
+    changes = {"gamma": lambda problem, hp: steps * hp.gamma} | changes
+    return Contender(name, choices=choices, changes=changes, note=note, paper=paper)
+
+
+def passes(title: str, problem: str, **options: Any) -> Passes:
+    """A figure on one of the synthetic problems."""
+    return Passes(title=title, problem=lambda: synthetic(problem), counted=round_bits, **options)
+
+
+def round_bits(hp: Any, problem: Problem) -> float:
+    """Bits of a round of both directions, as `direction_bits` counts; those who take no part hear nothing where models
+    are compressed on their way down (MCM's family)."""
+    up, down = (getattr(getattr(hp, way, None), "s", 0) for way in ("compressor", "downlink"))
+    share = hp.participation or 1.0
+    share_down = share if hasattr(hp, "alpha_dwn") else 1.0
+    return share * direction_bits(up, problem.dim, problem.n) + share_down * direction_bits(
+        down, problem.dim, problem.n
+    )
+
+
+def direction_bits(s: float, d: int, n: int) -> float:
+    """Bits of one direction of a round, all n clients together, as the authors count them.
+
+    QSGD's expected length of s levels with a natural for a binary logarithm, and the 32 bits of the norm once; s = 0:
+    uncompressed.
+
+    >>> round(direction_bits(1, 20, 20), 1), direction_bits(0, 20, 20)
+    (1035.7, 12800)
+    """
+    if s == 0:
+        return 32 * n * d
+    nonzeros = s * (s + math.sqrt(d))
+    return n * 4.5 * math.log(2 * (s**2 + d) / nonzeros) * nonzeros + 32
 
 
 def real(
@@ -140,8 +175,9 @@ def real(
     return Passes(
         title=f"MCM on {name}, b = {batch}{half}",
         problem=lambda: clustered(name),
-        runs=runs(paper=paper, batch_size=batch, participation=participation),
+        curves=curves(paper=paper, batch_size=batch, participation=participation),
         passes=599,
         rounds=rounds,
-        orderings=ORDERINGS,
+        claims=ORDERINGS,
+        counted=round_bits,
     )

@@ -8,9 +8,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from experiments._networks import CIFAR_PIXELS, MNIST_PIXELS, UNUSED, load, remarks, shortened, standardised
+from experiments.kit.claim import Claim
+from experiments.kit.contender import Contender
+from experiments.kit.training import Training
 from fedjax_lc import problems
 from fedjax_lc.problems import Problem
-from fedjax_lc.training import Better, Run, Training
 
 NUM_CLIENTS = 10
 PIXELS = {"mnist": MNIST_PIXELS, "cifar10": CIFAR_PIXELS}
@@ -21,28 +23,28 @@ STEPS: Mapping[str, Sequence[float]] = {
 }
 ALPHA = {"none": 1.0, "adam": 1e-3, "oasis": 0.1}
 CLAIMS = (
-    Better("Adam: global is above local", ("Adam, global",), ("Adam, local",)),
-    Better("OASIS: global is above local", ("OASIS, global",), ("OASIS, local",)),
-    Better("global Adam is above no scaling", ("Adam, global",), ("no scaling",)),
-    Better("global OASIS is above no scaling", ("OASIS, global",), ("no scaling",)),
+    Claim("Adam: global is above local", ("Adam, global",), ("Adam, local",)),
+    Claim("OASIS: global is above local", ("OASIS, global",), ("OASIS, local",)),
+    Claim("global Adam is above no scaling", ("Adam, global",), ("no scaling",)),
+    Claim("global OASIS is above no scaling", ("OASIS, global",), ("no scaling",)),
 )
 
 
-def run(label: str, rule: str, scaling: str, local_steps: int, batch_size: int, n_warm: int) -> Run:
+def curve(label: str, rule: str, scaling: str, local_steps: int, batch_size: int, n_warm: int) -> Contender:
     """A curve of SAVIC at its best gamma of four, or more while the best is at an end."""
     changes: dict[str, Any] = {"beta": 0.99, "batch_size": batch_size, "n_warm": n_warm}
     choices = {"rule": rule, "scaling": scaling, "local_steps": local_steps, "alpha": ALPHA[rule]}
-    return Run(label, "savic", choices, changes, {"gamma": STEPS[rule]})
+    return Contender("savic", choices=choices, changes=changes, tune={"gamma": STEPS[rule]}, name=label)
 
 
-def runs(local_steps: int = 5, batch_size: int = 20, n_warm: int = 10) -> tuple[Run, ...]:
+def curves(local_steps: int = 5, batch_size: int = 20, n_warm: int = 10) -> tuple[Contender, ...]:
     own = (local_steps, batch_size, n_warm)
     return (
-        run("no scaling", "none", "global", *own),
-        run("Adam, global", "adam", "global", *own),
-        run("Adam, local", "adam", "local_sync", *own),
-        run("OASIS, global", "oasis", "global", *own),
-        run("OASIS, local", "oasis", "local_sync", *own),
+        curve("no scaling", "none", "global", *own),
+        curve("Adam, global", "adam", "global", *own),
+        curve("Adam, local", "adam", "local_sync", *own),
+        curve("OASIS, global", "oasis", "global", *own),
+        curve("OASIS, local", "oasis", "local_sync", *own),
     )
 
 
@@ -60,7 +62,7 @@ def by_main_class(name: str, model: str, share: float, rounds: int = 100) -> Tra
     return Training(
         title=f"{name}, main classes of {share:.0%}: scaled local steps, in the style of SAVIC's experiment",
         problem=lambda: split(name, model, share, None, 2000, measured_rows=1000),
-        runs=runs(),
+        curves=curves(),
         rounds=rounds,
         every=rounds // 20,
         seeds=3,
@@ -80,7 +82,7 @@ def full(name: str, model: str, share: float) -> Training:
     return dataclasses.replace(
         small,
         problem=lambda: split(name, model, share, None, None, measured_rows=5000, usual_batch=128),
-        runs=runs(local_steps=10, batch_size=128),
+        curves=curves(local_steps=10, batch_size=128),
         rounds=500,
         every=10,
         seeds=3,

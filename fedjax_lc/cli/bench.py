@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from fedjax_lc.cli import repository
 from fedjax_lc.cli.options import first_line
 
 
@@ -13,8 +14,6 @@ def add(commands: Any, arguments: Sequence[str]) -> None:
     parser = commands.add_parser("bench", help="measure speed against honest baselines")
     if "bench" not in arguments[:1]:
         return
-    from fedjax_lc.bench import SUITES
-
     suites = parser.add_subparsers(metavar="SUITE", required=True)
-    for name, suite in SUITES.items():
+    for name, suite in repository.load("bench").SUITES.items():
         suite.add_arguments(suites.add_parser(name, help=first_line(suite)))

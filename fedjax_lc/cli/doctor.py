@@ -42,9 +42,9 @@ class _Outcome:
 
 
 def _doctor(options: argparse.Namespace) -> int:
-    from fedjax_lc import doctor
+    from fedjax_lc.cli import machine
 
-    facts = doctor.facts()
+    facts = machine.facts()
     if not options.json:
         _print_facts(facts)
     outcome = None if options.quick or "failed" in facts["devices"] else _check()
@@ -60,7 +60,7 @@ def _check() -> _Outcome:
     """Run the checks, with a bar on stderr."""
     from tqdm import tqdm
 
-    from fedjax_lc import selfcheck
+    from fedjax_lc.cli import selfcheck
 
     started = time.perf_counter()
     with tqdm(total=selfcheck.count(), desc="checking", unit=" checks", leave=False) as bar:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from fedjax_lc.cli import repository
 from fedjax_lc.cli.options import add_cache
 from fedjax_lc.core.errors import unknown
 
@@ -24,6 +25,9 @@ def add(commands: Any, arguments: Sequence[str]) -> None:
         "names", nargs="+", metavar="NAME", help="fedjax-lc list figures; a folder makes all of its own but gpu/"
     )
     parser.add_argument("--out", type=Path, help="folder for the results (default: figures/ beside the recipe)")
+    parser.add_argument(
+        "--format", choices=("png", "svg", "pdf"), default="png", help="of the pictures (default: png, 150 kB at most)"
+    )
     parser.add_argument("--jobs", type=int, default=1, help="figures made at the same time (default: 1)")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
     add_cache(parser)
@@ -31,16 +35,15 @@ def add(commands: Any, arguments: Sequence[str]) -> None:
 
 
 def _figure(options: argparse.Namespace) -> int:
-    from fedjax_lc import figure
-
-    known = figure.names()
+    catalogue = repository.load("kit.catalogue")
+    known = catalogue.names()
     chosen = [n for name in options.names for n in _matching(name, known)]
     if options.jobs > 1 and len(chosen) > 1:
         return _side_by_side(chosen, options)
     for name in chosen:
-        folder = options.out or figure.recipes_folder() / Path(name).parent / "figures"
-        print(_make(figure.get(name), folder, Path(name).name, not options.quiet))
-        print(f"wrote {folder / Path(name).name}.md, .json, .png and .svg")
+        folder = options.out or catalogue.results_folder(name)
+        print(_make(catalogue.get(name), folder, Path(name).name, not options.quiet, options.format))
+        print(f"wrote {folder / Path(name).name}.md, .json and .{options.format}")
     return 0
 
 
@@ -53,18 +56,18 @@ def _matching(name: str, known: Sequence[str]) -> list[str]:
     return found
 
 
-def _make(recipe: Any, folder: Path, name: str, progress: bool) -> str:
+def _make(recipe: Any, folder: Path, name: str, progress: bool, picture: str) -> str:
     import jax
 
     jax.config.update("jax_enable_x64", True)
-    return recipe.make(folder, name, progress)
+    return recipe.make(folder, name, progress, picture)
 
 
 def _side_by_side(chosen: Sequence[str], options: argparse.Namespace) -> int:
     """One process per figure, `jobs` at a time; 0 if all succeeded."""
     from concurrent.futures import ThreadPoolExecutor
 
-    extra = ["--quiet"] + (["--out", str(options.out)] if options.out else [])
+    extra = ["--quiet", "--format", options.format] + (["--out", str(options.out)] if options.out else [])
     extra += ["--no-cache"] * options.no_cache
 
     def make(name: str) -> int:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from fedjax_lc.cli import repository
 from fedjax_lc.cli.options import first_line
 from fedjax_lc.core.errors import InputError, unknown
 
@@ -132,9 +133,7 @@ def _schedules() -> list[dict[str, str]]:
 
 
 def _figures() -> list[dict[str, str]]:
-    from fedjax_lc import figure
-
-    return _named("figure", figure.names())
+    return _named("figure", repository.load("kit.catalogue").names())
 
 
 _LISTS = {

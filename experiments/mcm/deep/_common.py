@@ -8,7 +8,6 @@ is the mean of the authors' buffers, one of each client.
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -27,9 +26,11 @@ from experiments._networks import (
     shortened,
     standardised,
 )
-from fedjax_lc import algorithms, compressors, problems
+from experiments.kit.claim import Claim
+from experiments.kit.contender import Contender, fields
+from experiments.kit.training import Training
+from fedjax_lc import compressors, problems
 from fedjax_lc.problems import Problem
-from fedjax_lc.training import Better, Run, Training
 
 NUM_CLIENTS, BATCH, GAMMA = 20, 128, 0.1
 SETTINGS: Mapping[str, Mapping[str, Any]] = {
@@ -55,28 +56,10 @@ PAPER = {
 }  # fmt: skip
 FEW, ALL = ("sgd", "diana", "artemis", "mcm"), ("sgd", "diana", "artemis", "dore", "mcm", "rand_mcm")
 CLAIMS = (
-    Better("SGD is above DIANA and MCM", ("SGD",), ("DIANA", "MCM")),
-    Better("MCM is at most one point below DIANA", ("MCM",), ("DIANA",), margin=-0.01),
-    Better("MCM and DIANA are above Artemis", ("MCM", "DIANA"), ("Artemis",)),
+    Claim("SGD is above DIANA and MCM", ("SGD",), ("DIANA", "MCM")),
+    Claim("MCM is at most one point below DIANA", ("MCM",), ("DIANA",), margin=-0.01),
+    Claim("MCM and DIANA are above Artemis", ("MCM", "DIANA"), ("Artemis",)),
 )
-
-
-@dataclasses.dataclass(frozen=True)
-class PerTensor(Run):
-    """A method with memory rates of its own for each parameter tensor."""
-
-    s: int = 1
-
-    def hparams(self, problem: Problem) -> Any:
-        hp = super().hparams(problem)
-        rates = jnp.asarray(memory_rates(problem.layers, self.s), problem.dtype)
-        given = {
-            "alpha": rates,
-            "alpha_up": rates,
-            "alpha_dwn": rates,
-            "c_ef": GAMMA,
-        }  # Dore's errors come back times the step size
-        return dataclasses.replace(hp, **{name: value for name, value in given.items() if hasattr(hp, name)})
 
 
 def memory_rates(sizes: tuple[int, ...], s: int) -> np.ndarray:
@@ -85,14 +68,15 @@ def memory_rates(sizes: tuple[int, ...], s: int) -> np.ndarray:
     return np.concatenate([np.full(size, 1 / (2 * (1 + float(quantiser.omega(size))))) for size in sizes])
 
 
-def run(name: str, dataset: str) -> PerTensor:
-    s = SETTINGS[dataset]["s"]
-    fields = {field.name for field in dataclasses.fields(algorithms.get(name).Hparams)}
-    both = {way: f"per_block(qsgd:{s},code=elias):layers" for way in ("compressor", "downlink") if way in fields}
-    momentum = SETTINGS[dataset]["momentum"]
-    changes = {"gamma": GAMMA, "momentum": momentum, "batch_size": BATCH, "replacement": True}
-    label = algorithms.get(name).title
-    return PerTensor(label, name, {"convention": "mcm_repo"} | both, changes, paper=PAPER[dataset][name], s=s)
+def curve(name: str, dataset: str) -> Contender:
+    """A method with memory rates of its own for each parameter tensor; Dore's errors come back times the step size."""
+    s, has = SETTINGS[dataset]["s"], fields(name)
+    both = dict.fromkeys({"compressor", "downlink"} & has, f"per_block(qsgd:{s},code=elias):layers")
+    rates = lambda problem, hp: jnp.asarray(memory_rates(problem.layers, s), problem.dtype)
+    changes: dict[str, Any] = {"gamma": GAMMA, "momentum": SETTINGS[dataset]["momentum"], "batch_size": BATCH}
+    changes |= {"replacement": True} | dict.fromkeys({"alpha", "alpha_up", "alpha_dwn"} & has, rates)
+    changes |= {"c_ef": GAMMA} if "c_ef" in has else {}
+    return Contender(name, choices={"convention": "mcm_repo"} | both, changes=changes, paper=PAPER[dataset][name])
 
 
 def problem(name: str, rows: int | None, measured_rows: int) -> Problem:
@@ -124,7 +108,7 @@ def deep(name: str, *, rows: int, epochs: int, methods: tuple[str, ...], every: 
     return Training(
         title=f"MCM, deep learning on {name}: {epochs} epochs",
         problem=lambda: problem(name, rows, 2000),
-        runs=tuple(run(method, name) for method in methods),
+        curves=tuple(curve(method, name) for method in methods),
         rounds=epochs * each,
         every=every * each,
         seeds=seeds,

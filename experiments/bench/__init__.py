@@ -1,0 +1,9 @@
+"""Speed, measured against what people would write without this package; one module per suite."""
+
+from __future__ import annotations
+
+from experiments.bench import feedback, gpu, mcm, neural, single, sweep
+
+SUITES = {"single": single, "sweep": sweep, "mcm": mcm, "neural": neural, "feedback": feedback, "gpu": gpu}
+
+__all__ = ["SUITES", "feedback", "gpu", "mcm", "neural", "single", "sweep"]

@@ -1,0 +1,145 @@
+"""Noise floors: where stochastic methods with a constant step size settle, over step sizes and seeds as lanes."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from experiments.kit.claim import HOLDS, Claim, Measured, Statistics, check
+from experiments.kit.contender import Contender
+from experiments.kit.recipe import Recipe, check_seeds, finite, shape
+from fedjax_lc.problems import Problem
+from fedjax_lc.sweeping import axes
+from fedjax_lc.sweeping.grid import grid
+from fedjax_lc.sweeping.sweep import sweep
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Floors(Recipe):
+    """Each run with gamma = factor times theory's, for every factor: `steps` rounds, measured every `every`.
+
+    A floor is the mean over seeds of F(w) - F* over the second half of the records; its standard error is that of the
+    seeds. Small step sizes need as many more rounds: a run with factor c takes steps / c of them. The fit is floor = A
+    c^a over factors up to `fit_upto`, by least squares of logarithms. Claims are about floors at one factor each, see
+    `alike`.
+
+    Raises:
+        InputError: fewer than two seeds, or two curves of one label.
+    """
+
+    factors: Sequence[float]
+    steps: int
+    every: int
+    seeds: int = 5
+    fit_upto: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_seeds(self.seeds)
+        check(self.curves, ())
+
+    def measure(self, problem: Problem, progress: bool = True, parts: Path | None = None) -> dict[str, list[Any]]:
+        return {run.label: self.floors(run, problem, progress) for run in self.curves}
+
+    def floors(self, run: Contender, problem: Problem, progress: bool = True) -> list[dict[str, Any]]:
+        """factor, floor and standard error (None where a seed diverged) for each factor."""
+        found = []
+        for factor in self.factors:
+            configurations = grid(run.hparams(problem), gamma=axes.times([factor]))
+            rounds = int(np.ceil(self.steps / min(factor, 1.0) / self.every)) * self.every
+            table = sweep(
+                run.method, problem, configurations, seeds=self.seeds, steps=rounds, every=self.every, progress=progress
+            )
+            if (table.lanes["status"] == "finished").all():
+                settled = table.gap.reshape(self.seeds, -1)[:, rounds // self.every // 2 :].mean(axis=1)
+                floor, error = settled.mean(), settled.std(ddof=1) / np.sqrt(self.seeds)
+            else:
+                floor = error = np.nan
+            found.append({"factor": factor, "floor": finite(floor), "error": finite(error)})
+        return found
+
+    def facts(self, problem: Problem, done: Mapping[str, list[Any]]) -> dict[str, Any]:
+        return {
+            "clients": problem.n,
+            "dim": problem.dim,
+            "steps": self.steps,
+            "seeds": self.seeds,
+            "floors": done,
+            "fits": {label: self.fit(found) for label, found in done.items()},
+        }
+
+    def fit(self, found: Sequence[Mapping[str, Any]]) -> dict[str, float] | None:
+        """A and a of floor = A c^a."""
+        kept = [own for own in found if own["factor"] <= self.fit_upto and own["floor"] is not None]
+        if len(kept) < 2:
+            return None
+        factor, floor = (np.log([own[name] for own in kept]) for name in ("factor", "floor"))
+        a, log_a = np.polyfit(factor, floor, 1)
+        return {"A": float(np.exp(log_a)), "a": float(a)}
+
+    def statistics(self, facts: Mapping[str, Any], done: Any = None) -> Statistics:
+        """Of each factor, by `at`."""
+        return {
+            at(factor): {
+                label: Measured.of({"mean": floors[place]["floor"], "error": floors[place]["error"]})
+                for label, floors in facts["floors"].items()
+            }
+            for place, factor in enumerate(self.factors)
+        }
+
+    def pictures(self, facts: Mapping[str, Any], done: Any = None) -> dict[str, Any]:
+        """Floors over step sizes, three standard errors as bars, fits dashed."""
+        from fedjax_lc.plot.style import COLOURS, look, new_figure, write, write_legend
+
+        figure = new_figure(6.4, 4.2 + 0.12 * len(facts["floors"]))
+        axes = figure.add_subplot(xscale="log", yscale="log")
+        for place, (label, found) in enumerate(facts["floors"].items()):
+            values = [[own[name] for name in ("factor", "floor", "error")] for own in found]
+            c, floor, error = np.array(values, np.float64).T
+            axes.plot(c, floor, label=label, **look(place))
+            axes.errorbar(c, floor, 3 * error, fmt="none", ecolor=COLOURS[place % len(COLOURS)], capsize=2)
+            fit = facts["fits"][label]
+            if fit is not None:
+                axes.plot(c, fit["A"] * c ** fit["a"], "--", color=COLOURS[place % len(COLOURS)], linewidth=0.9)
+        axes.grid(True, color="0.9", linewidth=0.7)
+        note = f"{shape(facts)}; {facts['seeds']} seeds, bars of three standard errors"
+        write(axes, r"step size over theory's, $\gamma L$", r"floor of  $F(w) - F^\star$", facts["title"], note)
+        write_legend(figure, *axes.get_legend_handles_labels())
+        return {"": figure}
+
+    def body(self, facts: Mapping[str, Any], done: Any = None) -> list[Any]:
+        rows = []
+        for label, found in facts["floors"].items():
+            fit = facts["fits"][label]
+            floors = {at(own["factor"]): _plus_minus(own) for own in found}
+            told = "-" if fit is None else f"{fit['A']:.3g} (gamma L)^{fit['a']:.2f}"
+            rows.append({"method": label, **floors, "fit": told})
+        return [
+            f"{shape(facts)}. F(w) - F* with constant gamma, mean over the second half of "
+            f"{self.steps:,} rounds (as many times more as gamma L is below one) and {self.seeds} seeds, with its "
+            f"standard error; the fit is over gamma L <= {self.fit_upto:g}.",
+            rows,
+            self.held(facts),
+        ]
+
+
+def at(factor: float) -> str:
+    """The floors at a step size of so many times theory's, by name."""
+    return f"{factor:g}/L"
+
+
+def alike(text: str, a: str, b: str, factors: Sequence[float], least: float = 0.0, most: float | None = None) -> Claim:
+    """At each factor, the floor of `a` over that of `b` lies in [least, most], three standard errors aside."""
+    pairs = list[Claim]()
+    for factor in factors:
+        options: dict[str, Any] = {"statistic": at(factor), "errors": 3.0, "doubt": HOLDS}
+        pairs += [Claim("", (a,), (b,), times=most, **options)] if most is not None else []
+        pairs += [Claim("", (b,), (a,), times=1 / least, **options)] if least else []
+    return Claim(text, also=pairs)
+
+
+def _plus_minus(own: Mapping[str, Any]) -> str:
+    return "diverged" if own["floor"] is None else f"{own['floor']:.3g} ± {own['error']:.1g}"

@@ -1,5 +1,0 @@
-"""CIFAR-10 by eight clients alike, 15 epochs, both kinds of signs (arXiv 2402.11857); small enough for a CPU."""
-
-from experiments.liec._images import small
-
-FIGURE = small("cifar10", "lenet", block=8192)

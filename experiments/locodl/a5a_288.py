@@ -1,8 +1,0 @@
-"""LoCoDL and its rivals on a5a with 288 clients (n > 2d); arXiv 2403.04348."""
-
-from experiments.locodl._common import libsvm
-
-NUM_CLIENTS = 288
-DIM = 122
-
-FIGURE = libsvm("a5a", NUM_CLIENTS, DIM)

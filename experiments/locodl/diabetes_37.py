@@ -1,8 +1,0 @@
-"""LoCoDL and its rivals on diabetes with 37 clients (n > 2d); arXiv 2403.04348."""
-
-from experiments.locodl._common import libsvm
-
-NUM_CLIENTS = 37
-DIM = 8
-
-FIGURE = libsvm("diabetes", NUM_CLIENTS, DIM, scale="minmax")

@@ -1,8 +1,0 @@
-"""Tuned: LoCoDL and its rivals on australian_scale with 46 clients (n > d); arXiv 2403.04348."""
-
-from experiments.locodl.tuned._common import libsvm
-
-NUM_CLIENTS = 46
-DIM = 14
-
-FIGURE = libsvm("australian_scale", NUM_CLIENTS, DIM)

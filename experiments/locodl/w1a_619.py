@@ -1,8 +1,0 @@
-"""LoCoDL and its rivals on w1a with 619 clients (n > 2d); arXiv 2403.04348."""
-
-from experiments.locodl._common import libsvm
-
-NUM_CLIENTS = 619
-DIM = 300
-
-FIGURE = libsvm("w1a", NUM_CLIENTS, DIM)

@@ -1,8 +1,0 @@
-"""LoCoDL and its rivals on w1a with 87 clients (n < d); arXiv 2403.04348."""
-
-from experiments.locodl._common import libsvm
-
-NUM_CLIENTS = 87
-DIM = 300
-
-FIGURE = libsvm("w1a", NUM_CLIENTS, DIM)
