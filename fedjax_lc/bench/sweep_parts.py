@@ -26,6 +26,7 @@ from fedjax_lc import algorithms
 from fedjax_lc.bench import measure, rivals
 from fedjax_lc.bench.measure import Contestant, Ratio, Target, ratio
 from fedjax_lc.bench.workloads import FEDAVG, GRADIENT_ONLY, Size, Work, w1, with_plain_branches
+from fedjax_lc.problems.features import Dense
 from fedjax_lc.results.table import Table
 from fedjax_lc.results.trace import Trace
 from fedjax_lc.running.programs import compile_count
@@ -189,7 +190,8 @@ def _products_numpy(work: Work, columns: int, steps: int) -> Callable[[], Any]:
 
 def _products_jax(work: Work, rows: int, steps: int) -> Callable[[], Any]:
     """The same as batched products of our own shapes, rows padded to whole vectors."""
-    A = work.problem.features / 2  # powers of A^T A stay finite
+    assert isinstance(work.problem.features, Dense)
+    A = work.problem.features.array / 2  # powers of A^T A stay finite
     n, _, width = A.shape
     X = jnp.asarray(np.random.default_rng(0).standard_normal((n, rows, width)), A.dtype)
 

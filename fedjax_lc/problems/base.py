@@ -16,6 +16,7 @@ from fedjax_lc.core.errors import InputError
 from fedjax_lc.core.lanes import per_lane
 from fedjax_lc.core.platforms import by_platform
 from fedjax_lc.core.typing import ClientVecs, Key, Scalar, Vec
+from fedjax_lc.problems.features import Features
 from fedjax_lc.problems.optimum import Optimum, minimise
 
 
@@ -270,10 +271,11 @@ class Sampled(Problem):
 class RowsProblem(Sampled):
     """Base of problems whose f_i is a weighted sum over rows of data.
 
-    features (n, m, d'), targets (n, m), rows (n, m) the row weights r_is, sizes (n,) the real rows of each client.
+    features the matrices A_i (m, d), targets (n, m), rows (n, m) the row weights r_is, sizes (n,) the real rows of each
+    client.
     """
 
-    features: jax.Array
+    features: Features
     targets: jax.Array
     rows: jax.Array
     sizes: jax.Array
@@ -285,7 +287,7 @@ class RowsProblem(Sampled):
     ids: jax.Array | None = None
     given_f_star: float | None = pytree.static(default=None)
     even: bool = pytree.static(default=False)
-    per_client: ClassVar[tuple[str, ...]] = ("features", "targets", "rows", "sizes", "smooth")
+    per_client: ClassVar[tuple[str, ...]] = ("targets", "rows", "sizes", "smooth")
 
     @property
     def scale(self) -> jax.Array:
@@ -294,6 +296,9 @@ class RowsProblem(Sampled):
     @property
     def longest(self) -> int:  # type: ignore[override]
         return self.rows.shape[1]
+
+    def cohort(self, clients: jax.Array) -> Any:
+        return dataclasses.replace(super().cohort(clients), features=self.features.of(clients))
 
 
 #: (problem, x) -> gradients, with the rule for lanes.
