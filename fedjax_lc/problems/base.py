@@ -17,7 +17,7 @@ from fedjax_lc.core.lanes import per_lane
 from fedjax_lc.core.platforms import by_platform
 from fedjax_lc.core.typing import ClientVecs, Key, Scalar, Vec
 from fedjax_lc.problems.features import Features
-from fedjax_lc.problems.optimum import Optimum, minimise
+from fedjax_lc.problems.optimum import Optimum, minimise, smallest_eigenvalue
 
 
 class Problem:
@@ -193,10 +193,15 @@ class Problem:
 
     @functools.cached_property
     def kappa_eff(self) -> float:
-        """Condition number that gradient descent feels near the solution: smooth_mean / lambda_min(Hess F(x_star))."""
-        if not np.all(np.isfinite(self.x_star)):
+        """Condition number that gradient descent feels near the solution: smooth_mean / lambda_min(Hess F(x_star)), for
+        d above 3000 to about a thousandth."""
+        x = self.x_star
+        if not np.all(np.isfinite(x)):
             return float("nan")
-        return float(self.smooth_mean) / float(np.linalg.eigvalsh(self.hessian(self.x_star))[0])
+        with jax.enable_x64(True), jax.ensure_compile_time_eval():
+            exact = pytree.cast(self, jnp.float64)
+            times = lambda v: np.asarray(_hessian_product(exact, x, v))
+            return float(self.smooth_mean) / smallest_eigenvalue(lambda: self.hessian(x), times, self.dim)
 
 
 class Sampled(Problem):

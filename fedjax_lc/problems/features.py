@@ -157,7 +157,8 @@ class Sparse:
     def take(self, picks: jax.Array) -> Sparse:
         (n, b), P = picks.shape, self.owners.shape[1]
         place = jnp.arange(b, dtype=jnp.int32)
-        wanted = jnp.take_along_axis(self.first, picks, axis=1)[..., None] + jnp.arange(self.most, dtype=jnp.int32)
+        first = jnp.take_along_axis(self.first, picks, axis=1)
+        wanted = first[..., None] + jnp.arange(self.most, dtype=jnp.int32)[None, None]
         wanted = wanted.reshape(n, -1)  # as many pieces as the longest row has: those of other rows get the value 0
         pieces = jnp.minimum(wanted, P - 1)
         row = jnp.take_along_axis(self.owners, pieces, axis=1)
