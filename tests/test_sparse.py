@@ -1,9 +1,11 @@
 """Sparse features give what dense ones give, from files to sweeps, and an rcv1-shaped run fits in memory."""
 
 import json
+import re
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +15,7 @@ import scipy.sparse
 import sklearn.datasets
 
 import fedjax_lc as fl
+from fedjax_lc.cli import main
 from fedjax_lc.data import libsvm, sparse
 from fedjax_lc.problems import norms, optimum
 from fedjax_lc.problems.features import Dense, Sparse
@@ -259,6 +262,36 @@ def test_a_file_stays_sparse_from_the_reader_to_the_problem(tmp_path, always_spa
     dense = fl.problem(path, 3, "sorted", kappa=20, features="dense")
     assert isinstance(dense.features, Dense)
     np.testing.assert_allclose(found.grads(found.x0), dense.grads(found.x0), **TIGHT)
+
+
+def test_the_command_line_runs_on_a_sparse_file(tmp_path, always_sparse, capsys):
+    A, y = shape_table()
+    sklearn.datasets.dump_svmlight_file(A, y, str(tmp_path / "wide.libsvm"), zero_based=False)
+    run = [
+        "run",
+        "gd",
+        "--data",
+        str(tmp_path / "wide.libsvm"),
+        "--clients",
+        "3",
+        "--steps",
+        "50",
+        "--no-cache",
+        "--quiet",
+    ]
+    assert main([*run, "--out", str(tmp_path / "out")]) == 0
+    assert "n = 3, d = 60" in capsys.readouterr().out
+    trace = fl.Trace.load(tmp_path / "out")
+    dense = fl.run("gd", fl.problem((A, y), 3), steps=50, progress=False)
+    np.testing.assert_allclose(trace.value, dense.value, rtol=1e-12)
+
+
+def test_the_example_of_the_readme():
+    readme = (Path(__file__).parent.parent / "README.md").read_text()
+    space = {"fl": fl}
+    exec(next(block for block in re.findall(r"```python\n(.*?)```", readme, flags=re.S) if "scipy" in block), space)
+    assert isinstance(space["sparse"].features, Sparse)
+    assert space["sparse"].features.width == 40_000
 
 
 def test_data_sets_keep_sparse_features(always_sparse):

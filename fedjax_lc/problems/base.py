@@ -16,7 +16,6 @@ from fedjax_lc.core.errors import InputError
 from fedjax_lc.core.lanes import per_lane
 from fedjax_lc.core.platforms import by_platform
 from fedjax_lc.core.typing import ClientVecs, Key, Scalar, Vec
-from fedjax_lc.problems.features import Features
 from fedjax_lc.problems.optimum import Optimum, minimise, smallest_eigenvalue
 
 
@@ -270,40 +269,6 @@ class Sampled(Problem):
     def _weights(self, taken: jax.Array) -> jax.Array:
         share = taken.astype(self.dtype)
         return share * (self.scale[:, None] / jnp.sum(share, axis=1, keepdims=True))
-
-
-@pytree.dataclass
-class RowsProblem(Sampled):
-    """Base of problems whose f_i is a weighted sum over rows of data.
-
-    features the matrices A_i (m, d), targets (n, m), rows (n, m) the row weights r_is, sizes (n,) the real rows of each
-    client.
-    """
-
-    features: Features
-    targets: jax.Array
-    rows: jax.Array
-    sizes: jax.Array
-    strong: jax.Array
-    smooth: jax.Array
-    smooth_mean: jax.Array
-    x0: Vec
-    attached: Vec | None = None
-    ids: jax.Array | None = None
-    given_f_star: float | None = pytree.static(default=None)
-    even: bool = pytree.static(default=False)
-    per_client: ClassVar[tuple[str, ...]] = ("targets", "rows", "sizes", "smooth")
-
-    @property
-    def scale(self) -> jax.Array:
-        return self.rows[:, 0] * self.sizes.astype(self.dtype)
-
-    @property
-    def longest(self) -> int:  # type: ignore[override]
-        return self.rows.shape[1]
-
-    def cohort(self, clients: jax.Array) -> Any:
-        return dataclasses.replace(super().cohort(clients), features=self.features.of(clients))
 
 
 #: (problem, x) -> gradients, with the rule for lanes.

@@ -12,10 +12,10 @@ from fedjax_lc.core import pytree
 from fedjax_lc.core.errors import InputError
 from fedjax_lc.core.platforms import by_platform
 from fedjax_lc.core.typing import ClientVecs, Key, Vec
-from fedjax_lc.problems.base import RowsProblem, arrays
+from fedjax_lc.problems.base import arrays
 from fedjax_lc.problems.features import laid_out
 from fedjax_lc.problems.losses import Logistic, Squared
-from fedjax_lc.problems.stacking import Clients, constants, float_dtype, stack
+from fedjax_lc.problems.stacking import Clients, RowsProblem, constants, float_dtype, stack
 
 
 @pytree.dataclass

@@ -1,20 +1,59 @@
-"""Clients' data as one stacked array: checks, padding, weights, and the constants that come from it."""
+"""Problems of clients' data stacked: checks, padding, weights, and the constants that come from them."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from fedjax_lc.core import pytree
 from fedjax_lc.core.errors import InputError
+from fedjax_lc.core.typing import Vec
 from fedjax_lc.data.sparse import as_array, as_csr, is_sparse
 from fedjax_lc.problems import norms
+from fedjax_lc.problems.base import Sampled
+from fedjax_lc.problems.features import Features
 
 Clients = Sequence[tuple[Any, Any]]
 X64_LINE = 'jax.config.update("jax_enable_x64", True)'
+
+
+@pytree.dataclass
+class RowsProblem(Sampled):
+    """Base of problems whose f_i is a weighted sum over rows of data.
+
+    features the matrices A_i (m, d), targets (n, m), rows (n, m) the row weights r_is, sizes (n,) the real rows of each
+    client.
+    """
+
+    features: Features
+    targets: jax.Array
+    rows: jax.Array
+    sizes: jax.Array
+    strong: jax.Array
+    smooth: jax.Array
+    smooth_mean: jax.Array
+    x0: Vec
+    attached: Vec | None = None
+    ids: jax.Array | None = None
+    given_f_star: float | None = pytree.static(default=None)
+    even: bool = pytree.static(default=False)
+    per_client: ClassVar[tuple[str, ...]] = ("targets", "rows", "sizes", "smooth")
+
+    @property
+    def scale(self) -> jax.Array:
+        return self.rows[:, 0] * self.sizes.astype(self.dtype)
+
+    @property
+    def longest(self) -> int:  # type: ignore[override]
+        return self.rows.shape[1]
+
+    def cohort(self, clients: jax.Array) -> Any:
+        return dataclasses.replace(super().cohort(clients), features=self.features.of(clients))
 
 
 def stack(clients: Clients, weights: Any, form: str = "auto") -> tuple[Any, np.ndarray, np.ndarray, np.ndarray]:
