@@ -141,7 +141,7 @@ def test_predicted_bytes_grow_with_the_lanes(monkeypatch):
         fl.sweep("diana", wide, hp, seeds=16, steps=1, every=1, block_size=block, progress=False)
     state = 4 * 200 * 200
     for plan in plans:
-        assert plan.fixed_bytes >= wide.features.nbytes
+        assert plan.fixed_bytes >= wide.features.array.nbytes
         assert 2 * state < plan.lane_bytes < 20 * state
     fewer, more = (plan.block * plan.lane_bytes for plan in plans)
     assert more / fewer == pytest.approx(4, rel=0.2)

@@ -246,7 +246,7 @@ def test_least_squares_without_l2_has_an_optimum():
 
 def test_optimum_of_float32_data_is_float64(clients):
     ours = fl.problems.logistic_regression(clients, l2=0.1, dtype="float32")
-    assert ours.features.dtype == jnp.float32
+    assert ours.features.array.dtype == jnp.float32
     assert ours.x_star.dtype == np.float64
     exact = pytree.cast(ours, jnp.float64)
     assert np.linalg.norm(np.mean(exact.grads(jnp.asarray(ours.x_star)), axis=0)) < 1e-14

@@ -24,6 +24,7 @@ from experiments.bench import harness, rivals
 from experiments.bench.harness import Contestant, Ratio, Told, late_notes, raced, ratio
 from experiments.bench.workloads import FEDAVG, GRADIENT_ONLY, Size, Work, w1, with_plain_branches
 from fedjax_lc import algorithms
+from fedjax_lc.problems.features import Dense
 from fedjax_lc.results.trace import Trace
 from fedjax_lc.running.run import run
 from fedjax_lc.sweeping.grid import grid
@@ -142,7 +143,8 @@ def _products_numpy(work: Work, columns: int, steps: int) -> Callable[[], Any]:
 
 def _products_jax(work: Work, rows: int, steps: int) -> Callable[[], Any]:
     """The same as batched products of our own shapes, rows padded to whole vectors."""
-    A = work.problem.features / 2  # powers of A^T A stay finite
+    assert isinstance(work.problem.features, Dense)
+    A = work.problem.features.array / 2  # powers of A^T A stay finite
     n, _, width = A.shape
     X = jnp.asarray(np.random.default_rng(0).standard_normal((n, rows, width)), A.dtype)
 

@@ -103,7 +103,7 @@ def _spent(table: Table) -> dict[str, dict[str, float]]:
 def numpy_loop(problem: Any, steps: int = LOOP_STEPS) -> dict[str, float]:
     """Seconds that a NumPy loop over the clients of a linear model takes: for a gradient of each, as in a LoCoDL step
     in which nobody talks, and for a message of each, what a DIANA step takes beyond that."""
-    A = np.asarray(problem.features)[..., : problem.dim]
+    A = np.asarray(problem.features.array)[..., : problem.dim]
     data = (A, np.asarray(problem.targets), float(problem.strong))
     gamma, k = float(1 / np.max(problem.smooth)), max(1, problem.dim // problem.n)
     rng = np.random.default_rng(0)

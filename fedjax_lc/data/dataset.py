@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from fedjax_lc.core.errors import InputError, unknown
 from fedjax_lc.data.scaling import Floats, scaled
+from fedjax_lc.data.sparse import as_array, as_csr, is_sparse, stays_sparse
 
 Task = Literal["binary", "multiclass", "regression", "sequence"]
 
@@ -26,7 +27,8 @@ _MAX_CLASSES = 100
 class Dataset:
     """A table of N rows and d features with one target per row (task "sequence": one target per feature).
 
-    features: (N, d): float64; uint8 0..255 of images as they are stored; int32 character ids of a "sequence".
+    features: (N, d): float64, a SciPy CSR array where they are large and sparse (see `data.sparse`); uint8 0..255 of
+        images as they are stored; int32 character ids of a "sequence".
     targets: (N,): float64 in {-1, +1} (binary), int64 in 0..C-1 (multiclass), or float64 (regression);
         (N, d) int32 in 0..C-1 (sequence): the same text one character later.
     classes: the original labels; binary: (label of -1, label of +1); multiclass: label of class c at place c;
@@ -41,7 +43,7 @@ class Dataset:
     ('binary', (1, 2), [-1.0, 1.0, 1.0])
     """
 
-    features: NDArray[Any]
+    features: Any
     targets: NDArray[Any]
     name: str
     task: Task
@@ -54,7 +56,8 @@ class Dataset:
     def __repr__(self) -> str:
         rows, dim = self.features.shape
         test = f" + {len(self.test.targets)} test rows" if self.test else ""
-        return f"Dataset({self.name!r}, {self.task}, {rows} x {dim}{test}, classes={self.classes})"
+        sparse = ", sparse" if is_sparse(self.features) else ""
+        return f"Dataset({self.name!r}, {self.task}, {rows} x {dim}{sparse}{test}, classes={self.classes})"
 
     def binary(self, positive: Any) -> Dataset:
         """The same rows with target +1 for the class (or classes) `positive` and -1 for all others.
@@ -71,7 +74,8 @@ class Dataset:
     def scaled(self, scale: str | None) -> Dataset:
         """The same rows under one of `scalings()`, float64; the test part by the training rows' statistics.
 
-        None and "none" leave the features as they are. Raises InputError for an unknown name and for a sequence.
+        None and "none" leave the features as they are. Raises InputError for an unknown name, for a sequence, and for a
+        scaling that would make sparse features dense.
         """
         if scale not in (None, "none") and self.task == "sequence":
             raise InputError(f"{self.name}: scale {scale!r} is for numbers, but features are characters; leave it out")
@@ -133,8 +137,9 @@ def from_arrays(
 ) -> Dataset:
     """A checked `Dataset` from arrays, nested lists, data frames or SciPy sparse matrices.
 
-    features: (N, d); images (N, height, width) or (N, height, width, channels) with targets (N,); or (n, m, d) with
-        targets (n, m) for data of n clients already split (groups are set).
+    features: (N, d), where large and sparse SciPy matrices stay sparse (see `data.sparse`) and others become dense;
+        images (N, height, width) or (N, height, width, channels) with targets (N,); or (n, m, d) with targets (n, m)
+        for data of n clients already split (groups are set).
     labels: None guesses the task (two values: binary; strings or at most 100 whole numbers: multiclass; else
         regression); "regression" keeps the numbers; "multiclass" takes every distinct value as a class; one
         label, or a sequence of labels, makes them +1 and all others -1. A guessed pair of labels maps the
@@ -240,9 +245,7 @@ def from_sequences(
 
 def _shapes(
     features: ArrayLike, targets: ArrayLike, groups: ArrayLike | None, name: str
-) -> tuple[Floats, NDArray[Any], NDArray[np.int64] | None]:
-    if hasattr(features, "toarray"):  # a SciPy sparse matrix
-        features = features.toarray()
+) -> tuple[Any, NDArray[Any], NDArray[np.int64] | None]:
     table, column = _numbers(features, name), np.asarray(targets)
     if table.ndim == 3 and column.shape == table.shape[:2]:
         groups = np.repeat(np.arange(len(table)), table.shape[1])
@@ -251,11 +254,10 @@ def _shapes(
         column = column[:, 0]
     if table.ndim != 2 or 0 in table.shape:
         raise InputError(f"{name}: features must be a non-empty (rows, columns) table, got shape {table.shape}")
-    if column.shape != (len(table),):
-        raise InputError(
-            f"{name}: {len(table)} rows of features need targets of shape ({len(table)},), got {column.shape}"
-        )
-    return table, column, _group_ids(groups, len(table), name)
+    rows = table.shape[0]
+    if column.shape != (rows,):
+        raise InputError(f"{name}: {rows} rows of features need targets of shape ({rows},), got {column.shape}")
+    return table, column, _group_ids(groups, rows, name)
 
 
 def _group_ids(groups: ArrayLike | None, rows: int, name: str) -> NDArray[np.int64] | None:
@@ -278,15 +280,21 @@ def _told(array: NDArray[Any]) -> str:
     return f"{array.dtype} of shape {array.shape}"
 
 
-def _numbers(features: ArrayLike, name: str) -> Floats:
+def _numbers(features: Any, name: str) -> Any:
+    if is_sparse(features):
+        return as_csr(features) if stays_sparse(features) else as_array(features)
     try:
         return np.asarray(features, dtype=np.float64)
     except (TypeError, ValueError):
         raise InputError(f"{name}: features must be a table of numbers; encode words as numbers first") from None
 
 
-def _check_finite(table: Floats, name: str) -> None:
-    bad = np.argwhere(~np.isfinite(table))
+def _check_finite(table: Any, name: str) -> None:
+    if is_sparse(table):
+        entries = table.tocoo()
+        bad = np.stack([entries.row, entries.col], axis=1)[~np.isfinite(entries.data)]
+    else:
+        bad = np.argwhere(~np.isfinite(table))
     if len(bad):
         row, column = bad[0]
         raise InputError(
@@ -295,8 +303,9 @@ def _check_finite(table: Floats, name: str) -> None:
         )
 
 
-def _constant_columns(table: Floats, name: str) -> tuple[str, ...]:
-    constant = np.flatnonzero(np.ptp(table, axis=0) == 0)
+def _constant_columns(table: Any, name: str) -> tuple[str, ...]:
+    spread = (table.max(axis=0) - table.min(axis=0)).toarray() if is_sparse(table) else np.ptp(table, axis=0)
+    constant = np.flatnonzero(spread == 0)
     if len(constant) == table.shape[1]:
         raise InputError(f"{name}: all {len(constant)} feature columns are constant, so there is nothing to learn from")
     if len(constant) == 0:

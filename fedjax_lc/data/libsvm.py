@@ -6,12 +6,14 @@ import hashlib
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fedjax_lc.core.errors import InputError
 from fedjax_lc.data.files import Table, read_bytes
+from fedjax_lc.data.sparse import as_csr, stays_sparse
 
 _ENDINGS = ("", ".txt", ".bz2", ".gz", ".xz")
 
@@ -29,7 +31,9 @@ def content_sha256(content: bytes) -> str:
 
 
 def read(path: Path, n_features: int | None = None) -> Table:
-    """The dense table of a LIBSVM file (plain, .bz2, .gz or .xz): features (N, d) float64, targets (N,) float64.
+    """The table of a LIBSVM file (plain, .bz2, .gz or .xz): features (N, d) float64, targets (N,) float64.
+
+    Features are a SciPy CSR array where they are large and sparse (see `data.sparse`), else a dense array.
 
     n_features: the number of columns d; None takes the largest index in the file. Rows without entries are kept,
     text after `#` and blank lines are skipped. Raises InputError with the line number for a label, index or value
@@ -37,6 +41,8 @@ def read(path: Path, n_features: int | None = None) -> Table:
 
     Source: Chang & Lin, LIBSVM, README ("the format of training and testing data file").
     """
+    from scipy.sparse import csr_array
+
     text = read_bytes(path)
     labels, counts, indices, values, lines = _entries(path, text)
     if not labels:
@@ -47,9 +53,8 @@ def read(path: Path, n_features: int | None = None) -> Table:
         raise InputError(f"{path}: no row has a feature")
     dim = int(index.max()) if n_features is None else n_features
     _check(path, np.array(labels), row, index, value, dim, lines)
-    _check_memory(path, len(labels), dim)
-    features = np.zeros((len(labels), dim))
-    features[row, index - 1] = value
+    entries = csr_array((value, index - 1, np.cumsum([0, *counts])), shape=(len(labels), dim))
+    features = as_csr(entries) if stays_sparse(entries) else _dense(path, entries)
     cut = () if text.endswith(b"\n") else ("the file does not end in a line break, so it may be cut off",)
     return Table(features, np.array(labels), cut)
 
@@ -135,13 +140,15 @@ def _check(
     fault(index > dim, lambda e: f"index {index[e]} is above n_features={dim}; {advice}")
 
 
-def _check_memory(path: Path, rows: int, dim: int) -> None:
+def _dense(path: Path, entries: Any) -> NDArray[np.float64]:
+    rows, dim = entries.shape
     need, free = 2 * 8 * rows * dim, _free_bytes()  # the table and one working copy
     if need > free:
         raise InputError(
             f"{path}: {rows} x {dim} float64 features and a working copy need {need / 2**30:.1f} GiB, "
             f"but {free / 2**30:.1f} GiB of memory are free; keep fewer rows or columns"
         )
+    return entries.toarray()
 
 
 def _free_bytes() -> float:

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fedjax_lc.core.errors import unknown
+from fedjax_lc.core.errors import InputError, unknown
+from fedjax_lc.data.sparse import is_sparse
 
 Floats = NDArray[np.float64]
 
@@ -29,27 +30,38 @@ def _unit(table: Floats, like: Floats) -> Floats:
     return table / _safe(np.linalg.norm(table, axis=1))[:, None]
 
 
+def _sparse_maxabs(table: Any, like: Any) -> Any:
+    return table.multiply(1 / _safe(np.abs(like).max(axis=0).toarray())).tocsr()
+
+
+def _sparse_unit(table: Any, like: Any) -> Any:
+    return table.multiply(1 / _safe(np.sqrt(table.power(2).sum(axis=1)))[:, None]).tocsr()
+
+
 def _safe(divisor: Floats) -> Floats:
     return np.where(divisor > 0, divisor, 1.0)
 
 
 _SCALINGS = {"none": None, "standard": _standard, "minmax": _minmax, "maxabs": _maxabs, "unit": _unit}
+_OF_SPARSE = {"maxabs": _sparse_maxabs, "unit": _sparse_unit}  # the others would fill a table
 
 
 def scalings() -> list[str]:
     """Names of the scalings: none, standard (zero mean, unit population deviation per column), minmax ([-1, 1]
     per column), maxabs (largest absolute value 1 per column), unit (norm 1 per row).
 
-    Constant columns become 0 under standard and minmax; zero rows stay zero under unit.
+    Constant columns become 0 under standard and minmax; zero rows stay zero under unit. Sparse tables take maxabs and
+    unit, which keep zeros.
     """
     return list(_SCALINGS)
 
 
-def scaled(table: NDArray[Any], scale: str | None, like: NDArray[Any] | None = None) -> NDArray[Any]:
-    """The (N, d) table under one of `scalings()`, float64; None is none, which leaves the table as it is.
+def scaled(table: Any, scale: str | None, like: Any = None) -> Any:
+    """The (N, d) table, an array or a SciPy CSR array, under one of `scalings()`, float64; None is none, which leaves
+    the table as it is.
 
     like: (M, d), the table whose means, deviations and ranges count (training rows, say); default: the table itself.
-    Raises InputError for an unknown name.
+    Raises InputError for an unknown name, and for one that would make a sparse table dense.
 
     >>> scaled(np.array([[1.0], [3.0]]), "standard").tolist()
     [[-1.0], [1.0]]
@@ -59,5 +71,9 @@ def scaled(table: NDArray[Any], scale: str | None, like: NDArray[Any] | None = N
     rule = _SCALINGS[scale or "none"]
     if rule is None:
         return table
+    if is_sparse(table):
+        if scale not in _OF_SPARSE:
+            raise InputError(f"scale {scale!r} would make sparse features dense: take maxabs or unit, or none")
+        return _OF_SPARSE[scale](table, table if like is None else like)
     table = np.asarray(table, np.float64)
     return rule(table, table if like is None else np.asarray(like, np.float64))

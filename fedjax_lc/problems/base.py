@@ -16,7 +16,7 @@ from fedjax_lc.core.errors import InputError
 from fedjax_lc.core.lanes import per_lane
 from fedjax_lc.core.platforms import by_platform
 from fedjax_lc.core.typing import ClientVecs, Key, Scalar, Vec
-from fedjax_lc.problems.optimum import Optimum, minimise
+from fedjax_lc.problems.optimum import Optimum, minimise, smallest_eigenvalue
 
 
 class Problem:
@@ -192,10 +192,15 @@ class Problem:
 
     @functools.cached_property
     def kappa_eff(self) -> float:
-        """Condition number that gradient descent feels near the solution: smooth_mean / lambda_min(Hess F(x_star))."""
-        if not np.all(np.isfinite(self.x_star)):
+        """Condition number that gradient descent feels near the solution: smooth_mean / lambda_min(Hess F(x_star)), for
+        d above 3000 to about a thousandth."""
+        x = self.x_star
+        if not np.all(np.isfinite(x)):
             return float("nan")
-        return float(self.smooth_mean) / float(np.linalg.eigvalsh(self.hessian(self.x_star))[0])
+        with jax.enable_x64(True), jax.ensure_compile_time_eval():
+            exact = pytree.cast(self, jnp.float64)
+            times = lambda v: np.asarray(_hessian_product(exact, x, v))
+            return float(self.smooth_mean) / smallest_eigenvalue(lambda: self.hessian(x), times, self.dim)
 
 
 class Sampled(Problem):
@@ -264,36 +269,6 @@ class Sampled(Problem):
     def _weights(self, taken: jax.Array) -> jax.Array:
         share = taken.astype(self.dtype)
         return share * (self.scale[:, None] / jnp.sum(share, axis=1, keepdims=True))
-
-
-@pytree.dataclass
-class RowsProblem(Sampled):
-    """Base of problems whose f_i is a weighted sum over rows of data.
-
-    features (n, m, d'), targets (n, m), rows (n, m) the row weights r_is, sizes (n,) the real rows of each client.
-    """
-
-    features: jax.Array
-    targets: jax.Array
-    rows: jax.Array
-    sizes: jax.Array
-    strong: jax.Array
-    smooth: jax.Array
-    smooth_mean: jax.Array
-    x0: Vec
-    attached: Vec | None = None
-    ids: jax.Array | None = None
-    given_f_star: float | None = pytree.static(default=None)
-    even: bool = pytree.static(default=False)
-    per_client: ClassVar[tuple[str, ...]] = ("features", "targets", "rows", "sizes", "smooth")
-
-    @property
-    def scale(self) -> jax.Array:
-        return self.rows[:, 0] * self.sizes.astype(self.dtype)
-
-    @property
-    def longest(self) -> int:  # type: ignore[override]
-        return self.rows.shape[1]
 
 
 #: (problem, x) -> gradients, with the rule for lanes.

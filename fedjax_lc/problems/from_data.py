@@ -47,7 +47,8 @@ def problem(
     (partition "natural") on each client's own test rows.
 
     Args:
-        data: a name of `fl.data.names()`, a file, a `Dataset`, or arrays (features (N, d), targets (N,)).
+        data: a name of `fl.data.names()`, a file, a `Dataset`, or arrays (features (N, d), targets (N,)), of which
+            features may be a SciPy sparse matrix. Large sparse data stay so in convex problems.
         clients: how many; None for 10, or as the data come split.
         partition: "iid", "sorted", "dirichlet:0.5", ...; see `fl.data.parse`.
         model: a network as in `fl.problems.neural`: a module or its name, such as "mlp:hidden=64".

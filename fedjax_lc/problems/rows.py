@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fedjax_lc.core.errors import InputError
+from fedjax_lc.data.sparse import is_sparse
 
 
 class Table(NamedTuple):
@@ -28,6 +29,8 @@ def table_of(clients: Sequence[tuple[Any, Any]], kind: Any, what: str) -> Table:
     """
     if not len(clients):
         raise InputError("there are no clients: give a list of (features, targets)")
+    if any(is_sparse(features) for features, _ in clients):
+        raise InputError(f"features of a {what} are a sparse matrix, but networks take dense ones: pass its toarray()")
     pairs = [(np.asarray(features), np.asarray(targets)) for features, targets in clients]
     first = pairs[0]
     for i, (features, targets) in enumerate(pairs):

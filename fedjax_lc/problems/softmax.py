@@ -8,47 +8,42 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fedjax_lc.core import products, pytree
+from fedjax_lc.core import pytree
 from fedjax_lc.core.errors import InputError
 from fedjax_lc.core.typing import ClientVecs, Key, Vec
-from fedjax_lc.problems.base import RowsProblem, arrays
+from fedjax_lc.problems.base import arrays
+from fedjax_lc.problems.features import laid_out
 from fedjax_lc.problems.losses import Softmax
-from fedjax_lc.problems.stacking import Clients, constants, float_dtype, stack
+from fedjax_lc.problems.stacking import Clients, RowsProblem, constants, float_dtype, stack
 
 
 @pytree.dataclass
 class SoftmaxModel(RowsProblem):
     """Multinomial regression: x is the matrix W (p, C) raveled row by row, z = a W.
 
-    features (n, m, p), targets (n, m) whole numbers 0..C-1.
+    features A_i (m, p), targets (n, m) whole numbers 0..C-1.
     """
 
     classes: int = pytree.static(default=2)
     loss: ClassVar[Any] = Softmax
 
     def _matrix(self, x: Vec | ClientVecs) -> jax.Array:
-        return x.reshape(*x.shape[:-1], self.features.shape[-1], self.classes)
-
-    def _predict(self, x: Vec | ClientVecs) -> jax.Array:
-        if x.ndim == 1:
-            return products.matmul(self.features, self._matrix(x))
-        return products.einsum("nmp,npc->nmc", self.features, self._matrix(x))
+        return x.reshape(*x.shape[:-1], self.features.width, self.classes)
 
     def values(self, x: Vec | ClientVecs) -> jax.Array:
-        losses = jnp.sum(self.rows * Softmax.value(self._predict(x), self.targets), axis=-1)
-        return losses + self.strong / 2 * jnp.sum(x**2, axis=-1)
+        z = self.features.predict_classes(self._matrix(x))
+        return jnp.sum(self.rows * Softmax.value(z, self.targets), axis=-1) + self.strong / 2 * jnp.sum(x**2, axis=-1)
 
     def own_grads(self, x: Vec | ClientVecs) -> ClientVecs:
-        slopes = self.rows[..., None] * Softmax.slope(self._predict(x), self.targets)
-        blocks = products.einsum("nmp,nmc->npc", self.features, slopes)
+        z = self.features.predict_classes(self._matrix(x))
+        blocks = self.features.pull_back_classes(self.rows[..., None] * Softmax.slope(z, self.targets))
         return blocks.reshape(self.n, self.dim) + self.strong * jnp.atleast_2d(x)
 
     def batch_grads(self, picks: jax.Array, weights: jax.Array, x: Vec | ClientVecs, key: Key) -> ClientVecs:
-        A = jnp.take_along_axis(self.features, picks[..., None], axis=1)
-        W = self._matrix(x)
-        z = products.matmul(A, W) if x.ndim == 1 else products.einsum("nbp,npc->nbc", A, W)
+        A = self.features.take(picks)
+        z = A.predict_classes(self._matrix(x))
         slopes = Softmax.slope(z, jnp.take_along_axis(self.targets, picks, axis=1))
-        blocks = products.einsum("nbp,nbc->npc", A, weights[..., None] * slopes)
+        blocks = A.pull_back_classes(weights[..., None] * slopes)
         return blocks.reshape(self.n, self.dim) + self.strong * jnp.atleast_2d(x)
 
 
@@ -62,13 +57,14 @@ def softmax_regression(
     norm: str = "spectral",
     f_star: float | None = None,
     dtype: Any = None,
+    features: str = "auto",
 ) -> SoftmaxModel:
     """f_i(W) = (1/m_i) sum_s [log sum_c exp(a_s W_c) - a_s W_{b_s}] + (l2/2) |W|^2.
 
     Targets are whole numbers 0..C-1; `classes` is C, or the largest target plus one over all clients if None. The
     vector x is W (p, C) raveled row by row, d = p C. Other arguments as in `logistic_regression`.
     """
-    A, b, rows, sizes = stack(clients, weights)
+    A, b, rows, sizes = stack(clients, weights, features)
     whole = b.astype(np.int32)
     if np.any(whole != b) or np.any(whole < 0):
         raise InputError("softmax targets must be whole numbers 0..C-1: map classes with fl.data.load or by hand")
@@ -77,13 +73,14 @@ def softmax_regression(
         raise InputError(f"a target is {whole.max()} but classes={C}: targets must lie in 0..classes-1")
     found = constants(A, rows, Softmax.curvature, l2, kappa, norm)
     kind = float_dtype(dtype)
+    matrices = laid_out(A, rows.shape[1], kind, vectors=False)
     return SoftmaxModel(
-        jnp.asarray(A, kind),
+        matrices,
         jnp.asarray(whole),
         jnp.asarray(rows, kind),
         jnp.asarray(sizes),
         **arrays(found, kind),
-        x0=jnp.zeros(A.shape[-1] * C, kind),
+        x0=jnp.zeros(matrices.width * C, kind),
         classes=C,
         given_f_star=f_star,
         even=bool(np.ptp(sizes) == 0),

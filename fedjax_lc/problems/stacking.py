@@ -1,42 +1,97 @@
-"""Clients' data as one stacked array: checks, padding, weights, and the constants that come from it."""
+"""Problems of clients' data stacked: checks, padding, weights, and the constants that come from them."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from fedjax_lc.core import pytree
 from fedjax_lc.core.errors import InputError
+from fedjax_lc.core.typing import Vec
+from fedjax_lc.data.sparse import as_array, as_csr, is_sparse
+from fedjax_lc.problems import norms
+from fedjax_lc.problems.base import Sampled
+from fedjax_lc.problems.features import Features
 
 Clients = Sequence[tuple[Any, Any]]
 X64_LINE = 'jax.config.update("jax_enable_x64", True)'
 
 
-def stack(clients: Clients, weights: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Padded features (n, m, d), targets (n, m), row weights (n, m) and sizes (n,), NumPy float64."""
+@pytree.dataclass
+class RowsProblem(Sampled):
+    """Base of problems whose f_i is a weighted sum over rows of data.
+
+    features the matrices A_i (m, d), targets (n, m), rows (n, m) the row weights r_is, sizes (n,) the real rows of each
+    client.
+    """
+
+    features: Features
+    targets: jax.Array
+    rows: jax.Array
+    sizes: jax.Array
+    strong: jax.Array
+    smooth: jax.Array
+    smooth_mean: jax.Array
+    x0: Vec
+    attached: Vec | None = None
+    ids: jax.Array | None = None
+    given_f_star: float | None = pytree.static(default=None)
+    even: bool = pytree.static(default=False)
+    per_client: ClassVar[tuple[str, ...]] = ("targets", "rows", "sizes", "smooth")
+
+    @property
+    def scale(self) -> jax.Array:
+        return self.rows[:, 0] * self.sizes.astype(self.dtype)
+
+    @property
+    def longest(self) -> int:  # type: ignore[override]
+        return self.rows.shape[1]
+
+    def cohort(self, clients: jax.Array) -> Any:
+        return dataclasses.replace(super().cohort(clients), features=self.features.of(clients))
+
+
+def stack(clients: Clients, weights: Any, form: str = "auto") -> tuple[Any, np.ndarray, np.ndarray, np.ndarray]:
+    """Features, targets (n, m), row weights (n, m) and sizes (n,), padded, NumPy float64.
+
+    Features are an array (n, m, d), or one SciPy CSR array (m_i, d) per client; by `form`, "dense" or "sparse", or for
+    "auto" sparse where one of the clients' is.
+    """
     if not len(clients):
         raise InputError("a problem needs at least one client, got an empty list")
-    parts = [(np.asarray(A, np.float64), np.asarray(b, np.float64)) for A, b in clients]
+    if form not in ("auto", "dense", "sparse"):
+        raise InputError(f"features must be 'auto', 'dense' or 'sparse', got {form!r}")
+    sparse = any(is_sparse(A) for A, _ in clients) if form == "auto" else form == "sparse"
+    convert = as_csr if sparse else as_array
+    parts = [(convert(A), np.asarray(b, np.float64)) for A, b in clients]
     for i, (A, b) in enumerate(parts):
         _check_client(i, A, b, parts[0][0].shape[-1])
     sizes = np.array([len(b) for _, b in parts], np.int32)
     n, m, d = len(parts), int(sizes.max()), parts[0][0].shape[1]
-    features, targets, rows = np.zeros((n, m, d)), np.zeros((n, m)), np.zeros((n, m))
-    for i, ((A, b), share) in enumerate(zip(parts, shares(weights, sizes), strict=True)):
-        features[i, : len(b)], targets[i, : len(b)] = A, b
+    targets, rows = np.zeros((n, m)), np.zeros((n, m))
+    for i, ((_, b), share) in enumerate(zip(parts, shares(weights, sizes), strict=True)):
+        targets[i, : len(b)] = b
         rows[i, : len(b)] = n * share / len(b)
+    if sparse:
+        return [A for A, _ in parts], targets, rows, sizes
+    features = np.zeros((n, m, d))
+    for i, (A, b) in enumerate(parts):
+        features[i, : len(b)] = A
     return features, targets, rows, sizes
 
 
-def _check_client(i: int, A: np.ndarray, b: np.ndarray, d: int) -> None:
+def _check_client(i: int, A: Any, b: np.ndarray, d: int) -> None:
     if A.ndim != 2 or b.shape != A.shape[:1] or A.shape[1] != d:
         raise InputError(f"client {i} must be (features (m, {d}), targets (m,)), got shapes {A.shape} and {b.shape}")
     if not len(b):
         raise InputError(f"client {i} has no rows: drop it, or use fewer clients")
-    if not (np.all(np.isfinite(A)) and np.all(np.isfinite(b))):
+    entries = A.data if is_sparse(A) else A
+    if not (np.all(np.isfinite(entries)) and np.all(np.isfinite(b))):
         raise InputError(f"client {i} has features or targets that are not finite: drop or impute those rows first")
 
 
@@ -54,15 +109,15 @@ def shares(weights: Any, sizes: np.ndarray) -> np.ndarray:
 
 
 def constants(
-    A: np.ndarray, rows: np.ndarray, curvature: float, l2: float | None, kappa: float | None, norm: str
+    A: Any, rows: np.ndarray, curvature: float, l2: float | None, kappa: float | None, norm: str
 ) -> dict[str, Any]:
-    """strong, smooth (n,), smooth_mean of a linear model whose loss bends by at most `curvature`."""
+    """strong, smooth (n,), smooth_mean of a linear model whose loss bends by at most `curvature`; A as of `stack`."""
     if norm not in ("spectral", "frobenius"):
         raise InputError(f"norm must be 'spectral' or 'frobenius', got {norm!r}")
-    size = _spectral if norm == "spectral" else _frobenius
-    scaled = A * np.sqrt(rows)[..., None]
-    data = curvature * np.array([size(block) for block in scaled])
-    data_mean = curvature * size(scaled.reshape(-1, A.shape[-1])) / len(A)
+    size = norms.spectral if norm == "spectral" else norms.frobenius
+    blocks, whole = norms.weighted(A, np.sqrt(rows))
+    data = curvature * np.array([size(block) for block in blocks])
+    data_mean = curvature * size(whole) / len(A)
     strong = _l2(l2, kappa, float(data.max()))
     return {"strong": strong, "smooth": data + strong, "smooth_mean": data_mean + strong}
 
@@ -77,17 +132,6 @@ def _l2(l2: float | None, kappa: float | None, data_smooth: float) -> float:
     if l2 is None or not (np.isfinite(l2) and l2 >= 0):
         raise InputError(f"l2 must be a number >= 0, got {l2}")
     return float(l2)
-
-
-def _spectral(B: np.ndarray) -> float:
-    """Largest eigenvalue of B^T B, by the smaller of the two Gram matrices."""
-    gram = B.T @ B if B.shape[0] >= B.shape[1] else B @ B.T
-    return float(np.linalg.eigvalsh(gram)[-1])
-
-
-def _frobenius(B: np.ndarray) -> float:
-    """Frobenius norm of B^T B, by the smaller of the two Gram matrices."""
-    return float(np.linalg.norm(B.T @ B if B.shape[0] >= B.shape[1] else B @ B.T))
 
 
 def float_dtype(dtype: Any) -> Any:

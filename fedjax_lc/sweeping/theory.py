@@ -24,7 +24,7 @@ def theory_with_steps(algorithm: Algorithm, problem: Problem) -> Callable[..., A
         believed = {"smooth": problem.smooth / step_size, "smooth_mean": problem.smooth_mean / step_size}
         return algorithm.theory(problem.replace(**believed), **choices)
 
-    own = list(inspect.signature(algorithm.theory).parameters.values())[1:]
+    own = list(inspect.signature(algorithm.theory, eval_str=True).parameters.values())[1:]
     step = inspect.Parameter("step_size", inspect.Parameter.KEYWORD_ONLY, default=1.0)
     theory.__signature__ = inspect.Signature([*own, step])  # type: ignore[attr-defined]
     return theory

@@ -229,7 +229,8 @@ def test_padding_is_invisible(name, tiny):
     real = tiny.rows > 0
     assert 0 < real.sum() < real.size
     targets = jnp.where(real, tiny.targets, 1.0)
-    garbage = tiny.replace(features=jnp.where(real[..., None], tiny.features, 3.0), targets=targets)
+    features = dataclasses.replace(tiny.features, array=jnp.where(real[..., None], tiny.features.array, 3.0))
+    garbage = tiny.replace(features=features, targets=targets)
     same(walk(name, tiny)[1:], walk(name, garbage)[1:])
 
 

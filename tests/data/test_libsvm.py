@@ -124,10 +124,20 @@ def test_missing_file_and_folder(tmp_path, complaint):
     assert complaint(libsvm.read, tmp_path) == f"{tmp_path}: cannot be read (Is a directory)"
 
 
-def test_a_table_larger_than_memory(tmp_path, complaint, monkeypatch):
-    monkeypatch.setattr(libsvm, "_free_bytes", lambda: 2.0**30)
-    path = written(tmp_path, b"1 1:1\n0 1000000000:1\n")
+def test_a_dense_table_larger_than_memory(tmp_path, complaint, monkeypatch):
+    monkeypatch.setattr(libsvm, "_free_bytes", lambda: 1000.0)
+    path = written(tmp_path, b"1 1:1\n0 100:1\n")
     assert complaint(libsvm.read, path) == (
-        f"{path}: 2 x 1000000000 float64 features and a working copy need 29.8 GiB, "
-        "but 1.0 GiB of memory are free; keep fewer rows or columns"
+        f"{path}: 2 x 100 float64 features and a working copy need 0.0 GiB, "
+        "but 0.0 GiB of memory are free; keep fewer rows or columns"
     )
+
+
+def test_a_large_and_sparse_table_stays_sparse(tmp_path):
+    path = written(tmp_path, b"1 1:1 7:-2\n0\n0 1000000000:3\n")
+    table = libsvm.read(path)
+    assert table.features.shape == (3, 1_000_000_000)
+    assert table.features.indices.tolist() == [0, 6, 999_999_999]
+    assert table.features.data.tolist() == [1, -2, 3]
+    assert table.features.indptr.tolist() == [0, 2, 2, 3]
+    assert table.targets.tolist() == [1, 0, 0]
