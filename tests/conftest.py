@@ -23,6 +23,9 @@ from fedjax_lc.running import programs
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_disable_most_optimizations", True)  # see `optimisations`
+jax.config.update("jax_traceback_in_locations_limit", 0)
+gc.freeze()  # what was imported stays
+gc.set_threshold(50_000, 20, 20)  # tracing makes many small objects, few of them in cycles
 
 
 MOST_MAPS = 15_000  #: memory maps of a process; Linux allows 65,530 of them, and compiled programs take several each
