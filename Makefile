@@ -4,18 +4,18 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-fast lint format bench figures clean
+.PHONY: demo test test-all lint format bench figures clean
 
 demo: $(READY)  ## seven methods on breast_cancer: a table and a picture, in about a minute
 	$(BIN)/fedjax-lc figure demo --out demo
 	cp demo/demo.png plot.png
 	@echo "picture: plot.png"
 
-test: $(READY)  ## the whole test suite
-	$(BIN)/python -m pytest
-
-test-fast: $(READY)  ## without the slow half
+test: $(READY)  ## the test suite
 	$(BIN)/python -m pytest -m "not slow"
+
+test-all: $(READY)  ## what `make test` leaves out: tests that repeat at length what a quicker one checks
+	$(BIN)/python -m pytest -m slow
 
 lint: $(READY)  ## style and types
 	$(BIN)/ruff check .

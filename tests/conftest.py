@@ -7,6 +7,12 @@ from pathlib import Path
 os.environ.setdefault("MPLBACKEND", "agg")
 os.environ["FEDJAX_LC_CACHE"] = "off"  # nothing of the user's own is read or written
 
+from jaxlib import version
+
+if version.__version_info__ < (0, 11):  # a flag that XLA does not know ends the process
+    # The same bits, compiled in two thirds of the time.
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_use_fusion_emitters=false".strip()
+
 import jax
 import numpy as np
 import pytest
@@ -16,6 +22,10 @@ from fedjax_lc.running import programs
 
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_rank_promotion", "raise")
+jax.config.update("jax_disable_most_optimizations", True)  # see `optimisations`
+jax.config.update("jax_traceback_in_locations_limit", 0)
+gc.freeze()  # what was imported stays
+gc.set_threshold(50_000, 20, 20)  # tracing makes many small objects, few of them in cycles
 
 
 MOST_MAPS = 15_000  #: memory maps of a process; Linux allows 65,530 of them, and compiled programs take several each
@@ -26,9 +36,26 @@ def room_for_programs():
     """Forget compiled programs before a file where their memory maps would come to an end: the compiler would crash."""
     maps = Path("/proc/self/maps")
     if maps.exists() and maps.read_bytes().count(b"\n") > MOST_MAPS:
-        programs._COMPILED.clear()
-        jax.clear_caches()
-        gc.collect()
+        forget_programs()
+
+
+def forget_programs():
+    programs._COMPILED.clear()
+    jax.clear_caches()
+    gc.collect()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def optimisations(request):
+    """Compile soon into slow code, but in files that are marked `optimised`: there as users have it."""
+    if request.node.get_closest_marker("optimised") is None:
+        yield
+        return
+    forget_programs()
+    jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    jax.config.update("jax_disable_most_optimizations", True)
+    forget_programs()
 
 
 def make_clients(sizes=(3, 6, 4, 5), dim=5, seed=0, labels=(-1.0, 1.0)):

@@ -22,6 +22,8 @@ import pytest
 import fedjax_lc as fl
 from tests.conftest import make_clients
 
+pytestmark = pytest.mark.optimised
+
 FILE = Path(__file__).with_name("golden.json")
 RUNS = {  # a coin and random masks; shifts; the largest entries; both directions and batches; cohorts and local steps
     "locodl": {"compressor": "rand_k:7|natural"},

@@ -17,6 +17,8 @@ from fedjax_lc.core.errors import InputError
 from fedjax_lc.results import ledger
 from fedjax_lc.running import loop, programs
 
+pytestmark = pytest.mark.optimised
+
 METHOD = "locodl"
 
 

@@ -22,6 +22,8 @@ from fedjax_lc.results import ledger
 from fedjax_lc.running import loop, programs
 from fedjax_lc.sweeping import blocks
 
+pytestmark = pytest.mark.optimised
+
 COMPILED = "/jax/core/compile/backend_compile_duration"
 ROOT = Path(__file__).parents[1]
 
@@ -532,7 +534,8 @@ print("all the same")
 
 def test_eight_devices_are_one():
     """Lanes not a multiple of eight, refilled slots, early ends; no word between devices in the compiled text."""
-    settings = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu"}
+    flags = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+    settings = {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
     ran = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(SPREAD)],
         cwd=ROOT,

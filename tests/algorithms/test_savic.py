@@ -425,8 +425,7 @@ def test_global_rules_end_below_local_sgd_and_those_of_the_hessian_lowest():
             below(gradient, other)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("rule", ["adam", "oasis"])
+@pytest.mark.parametrize("rule", ["adam", pytest.param("oasis", marks=pytest.mark.slow)])
 def test_global_scaling_ends_below_local_scaling(rule):
     seeds = 1 if rule == "adam" else 5
     below(tuned(seeds=seeds, rule=rule), tuned(seeds=seeds, rule=rule, scaling="local_sync"))

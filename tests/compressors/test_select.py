@@ -105,16 +105,26 @@ def floyd(t, m):
     return taken
 
 
+@functools.cache
+def drawing(batch, route):
+    """A program of its own for a route: the one of this platform, or an accelerator's."""
+    return jax.jit(jax.vmap(lambda key, m: distinct(key, m, batch)[0], (0, None)))
+
+
+@functools.partial(jax.jit, static_argnums=2)
+def numbers_below(keys, m, batch):
+    return jax.vmap(lambda key: base.below(key, m - batch + jnp.arange(batch) + 1))(keys)
+
+
 @pytest.mark.parametrize("batch", [2, 3, 8, 20, 33])
 @pytest.mark.parametrize("spare", [0, 1, 5, 60])
 def test_batches_are_floyds_by_both_routes(batch, spare, monkeypatch):
-    m, keys = batch + spare, jax.random.split(jax.random.key(batch + spare), 60)
-    draw = lambda: jax.jit(jax.vmap(lambda key: distinct(key, jnp.int32(m), batch)[0]))(keys)
-    here = np.asarray(draw())
+    m, keys = jnp.int32(batch + spare), jax.random.split(jax.random.key(batch + spare), 60)
+    here = np.asarray(drawing(batch, "here")(keys, m))
     monkeypatch.setattr(base, "by_platform", lambda cpu, accelerator: accelerator)
-    np.testing.assert_array_equal(draw(), here)
-    t = jax.vmap(lambda key: base.below(key, m - batch + jnp.arange(batch) + 1))(keys)
-    np.testing.assert_array_equal(here, [floyd(np.asarray(row), m) for row in t])
+    np.testing.assert_array_equal(drawing(batch, "accelerator")(keys, m), here)
+    t = numbers_below(keys, m, batch)
+    np.testing.assert_array_equal(here, [floyd(np.asarray(row), batch + spare) for row in t])
 
 
 @pytest.mark.parametrize("rows", [1, 2, 5])

@@ -222,7 +222,6 @@ def test_result_does_not_depend_on_vmap(example):
             assert float(bits[j]) == pytest.approx(float(price), rel=1e-6)
 
 
-@pytest.mark.slow
 @by_spec
 def test_result_does_not_depend_on_jit(example):
     """T13."""
@@ -316,7 +315,6 @@ def test_no_key_is_used_twice(example):
     assert len(set(words)) == len(words)
 
 
-@pytest.mark.slow
 @by_spec
 def test_clients_errors_and_their_mean(example):
     """T11 and omega_av: equal inputs are compressed independently; E|mean error|^2 <= (omega_av / n) sum |x_i|^2."""

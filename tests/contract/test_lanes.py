@@ -14,6 +14,8 @@ from fedjax_lc import algorithms
 from fedjax_lc.results import ledger
 from tests.quickly import compile_quickly
 
+pytestmark = pytest.mark.optimised
+
 STEP_SIZES = ("gamma", "eta", "client_lr")
 FACTORS = (1.0, 0.6)
 SEEDS = (0, 3, 5)
