@@ -27,7 +27,7 @@ FIGURES = {
     "mnist": Training(
         title="MNIST over 100 clients, Dirichlet(0.3): servers of FedOpt",
         problem=mnist,
-        curves=curves((0.01, 0.03, 0.1, 0.3), cohort_size=10, local_steps=5, batch_size=20),
+        curves=curves((0.01, 0.03, 0.1, 0.3), cohort_size=10, local_steps=5, batch_size=20, replacement=True),
         rounds=60,
         every=5,
         seeds=3,
@@ -41,7 +41,7 @@ FIGURES = {
     "shakespeare": Training(
         title="Shakespeare, 64 speakers: servers of FedOpt",
         problem=shakespeare,
-        curves=curves((1.0, 3.0, 10.0, 30.0), cohort_size=10, local_steps=5, batch_size=8),
+        curves=curves((1.0, 3.0, 10.0, 30.0), cohort_size=10, local_steps=5, batch_size=8, replacement=True),
         rounds=100,
         every=10,
         seeds=3,

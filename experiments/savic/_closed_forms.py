@@ -173,7 +173,7 @@ def floors() -> list[Check]:
     _, _, D = _arrays(problem)
     means = []
     for gamma in (0.02, 0.04):
-        hp = dataclasses.replace(_frozen(problem, D, gamma, 5), batch_size=1)
+        hp = dataclasses.replace(_frozen(problem, D, gamma, 5), batch_size=1, replacement=True)
         table = sweep("savic", problem, hp, seeds=20, steps=400, every=4, progress=False)
         means.append(table.gap.reshape(20, -1)[:, 50:].mean())
     ratio = means[1] / means[0]

@@ -46,7 +46,7 @@ def curve(
             "alpha": lambda problem: smoothness(problem) / 1000 if rule in HESSIAN else 1e-3,
             "scaling": scaling,
         },
-        changes={"beta": BETA, "b1": b1, "batch_size": batch_size},
+        changes={"beta": BETA, "b1": b1, "batch_size": batch_size, "replacement": True},
         tune={"gamma": lambda problem: [unit(problem) * largest / 3**k for k in range(9)]},
     )
 

@@ -32,7 +32,7 @@ CLAIMS = (
 
 def curve(label: str, rule: str, scaling: str, local_steps: int, batch_size: int, n_warm: int) -> Contender:
     """A curve of SAVIC at its best gamma of four, or more while the best is at an end."""
-    changes: dict[str, Any] = {"beta": 0.99, "batch_size": batch_size, "n_warm": n_warm}
+    changes: dict[str, Any] = {"beta": 0.99, "batch_size": batch_size, "replacement": True, "n_warm": n_warm}
     choices = {"rule": rule, "scaling": scaling, "local_steps": local_steps, "alpha": ALPHA[rule]}
     return Contender("savic", choices=choices, changes=changes, tune={"gamma": STEPS[rule]}, name=label)
 
