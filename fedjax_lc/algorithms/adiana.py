@@ -15,6 +15,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from fedjax_lc.algorithms.frames.aggregation import Aggregated, Aggregation, Memories, start
 from fedjax_lc.algorithms.frames.base import Cost, choose, constants, register
 from fedjax_lc.compressors import Compressor
 from fedjax_lc.compressors.base import FLOAT_BITS
@@ -25,7 +26,7 @@ from fedjax_lc.problems import Problem
 
 
 @pytree.dataclass
-class Hparams:
+class Hparams(Aggregated):
     compressor: Compressor = hyperparameter("compressor of the uplink, unbiased")
     eta: Scalar = hyperparameter("step size of y", "(0, inf)")
     gamma: Scalar = hyperparameter("step size of z", "(0, inf)")
@@ -42,27 +43,29 @@ class State(NamedTuple):
     w: Vec  # (d,) the anchor
     h_i: ClientVecs  # (n, d) shifts of the clients
     h: Vec  # (d,) their mean, at the server
+    aggregation: Memories = None
 
 
 def init(problem: Problem, hp: Hparams, key: Key) -> State:
     x0, h_i = problem.x0, jnp.zeros((problem.n, problem.dim), problem.dtype)
-    return State(x0, x0, x0, h_i, jnp.zeros_like(x0))
+    return State(x0, x0, x0, h_i, jnp.zeros_like(x0), start(problem, hp, 2))
 
 
 def step(problem: Problem, hp: Hparams, state: State, key: Key) -> tuple[State, Cost]:
     coin_key, x_key, w_key = jax.random.split(key, 3)
-    y, z, w, h_i, h = state
+    y, z, w, h_i, h, memories = state
+    aggregate = Aggregation(hp, memories, key)
     x = hp.theta1 * z + hp.theta2 * w + (1 - hp.theta1 - hp.theta2) * y
     at_x = hp.compressor.joint(x_key, problem.grads(x) - h_i)
     at_w = hp.compressor.joint(w_key, problem.grads(w) - h_i)
-    g = h + jnp.mean(at_x.value, axis=0)
+    g = h + aggregate(at_x.value)
     h_i = h_i + hp.alpha * at_w.value
-    h = h + hp.alpha * jnp.mean(at_w.value, axis=0)
+    h = h + hp.alpha * aggregate(at_w.value)
     y_new = x - hp.eta * g
     z = hp.beta * z + (1 - hp.beta) * x + hp.gamma / hp.eta * (y_new - x)
     w = jnp.where(jax.random.bernoulli(coin_key, hp.p), y, w)
     cost = Cost.of(at_x.bits + at_w.bits, FLOAT_BITS * problem.dim, grads=2, rounds=1)
-    return State(y_new, z, w, h_i, h), cost
+    return State(y_new, z, w, h_i, h, aggregate.memories), cost
 
 
 def point(problem: Problem, hp: Hparams, state: State) -> Vec:

@@ -11,8 +11,7 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-import jax.numpy as jnp
-
+from fedjax_lc.algorithms.frames.aggregation import Aggregated, Aggregation, Memories, start
 from fedjax_lc.algorithms.frames.base import Cost, constants, register
 from fedjax_lc.compressors.base import FLOAT_BITS
 from fedjax_lc.core import pytree
@@ -23,7 +22,7 @@ from fedjax_lc.problems import Problem
 
 
 @pytree.dataclass
-class Hparams:
+class Hparams(Aggregated):
     gamma: Scalar = hyperparameter("step size, 1/L in theory", "(0, inf)")
     beta: Scalar = hyperparameter("momentum", "[0, 1)")
 
@@ -31,17 +30,19 @@ class Hparams:
 class State(NamedTuple):
     x: Vec  # (d,) the model
     y: Vec  # (d,) where the next gradient is taken
+    aggregation: Memories = None
 
 
 def init(problem: Problem, hp: Hparams, key: Key) -> State:
-    return State(problem.x0, problem.x0)
+    return State(problem.x0, problem.x0, start(problem, hp))
 
 
 def step(problem: Problem, hp: Hparams, state: State, key: Key) -> tuple[State, Cost]:
-    x = state.y - hp.gamma * jnp.mean(problem.grads(state.y), axis=0)
+    aggregate = Aggregation(hp, state.aggregation, key)
+    x = state.y - hp.gamma * aggregate(problem.grads(state.y))
     y = x + hp.beta * (x - state.x)
     bits = FLOAT_BITS * problem.dim
-    return State(x, y), Cost.of(bits, bits, grads=1, rounds=1)
+    return State(x, y, aggregate.memories), Cost.of(bits, bits, grads=1, rounds=1)
 
 
 def point(problem: Problem, hp: Hparams, state: State) -> Vec:

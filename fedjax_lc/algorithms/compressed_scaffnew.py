@@ -15,18 +15,18 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from fedjax_lc.algorithms.frames.aggregation import Aggregated, Aggregation, Memories, start
 from fedjax_lc.algorithms.frames.base import Batches, Cost, constants, gradients, register, tile
 from fedjax_lc.compressors.base import FLOAT_BITS
 from fedjax_lc.core import pytree
 from fedjax_lc.core.errors import InputError, unknown
 from fedjax_lc.core.hyperparameters import hyperparameter
-from fedjax_lc.core.lanes import rarely
 from fedjax_lc.core.typing import ClientVecs, Key, Scalar, Vec
 from fedjax_lc.problems import Problem
 
 
 @pytree.dataclass
-class Hparams(Batches):
+class Hparams(Batches, Aggregated):
     gamma: Scalar = hyperparameter("step size, below 2/L", "(0, inf)")
     s: Scalar = hyperparameter("number of clients that send each coordinate", "whole [2, n]")
     chi: Scalar = hyperparameter("relaxation of the control variates")
@@ -40,29 +40,32 @@ class State(NamedTuple):
     x: ClientVecs  # (n, d) local models
     h: ClientVecs  # (n, d) their control variates, of sum zero
     xbar: Vec  # (d,) the last average: the server's model
+    aggregation: Memories = None
 
 
 def init(problem: Problem, hp: Hparams, key: Key) -> State:
     x = tile(problem.x0, problem.n)
-    return State(x, jnp.zeros_like(x), problem.x0)
+    return State(x, jnp.zeros_like(x), problem.x0, start(problem, hp))
 
 
 def step(problem: Problem, hp: Hparams, state: State, key: Key) -> tuple[State, Cost]:
     coin_key, mask_key, batch_key = jax.random.split(key, 3)
-    x, h, xbar = state
+    x, h, xbar, memories = state
+    aggregate = Aggregation(hp, memories, key)
     g, passes = gradients(problem, hp, x, batch_key)
     xhat = x - hp.gamma * (g - h)
     theta = jax.random.bernoulli(coin_key, hp.p)
 
     def communicate(local: tuple[State, Cost]) -> tuple[State, Cost]:
-        (xhat, h, _), cost = local
+        (xhat, h, *_), cost = local
         q = mask(jax.random.permutation(mask_key, problem.n), problem.dim, hp.s)
-        xbar = jnp.sum(q * xhat, axis=0) / hp.s
+        xbar = aggregate(xhat, q / hp.s)
         h = h + hp.p * hp.chi / hp.gamma * q * (xbar[None] - xhat)
         up = uplink_bits(q, hp.bits)
         return State(tile(xbar, problem.n), h, xbar), Cost.of(up, FLOAT_BITS * problem.dim, cost.grads, 1)
 
-    return rarely(theta, communicate, (State(xhat, h, xbar), Cost.of(grads=passes)))
+    state, cost = aggregate.rarely(theta, communicate, (State(xhat, h, xbar), Cost.of(grads=passes)))
+    return state._replace(aggregation=aggregate.memories), cost
 
 
 def mask(permutation: jax.Array, d: int, s: Scalar) -> jax.Array:

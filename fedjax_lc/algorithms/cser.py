@@ -29,7 +29,6 @@ from fedjax_lc.compressors import Compressor
 from fedjax_lc.compressors.base import FLOAT_BITS
 from fedjax_lc.core import pytree
 from fedjax_lc.core.hyperparameters import hyperparameter
-from fedjax_lc.core.lanes import rarely
 from fedjax_lc.core.typing import ClientVecs, Scalar
 from fedjax_lc.problems import Problem
 
@@ -59,13 +58,13 @@ class Hparams(Rounds):
 
 def _send(hp: Hparams, memory: None, g: ClientVecs, turn: Turn) -> Sent:
     q = hp.compressor.joint(turn.key, g)
-    return Sent(jnp.mean(q.value, axis=0), None, jnp.mean(q.bits), residual=g - q.value)
+    return Sent(turn.mean(q.value), None, jnp.mean(q.bits), residual=g - q.value)
 
 
 def _direct(hp: Hparams, e_i: ClientVecs, x: ClientVecs, sent: Sent, turn: Turn) -> Directed:
     plain = sent.ghat[None] + sent.residual, e_i + sent.residual, jnp.zeros((), jnp.float32)
     now = at_period(hp, turn)
-    u, e_i, bits = rarely(now, lambda moved: _reset(hp, *moved, turn), plain)
+    u, e_i, bits = turn.aggregate.rarely(now, lambda moved: _reset(hp, *moved, turn), plain)
     down = _downwards(hp, sent.bits, x) + jnp.where(now, _downwards(hp, bits, x), 0)
     return Directed(x, u, e_i, down, bits_up=bits)
 
@@ -75,7 +74,7 @@ def _reset(
 ) -> tuple[ClientVecs, ClientVecs, jax.Array]:
     m = hp.reset.joint(turn.key, e_i)
     bits = jnp.mean(jnp.asarray(m.bits, jnp.float32))
-    return u + jnp.mean(m.value, axis=0)[None] - m.value, e_i - m.value, bits
+    return u + turn.mean(m.value)[None] - m.value, e_i - m.value, bits
 
 
 def _downwards(hp: Hparams, bits: Scalar, x: ClientVecs) -> Scalar:
@@ -107,7 +106,7 @@ register(
     speed="1/√(nT) + n H²(1-δ)/T (ours)",
     paper="2007.13221 CSER: Communication-efficient SGD with Error Reset",
     Hparams=Hparams,
-    **compose(Uplink(no_memory, _send), Downlink(_start, _direct)),
+    **compose(Uplink(no_memory, _send), Downlink(_start, _direct, aggregates=1)),
     theory=theory,
     error=lambda problem, hp, state: state.down.mean(axis=0),
 )

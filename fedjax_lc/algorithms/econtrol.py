@@ -54,7 +54,7 @@ def _start(problem: Problem, hp: Hparams) -> Memory:
 def _send(hp: Hparams, memory: Memory, g: ClientVecs, turn: Turn) -> Sent:
     (h_i, h), e_i, cohort = shifted(hp, memory.shifts, g, turn), memory.e_i, turn.cohort
     Delta = hp.compressor.joint(turn.key, hp.eta * e_i + g - h_i)
-    h_i, h = cohort.moved(h_i + Delta.value, h_i), h + cohort.part(Delta.value)
+    h_i, h = cohort.moved(h_i + Delta.value, h_i), h + turn.part(Delta.value)
     e_i = cohort.moved(e_i + g - h_i, e_i)
     return Sent(h, Memory(Shifts(h_i, h), e_i), cohort.cost(Delta.bits))
 
@@ -81,7 +81,7 @@ register(
     down="x",
     paper="2311.05645 EControl: Fast Distributed Optimization with Compression and Error Control",
     Hparams=Hparams,
-    **compose(Uplink(_start, _send), plain),
+    **compose(Uplink(_start, _send, aggregates=2), plain),
     theory=theory,
     error=owed,
 )

@@ -72,7 +72,7 @@ def follow(hp: Any, shifts: Shifts, target: ClientVecs, turn: Turn) -> Sent:
     """c_i = C(target_i - g_i), g_i += c_i of those who take part; ghat = g = mean_i g_i."""
     (g_i, g), cohort = shifted(hp, shifts, target, turn), turn.cohort
     c = hp.compressor.joint(turn.key, target - g_i)
-    g = g + cohort.part(c.value)
+    g = g + turn.part(c.value)
     return Sent(g, Shifts(cohort.moved(g_i + c.value, g_i), g), cohort.cost(c.bits))
 
 
@@ -86,7 +86,7 @@ def _direct(hp: BothWays, g: Vec, w: Vec, sent: Sent, turn: Turn) -> Directed:
     return Directed(w, g, g, jnp.where(first, dense(w), bits))
 
 
-corrections = Uplink(no_shifts, follow)
+corrections = Uplink(no_shifts, follow, aggregates=2)
 corrected = Downlink(server_zeros, _direct)
 
 

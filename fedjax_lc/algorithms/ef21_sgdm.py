@@ -72,6 +72,6 @@ register(
     speed="L̃/(δε²) + … + Lσ²/(nε⁴) to ‖∇F‖ = ε (recalled)",
     paper="2305.15155 Momentum Provably Improves Error Feedback!",
     Hparams=Hparams,
-    **compose(Uplink(_start, _send), plain),
+    **compose(Uplink(_start, _send, aggregates=2), plain),
     theory=theory,
 )

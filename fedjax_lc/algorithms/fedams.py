@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from fedjax_lc.algorithms import fedavg
+from fedjax_lc.algorithms.frames.aggregation import Memories, start
 from fedjax_lc.algorithms.frames.base import Cost, choose, register
 from fedjax_lc.algorithms.frames.local import Local, begin, client_zeros, clock, step_size, usual
 from fedjax_lc.compressors import Compressor
@@ -51,12 +52,13 @@ class State(NamedTuple):
     s: Moments
     e_i: ClientVecs | None  # (n, d) what clients still owe; None for FedAMS
     t: jax.Array  # () rounds so far
+    aggregation: Memories = None
 
 
 def _init(problem: Problem, hp: Hparams, errors: ClientVecs | None) -> State:
     zero = jnp.zeros_like(problem.x0)
     vmax = jnp.full_like(zero, 1e-3 if hp.form == "code" else 0.0)
-    return State(problem.x0, Moments(zero, zero, vmax), errors, clock())
+    return State(problem.x0, Moments(zero, zero, vmax), errors, clock(), start(problem, hp))
 
 
 def ams(hp: Hparams, x: Vec, s: Moments, t: jax.Array, Delta: Vec) -> tuple[Vec, Moments]:
@@ -76,9 +78,9 @@ def init(problem: Problem, hp: Hparams, key: Key) -> State:
 
 
 def step(problem: Problem, hp: Hparams, state: State, key: Key) -> tuple[State, Cost]:
-    Delta, hp, cost = fedavg.change(problem, hp, state.x, state.t, key)
-    x, s = ams(hp, state.x, state.s, state.t, Delta)
-    return State(x, s, None, state.t + 1), cost
+    Delta, round, cost = fedavg.change(problem, hp, state, key)
+    x, s = ams(round.hp, state.x, state.s, state.t, Delta)
+    return State(x, s, None, state.t + 1, round.aggregation), cost
 
 
 def cams_init(problem: Problem, hp: Hparams, key: Key) -> State:
@@ -86,12 +88,13 @@ def cams_init(problem: Problem, hp: Hparams, key: Key) -> State:
 
 
 def cams_step(problem: Problem, hp: Hparams, state: State, key: Key) -> tuple[State, Cost]:
-    round = begin(problem, hp, state.t, key)
+    round = begin(problem, hp, state.t, key, state.aggregation)
     y = round.train(lambda y, g: y - round.hp.client_lr * g, state.x)
     v = round.own(state.e_i) + (y - state.x[None])
     c, bits = round.upload(hp.compressor, v)
     x, s = ams(round.hp, state.x, state.s, state.t, round.mean(c))
-    return State(x, s, round.put(state.e_i, v - c), state.t + 1), round.cost(bits, round.floats(1))
+    cost = round.cost(bits, round.floats(1))
+    return State(x, s, round.put(state.e_i, v - c), state.t + 1, round.aggregation), cost
 
 
 def point(problem: Problem, hp: Hparams, state: State) -> Vec:

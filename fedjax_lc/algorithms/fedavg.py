@@ -13,8 +13,9 @@ from typing import Any, NamedTuple
 
 import jax
 
+from fedjax_lc.algorithms.frames.aggregation import Memories, start
 from fedjax_lc.algorithms.frames.base import Cost, choose, register
-from fedjax_lc.algorithms.frames.local import Local, begin, clock, step_size, usual
+from fedjax_lc.algorithms.frames.local import Local, Round, begin, clock, step_size, usual
 from fedjax_lc.compressors import Compressor
 from fedjax_lc.core import pytree
 from fedjax_lc.core.hyperparameters import hyperparameter
@@ -37,31 +38,30 @@ class ProxHparams(Hparams):
 class State(NamedTuple):
     x: Vec  # (d,) the server's model
     t: jax.Array  # () rounds so far
+    aggregation: Memories = None
 
 
 def init(problem: Problem, hp: Hparams, key: Key) -> State:
-    return State(problem.x0, clock())
+    return State(problem.x0, clock(), start(problem, hp))
 
 
-def change(
-    problem: Problem, hp: Any, x: Vec, t: jax.Array, key: Key, mu: Scalar | None = None
-) -> tuple[Vec, Any, Cost]:
-    """Delta = sum_i w_i C(y_i - x) of one round, the hyperparameters as scheduled, and what it cost."""
-    round = begin(problem, hp, t, key)
+def change(problem: Problem, hp: Any, state: Any, key: Key, mu: Scalar | None = None) -> tuple[Vec, Round, Cost]:
+    """Delta = sum_i w_i C(y_i - x) of one round, the round itself, and what it cost."""
+    round, x = begin(problem, hp, state.t, key, state.aggregation), state.x
     pull = (lambda y: 0.0) if mu is None else (lambda y: mu * (y - x[None]))
     y = round.train(lambda y, g: y - round.hp.client_lr * (g + pull(y)), x)
     sent, bits = round.upload(hp.compressor, y - x[None])
-    return round.mean(sent), round.hp, round.cost(bits, round.floats(1))
+    return round.mean(sent), round, round.cost(bits, round.floats(1))
 
 
 def step(problem: Problem, hp: Hparams, state: State, key: Key) -> tuple[State, Cost]:
-    Delta, hp, cost = change(problem, hp, state.x, state.t, key)
-    return State(state.x + hp.server_lr * Delta, state.t + 1), cost
+    Delta, round, cost = change(problem, hp, state, key)
+    return State(state.x + round.hp.server_lr * Delta, state.t + 1, round.aggregation), cost
 
 
 def prox_step(problem: Problem, hp: ProxHparams, state: State, key: Key) -> tuple[State, Cost]:
-    Delta, hp, cost = change(problem, hp, state.x, state.t, key, hp.mu)
-    return State(state.x + hp.server_lr * Delta, state.t + 1), cost
+    Delta, round, cost = change(problem, hp, state, key, hp.mu)
+    return State(state.x + round.hp.server_lr * Delta, state.t + 1, round.aggregation), cost
 
 
 def point(problem: Problem, hp: Hparams, state: State) -> Vec:

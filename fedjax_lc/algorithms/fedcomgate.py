@@ -17,6 +17,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from fedjax_lc.algorithms.frames.aggregation import Aggregated, Aggregation, Memories, start
 from fedjax_lc.algorithms.frames.base import Cost, choose, constants, register, tile
 from fedjax_lc.compressors import Compressor
 from fedjax_lc.compressors.base import FLOAT_BITS, divisor
@@ -28,7 +29,7 @@ from fedjax_lc.problems import Problem
 
 
 @pytree.dataclass
-class Hparams:
+class Hparams(Aggregated):
     compressor: Compressor = hyperparameter("compressor of the uplink, unbiased")
     client_lr: Scalar = hyperparameter("eta, step size of local steps", "(0, inf)")
     server_lr: Scalar = hyperparameter("gamma, step size of the server, in units of eta", "(0, inf)")
@@ -43,25 +44,27 @@ class Hparams:
 class State(NamedTuple):
     w: Vec  # (d,) the model
     delta: ClientVecs  # (n, d) gradient corrections
+    aggregation: Memories = None
 
 
 def init(problem: Problem, hp: Hparams, key: Key) -> State:
-    return State(problem.x0, jnp.zeros((problem.n, problem.dim), problem.dtype))
+    return State(problem.x0, jnp.zeros((problem.n, problem.dim), problem.dtype), start(problem, hp))
 
 
 def step(problem: Problem, hp: Hparams, state: State, key: Key) -> tuple[State, Cost]:
     (uplink_key,) = jax.random.split(key, 1)
-    w, delta = state
+    w, delta, memories = state
+    aggregate = Aggregation(hp, memories, key)
     eta, gamma, tau = hp.client_lr, hp.server_lr, hp.local_steps
     local_step = lambda _, w_i: w_i - eta * (problem.grads(w_i) - delta)
     w_i = repeat(tau, local_step, tile(w, problem.n))
     Delta_i = (w[None] - w_i) / eta
     message = hp.compressor.joint(uplink_key, Delta_i)
-    Q = jnp.mean(message.value, axis=0)
+    Q = aggregate(message.value)
     w = w - eta * gamma * Q
     learnt = Delta_i if hp.own_delta else message.value
     delta = delta + (learnt - Q[None]) / divisor(tau, w.dtype)
-    return State(w, delta), Cost.of(message.bits, FLOAT_BITS * problem.dim, grads=tau, rounds=1)
+    return State(w, delta, aggregate.memories), Cost.of(message.bits, FLOAT_BITS * problem.dim, grads=tau, rounds=1)
 
 
 def point(problem: Problem, hp: Hparams, state: State) -> Vec:

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from fedjax_lc.algorithms.frames.aggregation import Memories, start
 from fedjax_lc.algorithms.frames.base import Cost, register
 from fedjax_lc.algorithms.frames.local import Local, begin, clock, step_size, usual
 from fedjax_lc.compressors.base import FLOAT_BITS
@@ -48,10 +49,11 @@ class Hparams(Local):
 class State(NamedTuple):
     x: Vec  # (d,) the server's model
     t: jax.Array  # () rounds so far
+    aggregation: Memories = None
 
 
 def init(problem: Problem, hp: Hparams, key: Key) -> State:
-    return State(problem.x0, clock())
+    return State(problem.x0, clock(), start(problem, hp))
 
 
 def norm(hp: Hparams, tau: Any) -> Any:
@@ -68,7 +70,7 @@ def norm(hp: Hparams, tau: Any) -> Any:
 
 
 def step(problem: Problem, hp: Hparams, state: State, key: Key) -> tuple[State, Cost]:
-    round = begin(problem, hp, state.t, key)
+    round = begin(problem, hp, state.t, key, state.aggregation)
     hp, x = round.hp, state.x
     pull = (lambda y: hp.mu * (y - x[None])) if hp.solver == "prox" else (lambda y: 0.0)
     rho = hp.rho if hp.solver == "momentum" else 0.0
@@ -82,7 +84,7 @@ def step(problem: Problem, hp: Hparams, state: State, key: Key) -> tuple[State, 
     d = (x[None] - y) / norms[:, None]  # eta d_i, so that a schedule may bring eta to 0
     tau_eff = products.matmul(round.shares, norms)
     x = x - hp.server_lr * tau_eff * round.mean(d)
-    return State(x, state.t + 1), round.cost(round.floats(1) + FLOAT_BITS, round.floats(1))
+    return State(x, state.t + 1, round.aggregation), round.cost(round.floats(1) + FLOAT_BITS, round.floats(1))
 
 
 def point(problem: Problem, hp: Hparams, state: State) -> Vec:

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import optax
 
 from fedjax_lc.algorithms import fedavg
+from fedjax_lc.algorithms.frames.aggregation import Memories, start
 from fedjax_lc.algorithms.frames.base import Cost, register
 from fedjax_lc.algorithms.frames.local import clock
 from fedjax_lc.compressors import Compressor
@@ -58,6 +59,7 @@ class MomentumState(NamedTuple):
     x: Vec  # (d,) the server's model
     m: Vec  # (d,) its momentum
     t: jax.Array  # () rounds so far
+    aggregation: Memories = None
 
 
 class AdaptiveState(NamedTuple):
@@ -65,36 +67,40 @@ class AdaptiveState(NamedTuple):
     m: Vec  # (d,) first moment of the changes
     v: Vec  # (d,) second moment
     t: jax.Array  # () rounds so far
+    aggregation: Memories = None
 
 
 class OptaxState(NamedTuple):
     x: Vec  # (d,) the server's model
     server: PyTree  # the optimiser's own
     t: jax.Array  # () rounds so far
+    aggregation: Memories = None
 
 
 def momentum_init(problem: Problem, hp: MomentumHparams, key: Key) -> MomentumState:
-    return MomentumState(problem.x0, jnp.zeros_like(problem.x0), clock())
+    return MomentumState(problem.x0, jnp.zeros_like(problem.x0), clock(), start(problem, hp))
 
 
 def momentum_step(problem: Problem, hp: MomentumHparams, state: MomentumState, key: Key) -> tuple[MomentumState, Cost]:
-    Delta, hp, cost = fedavg.change(problem, hp, state.x, state.t, key)
+    Delta, round, cost = fedavg.change(problem, hp, state, key)
     m = hp.b1 * state.m + Delta
-    return MomentumState(state.x + hp.server_lr * m, m, state.t + 1), cost
+    return MomentumState(state.x + round.hp.server_lr * m, m, state.t + 1, round.aggregation), cost
 
 
 def adaptive_init(problem: Problem, hp: AdaptiveHparams, key: Key) -> AdaptiveState:
-    return AdaptiveState(problem.x0, jnp.zeros_like(problem.x0), jnp.full_like(problem.x0, hp.v0), clock())
+    m, v = jnp.zeros_like(problem.x0), jnp.full_like(problem.x0, hp.v0)
+    return AdaptiveState(problem.x0, m, v, clock(), start(problem, hp))
 
 
 def adaptive(second_moment: Callable[[Vec, Vec, Scalar], Vec]) -> Callable[..., tuple[AdaptiveState, Cost]]:
     """The step whose v follows `second_moment(v, Delta^2, b2)`."""
 
     def step(problem: Problem, hp: AdaptiveHparams, state: AdaptiveState, key: Key) -> tuple[AdaptiveState, Cost]:
-        Delta, hp, cost = fedavg.change(problem, hp, state.x, state.t, key)
+        Delta, round, cost = fedavg.change(problem, hp, state, key)
         m = hp.b1 * state.m + (1 - hp.b1) * Delta
         v = second_moment(state.v, Delta**2, hp.b2)
-        return AdaptiveState(state.x + hp.server_lr * m / (jnp.sqrt(v) + hp.tau), m, v, state.t + 1), cost
+        x = state.x + round.hp.server_lr * m / (jnp.sqrt(v) + hp.tau)
+        return AdaptiveState(x, m, v, state.t + 1, round.aggregation), cost
 
     return step
 
@@ -146,13 +152,13 @@ def _check_descends(server: str) -> None:
 
 
 def optax_init(problem: Problem, hp: OptaxHparams, key: Key) -> OptaxState:
-    return OptaxState(problem.x0, _optimiser(hp.server, hp.server_lr).init(problem.x0), clock())
+    return OptaxState(problem.x0, _optimiser(hp.server, hp.server_lr).init(problem.x0), clock(), start(problem, hp))
 
 
 def optax_step(problem: Problem, hp: OptaxHparams, state: OptaxState, key: Key) -> tuple[OptaxState, Cost]:
-    Delta, hp, cost = fedavg.change(problem, hp, state.x, state.t, key)
-    updates, server = _optimiser(hp.server, hp.server_lr).update(-Delta, state.server, state.x)
-    return OptaxState(state.x + jnp.asarray(updates), server, state.t + 1), cost
+    Delta, round, cost = fedavg.change(problem, hp, state, key)
+    updates, server = _optimiser(hp.server, round.hp.server_lr).update(-Delta, state.server, state.x)
+    return OptaxState(state.x + jnp.asarray(updates), server, state.t + 1, round.aggregation), cost
 
 
 def point(problem: Problem, hp: Any, state: Any) -> Vec:

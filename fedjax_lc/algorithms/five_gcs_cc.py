@@ -20,6 +20,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from fedjax_lc.algorithms.frames.aggregation import Aggregated, Aggregation, Memories, start
 from fedjax_lc.algorithms.frames.base import Cost, choose, constants, register, tile
 from fedjax_lc.algorithms.frames.participation import sample
 from fedjax_lc.compressors import Compressor
@@ -32,7 +33,7 @@ from fedjax_lc.problems import Problem
 
 
 @pytree.dataclass
-class Hparams:
+class Hparams(Aggregated):
     compressor: Compressor = hyperparameter("compressor of the uplink, unbiased")
     gamma: Scalar = hyperparameter("primal step size", "(0, inf)")
     tau: Scalar = hyperparameter("dual step size", "(0, inf)")
@@ -49,15 +50,18 @@ class State(NamedTuple):
     x: Vec  # (d,) the model
     u: ClientVecs  # (n, d) dual variables of the clients
     v: Vec  # (d,) their sum, at the server
+    aggregation: Memories = None
 
 
 def init(problem: Problem, hp: Hparams, key: Key) -> State:
-    return State(problem.x0, jnp.zeros((problem.n, problem.dim), problem.dtype), jnp.zeros_like(problem.x0))
+    u = jnp.zeros((problem.n, problem.dim), problem.dtype)
+    return State(problem.x0, u, jnp.zeros_like(problem.x0), start(problem, hp))
 
 
 def step(problem: Problem, hp: Hparams, state: State, key: Key) -> tuple[State, Cost]:
     cohort_key, uplink_key = jax.random.split(key)
-    x, u, v = state
+    x, u, v, memories = state
+    aggregate = Aggregation(hp, memories, key)
     n, mu, C = problem.n, problem.strong, hp.cohort_size or problem.n
     omega = hp.compressor.omega(problem.dim)
     xhat = (x - hp.gamma * v) / (1 + hp.gamma * mu)
@@ -68,12 +72,12 @@ def step(problem: Problem, hp: Hparams, state: State, key: Key) -> tuple[State, 
     change = jnp.zeros_like(u).at[cohort].set(grad_F(y) - u[cohort])
     message = hp.compressor.joint(uplink_key, change)
     u = u + message.value / (1 + omega)
-    v_new = jnp.sum(u, axis=0)
+    v_new = n * aggregate(u)
     x = xhat - hp.gamma * (1 + omega) * (n / C) * (v_new - v)
     taking_part = jnp.zeros(n).at[cohort].set(1.0)
     down = FLOAT_BITS * problem.dim * taking_part
     cost = Cost.of(message.bits * taking_part, down, grads=(hp.local_steps + 1) * taking_part, rounds=1)
-    return State(x, u, v_new), cost
+    return State(x, u, v_new, aggregate.memories), cost
 
 
 def local_solve(grad_F, hp: Hparams, start: ClientVecs, u: ClientVecs) -> ClientVecs:  # type: ignore[no-untyped-def]

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 
+from fedjax_lc.algorithms.frames.aggregation import Aggregated, Aggregation, Memories, start
 from fedjax_lc.algorithms.frames.base import Cost, constants, register
 from fedjax_lc.compressors.base import FLOAT_BITS
 from fedjax_lc.core import pytree
@@ -15,22 +16,24 @@ from fedjax_lc.problems import Problem
 
 
 @pytree.dataclass
-class Hparams:
+class Hparams(Aggregated):
     gamma: Scalar = hyperparameter("step size, below 2/L", "(0, inf)")
 
 
 class State(NamedTuple):
     x: Vec  # (d,) the model
+    aggregation: Memories = None
 
 
 def init(problem: Problem, hp: Hparams, key: Key) -> State:
-    return State(problem.x0)
+    return State(problem.x0, start(problem, hp))
 
 
 def step(problem: Problem, hp: Hparams, state: State, key: Key) -> tuple[State, Cost]:
-    x = state.x - hp.gamma * jnp.mean(problem.grads(state.x), axis=0)
+    aggregate = Aggregation(hp, state.aggregation, key)
+    x = state.x - hp.gamma * aggregate(problem.grads(state.x))
     bits = FLOAT_BITS * problem.dim
-    return State(x), Cost.of(bits, bits, grads=1, rounds=1)
+    return State(x, aggregate.memories), Cost.of(bits, bits, grads=1, rounds=1)
 
 
 def point(problem: Problem, hp: Hparams, state: State) -> Vec:

@@ -30,7 +30,6 @@ from fedjax_lc.compressors.base import FLOAT_BITS
 from fedjax_lc.core import pytree
 from fedjax_lc.core.errors import InputError
 from fedjax_lc.core.hyperparameters import hyperparameter
-from fedjax_lc.core.lanes import rarely
 from fedjax_lc.core.typing import ClientVecs, Scalar, Vec
 from fedjax_lc.problems import Problem
 
@@ -66,14 +65,14 @@ def _send(hp: Hparams, memory: None, g: ClientVecs, turn: Turn) -> Sent:
     sync, q = at_period(hp, turn), hp.compressor.joint(turn.key, g)
     m = jnp.where(sync, g, q.value)
     bits = jnp.where(sync, _dense_bits(hp, g.shape[1]), jnp.mean(q.bits))
-    return Sent(jnp.mean(m, axis=0), None, bits, residual=g - m)
+    return Sent(turn.mean(m), None, bits, residual=g - m)
 
 
 def _direct(hp: Hparams, e: Vec, x: ClientVecs, sent: Sent, turn: Turn) -> Directed:
     sync, v = at_period(hp, turn), sent.ghat + e
     c, bits = to_all(hp.downlink, turn.key, v)
     c = jnp.where(sync, v, c)
-    base = rarely(sync, lambda x: tile(jnp.mean(x, axis=0), len(x)), x)
+    base = turn.aggregate.rarely(sync, lambda x: tile(turn.mean(x), len(x)), x)
     return Directed(base, c[None] + sent.residual, v - c, jnp.where(sync, _dense_bits(hp, len(e)), bits))
 
 
@@ -100,7 +99,7 @@ register(
     speed="1/√(nT) + (n/T)(p²(1-δ) + min(1/δ², p²)) (ours)",
     paper="2402.11857 Communication-Efficient Distributed Learning with Local Immediate Error Compensation",
     Hparams=Hparams,
-    **compose(Uplink(no_memory, _send), Downlink(_start, _direct)),
+    **compose(Uplink(no_memory, _send), Downlink(_start, _direct, aggregates=1)),
     theory=theory,
     error=lambda problem, hp, state: state.down,
 )

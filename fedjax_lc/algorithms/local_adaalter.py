@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from fedjax_lc.algorithms.frames.aggregation import Memories, start
 from fedjax_lc.algorithms.frames.base import Cost, register, tile
 from fedjax_lc.algorithms.frames.local import Local, begin, clock, step_size, usual
 from fedjax_lc.core import pytree
@@ -32,14 +33,15 @@ class State(NamedTuple):
     x: Vec  # (d,) the server's model
     B2: Vec  # (d,) the accumulator that all clients divide by
     t: jax.Array  # () rounds so far
+    aggregation: Memories = None
 
 
 def init(problem: Problem, hp: Hparams, key: Key) -> State:
-    return State(problem.x0, jnp.full_like(problem.x0, hp.v0), clock())
+    return State(problem.x0, jnp.full_like(problem.x0, hp.v0), clock(), start(problem, hp, 2))
 
 
 def step(problem: Problem, hp: Hparams, state: State, key: Key) -> tuple[State, Cost]:
-    round = begin(problem, hp, state.t, key)
+    round = begin(problem, hp, state.t, key, state.aggregation)
     hp, x, B2 = round.hp, state.x, state.B2
 
     def local(h: Any, now: Any) -> Any:
@@ -50,7 +52,7 @@ def step(problem: Problem, hp: Hparams, state: State, key: Key) -> tuple[State, 
 
     y, A2 = round.loop(local, (tile(x, round.c), tile(B2, round.c)))
     x, B2 = x + round.mean(y - x[None]), B2 + round.mean(A2 - B2[None])
-    return State(x, B2, state.t + 1), round.cost(round.floats(2), round.floats(2))
+    return State(x, B2, state.t + 1, round.aggregation), round.cost(round.floats(2), round.floats(2))
 
 
 def point(problem: Problem, hp: Hparams, state: State) -> Vec:

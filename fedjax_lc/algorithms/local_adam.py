@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from fedjax_lc.algorithms.frames.aggregation import Memories, start
 from fedjax_lc.algorithms.frames.base import Cost, register
 from fedjax_lc.algorithms.frames.local import Local, begin, clock, usual
 from fedjax_lc.core import pytree
@@ -48,15 +49,16 @@ class State(NamedTuple):
     x: Vec  # (d,) the server's model
     s: Moments | None  # (n, d) if kept, (d,) if averaged, None if reset
     t: jax.Array  # () rounds so far
+    aggregation: Memories = None
 
 
 def init(problem: Problem, hp: Hparams, key: Key) -> State:
     shapes = {"reset": None, "average": (), "keep": (problem.n,)}
-    leading = shapes[hp.moments]
+    leading, memories = shapes[hp.moments], start(problem, hp, 3 if hp.moments == "average" else 1)
     if leading is None:
-        return State(problem.x0, None, clock())
+        return State(problem.x0, None, clock(), memories)
     zero = jnp.zeros((*leading, problem.dim), problem.dtype)
-    return State(problem.x0, Moments(zero, zero, jnp.zeros(leading, jnp.int32)), clock())
+    return State(problem.x0, Moments(zero, zero, jnp.zeros(leading, jnp.int32)), clock(), memories)
 
 
 def adam(hp: Hparams, y: ClientVecs, g: ClientVecs, s: Moments) -> tuple[ClientVecs, Moments]:
@@ -68,7 +70,7 @@ def adam(hp: Hparams, y: ClientVecs, g: ClientVecs, s: Moments) -> tuple[ClientV
 
 
 def step(problem: Problem, hp: Hparams, state: State, key: Key) -> tuple[State, Cost]:
-    round = begin(problem, hp, state.t, key)
+    round = begin(problem, hp, state.t, key, state.aggregation)
     hp, x, s = round.hp, state.x, state.s
     if s is None:
         zero = jnp.zeros((round.c, problem.dim), x.dtype)
@@ -84,7 +86,7 @@ def step(problem: Problem, hp: Hparams, state: State, key: Key) -> tuple[State, 
         s = jax.tree.map(round.put, s, own)
     vectors = 3 if hp.moments == "average" else 1
     x = x + hp.server_lr * round.mean(y - x[None])
-    return State(x, s, state.t + 1), round.cost(round.floats(vectors), round.floats(vectors))
+    return State(x, s, state.t + 1, round.aggregation), round.cost(round.floats(vectors), round.floats(vectors))
 
 
 def point(problem: Problem, hp: Hparams, state: State) -> Vec:

@@ -18,19 +18,19 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from fedjax_lc.algorithms.frames.aggregation import Aggregated, Aggregation, Memories, start
 from fedjax_lc.algorithms.frames.base import Batches, Cost, choose, constants, gradients, register, tile
 from fedjax_lc.compressors import Compressor
 from fedjax_lc.compressors.base import FLOAT_BITS
 from fedjax_lc.core import pytree
 from fedjax_lc.core.errors import unknown
 from fedjax_lc.core.hyperparameters import hyperparameter
-from fedjax_lc.core.lanes import rarely
 from fedjax_lc.core.typing import ClientVecs, Key, Scalar, Vec
 from fedjax_lc.problems import Problem
 
 
 @pytree.dataclass
-class Hparams(Batches):
+class Hparams(Batches, Aggregated):
     """In theory 2 rho - rho^2 (1 + omega_av) >= chi, and gradients are full."""
 
     gamma: Scalar = hyperparameter("step size, below 2/L", "(0, inf)")
@@ -45,16 +45,18 @@ class State(NamedTuple):
     u: ClientVecs  # (n, d) their control variates; mean(u) + v = 0
     y: Vec  # (d,) the shared model, a copy at every client
     v: Vec  # (d,) its control variate
+    aggregation: Memories = None
 
 
 def init(problem: Problem, hp: Hparams, key: Key) -> State:
     x = tile(problem.x0, problem.n)
-    return State(x, jnp.zeros_like(x), problem.x0, jnp.zeros_like(problem.x0))
+    return State(x, jnp.zeros_like(x), problem.x0, jnp.zeros_like(problem.x0), start(problem, hp))
 
 
 def step(problem: Problem, hp: Hparams, state: State, key: Key) -> tuple[State, Cost]:
     coin_key, uplink_key, batch_key = jax.random.split(key, 3)
-    x, u, y, v = state
+    x, u, y, v, memories = state
+    aggregate = Aggregation(hp, memories, key)
     mu = problem.strong / 2  # grad g(y) = mu y
     g, passes = gradients(problem, hp, x, batch_key)
     xhat = x - hp.gamma * (g - mu * x) + hp.gamma * u  # line 1
@@ -62,18 +64,19 @@ def step(problem: Problem, hp: Hparams, state: State, key: Key) -> tuple[State, 
     theta = jax.random.bernoulli(coin_key, hp.p)  # line 3
 
     def communicate(local: tuple[State, Cost]) -> tuple[State, Cost]:
-        (xhat, u, yhat, v), cost = local
+        (xhat, u, yhat, v, _), cost = local
         c = hp.p * hp.chi / (hp.gamma * (1 + 2 * hp.compressor.omega(problem.dim)))
         message = hp.compressor.joint(uplink_key, xhat - yhat[None])  # line 4
         d = message.value
-        dbar = jnp.sum(d, axis=0) / (2 * problem.n)  # line 5
+        dbar = aggregate(d) / 2  # line 5
         x = (1 - hp.rho) * xhat + hp.rho * (yhat + dbar)[None]  # line 6
         u = u + c * (dbar[None] - d)  # line 7
         y = yhat + hp.rho * dbar  # line 8
         v = v + c * dbar  # line 9
         return State(x, u, y, v), Cost.of(message.bits, FLOAT_BITS * problem.dim, cost.grads, 1)
 
-    return rarely(theta, communicate, (State(xhat, u, yhat, v), Cost.of(grads=passes)))  # line 10
+    state, cost = aggregate.rarely(theta, communicate, (State(xhat, u, yhat, v), Cost.of(grads=passes)))  # line 10
+    return state._replace(aggregation=aggregate.memories), cost
 
 
 def point(problem: Problem, hp: Hparams, state: State) -> Vec:

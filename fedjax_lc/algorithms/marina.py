@@ -64,12 +64,12 @@ def _send(hp: Hparams, last: Estimate, _: ClientVecs, turn: Turn) -> Sent:
     def differences() -> tuple[Vec, Scalar, Scalar]:
         change = oracle.at(oracle.x, cohort) - oracle.at(last.x, cohort)
         message = hp.compressor.joint(up_key, change)
-        return last.g + cohort.mean(message.value), cohort.cost(message.bits), cohort.cost(2 * oracle.passes)
+        return last.g + turn.mean(message.value), cohort.cost(message.bits), cohort.cost(2 * oracle.passes)
 
     def everything() -> tuple[Vec, Scalar, Scalar]:
-        return jnp.mean(oracle.full(), axis=0), jnp.float32(dense(last.g)), jnp.float32(1)
+        return turn.aggregate(oracle.full()), jnp.float32(dense(last.g)), jnp.float32(1)
 
-    g, bits, passes = jax.lax.cond(coin, everything, differences)
+    g, bits, passes = turn.aggregate.cond(coin, everything, differences)
     return Sent(g, Estimate(g, oracle.x), bits, passes=passes)
 
 
@@ -119,7 +119,7 @@ def rate(problem: Problem, hp: Hparams) -> Scalar:
     return 1 - hp.gamma * mu
 
 
-_METHOD = compose(Uplink(_start, _send), Downlink(seen_by_all, _direct))
+_METHOD = compose(Uplink(_start, _send, aggregates=2), Downlink(seen_by_all, _direct))
 
 register(
     "marina",

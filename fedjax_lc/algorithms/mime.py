@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from fedjax_lc.algorithms.frames.aggregation import Memories, start
 from fedjax_lc.algorithms.frames.base import Cost, register, tile
 from fedjax_lc.algorithms.frames.local import Local, begin, clock, step_size, usual
 from fedjax_lc.core import pytree
@@ -50,11 +51,12 @@ class State(NamedTuple):
     x: Vec  # (d,) the server's model
     s: Moments  # its optimiser's
     t: jax.Array  # () rounds so far
+    aggregation: Memories = None
 
 
 def init(problem: Problem, hp: Hparams, key: Key) -> State:
     zero = jnp.zeros_like(problem.x0)
-    return State(problem.x0, Moments(zero, zero if hp.opt == "adam" else None, clock()), clock())
+    return State(problem.x0, Moments(zero, zero if hp.opt == "adam" else None, clock()), clock(), start(problem, hp, 2))
 
 
 def update(hp: Hparams, s: Moments, g: Any) -> tuple[Any, Moments]:
@@ -84,7 +86,7 @@ def mime(lite: bool) -> Callable[..., tuple[State, Cost]]:
     """The step of MIME, or of MimeLite."""
 
     def step(problem: Problem, hp: Hparams, state: State, key: Key) -> tuple[State, Cost]:
-        round = begin(problem, hp, state.t, key)
+        round = begin(problem, hp, state.t, key, state.aggregation)
         hp, x, s = round.hp, state.x, state.s
         G = round.mean(round.problem.grads(x))
 
@@ -99,7 +101,7 @@ def mime(lite: bool) -> Callable[..., tuple[State, Cost]]:
         moments = 1 if hp.opt == "sgd" else 2
         down = round.floats(1 + moments + (not lite))
         cost = round.cost(round.floats(2), down, times=1 if lite else 2, extra=1)
-        return State(x, update(hp, s, G)[1], state.t + 1), cost
+        return State(x, update(hp, s, G)[1], state.t + 1, round.aggregation), cost
 
     return step
 

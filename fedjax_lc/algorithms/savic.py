@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from fedjax_lc.algorithms.frames.aggregation import Memories, start
 from fedjax_lc.algorithms.frames.base import Cost, register, tile
 from fedjax_lc.algorithms.frames.local import Local, Round, begin, client_zeros, clock, step_size, usual
 from fedjax_lc.core import pytree
@@ -89,6 +90,7 @@ class State(NamedTuple):
     mom: Vec | ClientVecs  # momentum after the last communication, (d,); (n, d) with timing="stale"
     precond: Precond
     t: jax.Array  # () rounds so far
+    aggregation: Memories = None
 
 
 def init(problem: Problem, hp: Hparams, key: Key) -> State:
@@ -98,7 +100,8 @@ def init(problem: Problem, hp: Hparams, key: Key) -> State:
     if hp.scaling != "global":
         D, p = jnp.array(tile(D, problem.n)), jnp.zeros(problem.n, jnp.int32)
     rows = client_zeros(problem)
-    return State(x, tile(x, problem.n) if stale else None, rows if stale else rows[0], Precond(D, p), clock())
+    x_i, mom = (tile(x, problem.n), rows) if stale else (None, rows[0])
+    return State(x, x_i, mom, Precond(D, p), clock(), start(problem, hp, 3))
 
 
 def refresh(hp: Hparams, old: Precond, S: Vec | ClientVecs) -> Precond:
@@ -159,7 +162,7 @@ def statistics(round: Round, h: Any, y: ClientVecs, g: ClientVecs, p: jax.Array,
 
 
 def step(problem: Problem, hp: Hparams, state: State, key: Key) -> tuple[State, Cost]:
-    round = begin(problem, hp, state.t, key)
+    round = begin(problem, hp, state.t, key, state.aggregation)
     hp, stale, everywhere = round.hp, hp.timing == "stale", hp.scaling == "global"
     client, probe_key = client_optimiser(hp), jax.random.fold_in(key, 4)  # begin splits key four ways
     update = jax.vmap(lambda g, opt, Dhat: client.update(g, opt, Dhat=Dhat), (0, 0, None if everywhere else 0))
@@ -206,7 +209,7 @@ def step(problem: Problem, hp: Hparams, state: State, key: Key) -> tuple[State, 
         mom = state.mom + round.mean(momentum(opt) - state.mom[None])
     if not everywhere:
         precond = jax.tree.map(round.put, state.precond, precond)
-    return State(x, x_i, mom, precond, state.t + 1), cost(round, probes)
+    return State(x, x_i, mom, precond, state.t + 1, round.aggregation), cost(round, probes)
 
 
 def momentum(opt: PyTree) -> ClientVecs:

@@ -14,17 +14,17 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from fedjax_lc.algorithms.frames.aggregation import Aggregated, Aggregation, Memories, start
 from fedjax_lc.algorithms.frames.base import Batches, Cost, constants, gradients, register, tile
 from fedjax_lc.compressors.base import FLOAT_BITS
 from fedjax_lc.core import pytree
 from fedjax_lc.core.hyperparameters import hyperparameter
-from fedjax_lc.core.lanes import rarely
 from fedjax_lc.core.typing import ClientVecs, Key, Scalar, Vec
 from fedjax_lc.problems import Problem
 
 
 @pytree.dataclass
-class Hparams(Batches):
+class Hparams(Batches, Aggregated):
     gamma: Scalar = hyperparameter("step size, below 2/L", "(0, inf)")
     p: Scalar = hyperparameter("probability that a step communicates", "(0, 1]")
 
@@ -33,28 +33,31 @@ class State(NamedTuple):
     x: ClientVecs  # (n, d) local models
     h: ClientVecs  # (n, d) their control variates, of mean zero
     xbar: Vec  # (d,) the last average: the server's model
+    aggregation: Memories = None
 
 
 def init(problem: Problem, hp: Hparams, key: Key) -> State:
     x = tile(problem.x0, problem.n)
-    return State(x, jnp.zeros_like(x), problem.x0)
+    return State(x, jnp.zeros_like(x), problem.x0, start(problem, hp))
 
 
 def step(problem: Problem, hp: Hparams, state: State, key: Key) -> tuple[State, Cost]:
     coin_key, batch_key = jax.random.split(key)
-    x, h, xbar = state
+    x, h, xbar, memories = state
+    aggregate = Aggregation(hp, memories, key)
     g, passes = gradients(problem, hp, x, batch_key)
     xhat = x - hp.gamma * (g - h)
     theta = jax.random.bernoulli(coin_key, hp.p)
 
     def communicate(local: tuple[State, Cost]) -> tuple[State, Cost]:
-        (xhat, h, _), cost = local
-        xbar = jnp.mean(xhat, axis=0)
+        (xhat, h, *_), cost = local
+        xbar = aggregate(xhat)
         h = h + hp.p / hp.gamma * (xbar[None] - xhat)
         bits = FLOAT_BITS * problem.dim
         return State(tile(xbar, problem.n), h, xbar), Cost.of(bits, bits, cost.grads, 1)
 
-    return rarely(theta, communicate, (State(xhat, h, xbar), Cost.of(grads=passes)))
+    state, cost = aggregate.rarely(theta, communicate, (State(xhat, h, xbar), Cost.of(grads=passes)))
+    return state._replace(aggregation=aggregate.memories), cost
 
 
 def point(problem: Problem, hp: Hparams, state: State) -> Vec:

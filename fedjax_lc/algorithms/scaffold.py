@@ -14,6 +14,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from fedjax_lc.algorithms.frames.aggregation import Memories, start
 from fedjax_lc.algorithms.frames.base import Cost, register
 from fedjax_lc.algorithms.frames.local import Local, begin, client_zeros, clock, step_size, usual
 from fedjax_lc.core import pytree
@@ -38,14 +39,15 @@ class State(NamedTuple):
     c: Vec  # (d,) its control variate, the mean of c_i
     c_i: ClientVecs  # (n, d) those of the clients
     t: jax.Array  # () rounds so far
+    aggregation: Memories = None
 
 
 def init(problem: Problem, hp: Hparams, key: Key) -> State:
-    return State(problem.x0, jnp.zeros_like(problem.x0), client_zeros(problem), clock())
+    return State(problem.x0, jnp.zeros_like(problem.x0), client_zeros(problem), clock(), start(problem, hp, 2))
 
 
 def step(problem: Problem, hp: Hparams, state: State, key: Key) -> tuple[State, Cost]:
-    round = begin(problem, hp, state.t, key)
+    round = begin(problem, hp, state.t, key, state.aggregation)
     x, c, c_i, eta_l = state.x, state.c, round.own(state.c_i), round.hp.client_lr
     y = round.train(lambda y, g: y - eta_l * (g - c_i + c[None]), x)
     if hp.option == "I":
@@ -55,9 +57,9 @@ def step(problem: Problem, hp: Hparams, state: State, key: Key) -> tuple[State, 
         c_next = c_i - c[None] + (x[None] - y) / (K * eta_l)[:, None]
         c_next = jnp.where(eta_l > 0, c_next, c_i)  # where a schedule has come to 0, nothing is learnt
     x = x + round.hp.server_lr * round.mean(y - x[None])
-    c = c + round.sum(c_next - c_i) / problem.n
+    c = c + round.part(c_next - c_i)
     cost = round.cost(round.floats(2), round.floats(2), extra=1 if hp.option == "I" else 0)
-    return State(x, c, round.put(state.c_i, c_next), state.t + 1), cost
+    return State(x, c, round.put(state.c_i, c_next), state.t + 1, round.aggregation), cost
 
 
 def point(problem: Problem, hp: Hparams, state: State) -> Vec:

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from fedjax_lc.algorithms.compressed_scaffnew import mask, sharing, uplink_bits
+from fedjax_lc.algorithms.frames.aggregation import Aggregated, Aggregation, Memories, start
 from fedjax_lc.algorithms.frames.base import Cost, constants, register, tile
 from fedjax_lc.algorithms.frames.participation import sample
 from fedjax_lc.compressors.base import FLOAT_BITS
@@ -25,7 +26,7 @@ from fedjax_lc.problems import Problem
 
 
 @pytree.dataclass
-class Hparams:
+class Hparams(Aggregated):
     gamma: Scalar = hyperparameter("step size, below 2/L", "(0, inf)")
     s: Scalar = hyperparameter("number of clients that send each coordinate", "whole [2, cohort_size]")
     chi: Scalar = hyperparameter("relaxation of the control variates")
@@ -41,14 +42,16 @@ class Hparams:
 class State(NamedTuple):
     xbar: Vec  # (d,) the server's model
     h: ClientVecs  # (n, d) control variates, of sum zero
+    aggregation: Memories = None
 
 
 def init(problem: Problem, hp: Hparams, key: Key) -> State:
-    return State(problem.x0, jnp.zeros((problem.n, problem.dim), problem.dtype))
+    return State(problem.x0, jnp.zeros((problem.n, problem.dim), problem.dtype), start(problem, hp))
 
 
 def step(problem: Problem, hp: Hparams, state: State, key: Key) -> tuple[State, Cost]:
     cohort_key, length_key, mask_key = jax.random.split(key, 3)
+    aggregate = Aggregation(hp, state.aggregation, key)
     n, d, c = problem.n, problem.dim, hp.cohort_size or problem.n
     cohort, clients = sample(problem, cohort_key, c)
     L = jax.random.geometric(length_key, hp.p, dtype=jnp.int32)
@@ -56,13 +59,13 @@ def step(problem: Problem, hp: Hparams, state: State, key: Key) -> tuple[State, 
     local_step = lambda _, x: x - hp.gamma * (clients.grads(x) - h)
     x = jax.lax.fori_loop(0, L, local_step, tile(state.xbar, c))
     q = mask(jax.random.permutation(mask_key, c), d, hp.s)
-    xbar = jnp.sum(q * x, axis=0) / hp.s
+    xbar = aggregate(x, q / hp.s)
     h = h + hp.p * hp.chi / hp.gamma * q * (xbar[None] - x)
     up, share = uplink_bits(q, hp.bits), c / n
     # Down go the model and, at the end, the new average where a client's mask asks for it.
     down = FLOAT_BITS * (d + jnp.mean(jnp.sum(q, axis=1)))
     cost = Cost.of(up if hp.bits == "max" else share * up, share * down, grads=share * L, rounds=1)
-    return State(xbar, state.h.at[cohort].set(h)), cost
+    return State(xbar, state.h.at[cohort].set(h), aggregate.memories), cost
 
 
 def point(problem: Problem, hp: Hparams, state: State) -> Vec:

@@ -23,7 +23,7 @@ import numpy as np
 
 from fedjax_lc.core.errors import InputError, unknown
 
-KEY = "hyperparameter"  #: of a field's metadata
+KEY, CHOICES = "hyperparameter", "choices"  #: of a field's metadata
 SCHEDULE, PER_CLIENT, ARRAY = "schedule", "per client", "array"  #: kinds that a declaration names
 _PLAIN = (bool, int, float, str, tuple, type(None))
 _FORM = re.compile(r"(whole )?([\[(])\s*([^,\s]+)\s*,\s*([^,\s]+)\s*([\])])")
@@ -182,7 +182,7 @@ def _either(values: tuple[Any, ...]) -> str:
 
 def hyperparameter(
     doc: str,
-    within: str | tuple[Any, ...] | None = None,
+    within: str | tuple[Any, ...] | Callable[[], tuple[Any, ...]] | None = None,
     *,
     default: Any = dataclasses.MISSING,
     static: bool = False,
@@ -194,8 +194,9 @@ def hyperparameter(
     Args:
         doc: one sentence for people, shown by `fedjax-lc run METHOD --help`.
         within: range of a number, as in "(0, 1]", "[0, inf)", "whole [1, n]", n being the number of clients, or
-            "whole [2, cohort_size]", up to another field; a tuple of the values to choose from; or, if None, any
-            finite number, any truth, compressor, ..., as the field's type has it.
+            "whole [2, cohort_size]", up to another field; a tuple of the values to choose from, or a function that
+            returns it whenever it is asked for; or, if None, any finite number, any truth, compressor, ..., as the
+            field's type has it.
         default: value where none is given; required if missing.
         static: part of the program's structure: it fixes a shape or a choice, and another value compiles again. Always
             so of choices, schedules and truths with a default.
@@ -212,9 +213,11 @@ def hyperparameter(
         ...     alpha: Scalar = hyperparameter("how far clients overshoot", "[1, 2]", default=1.5)
         ...     form: str = hyperparameter("whose update", ("paper", "code"), default="paper")
     """
-    declared = Declaration(doc, Range.parse(within) if isinstance(within, str) else within, kind)
-    static = static or isinstance(within, tuple) or kind == SCHEDULE or isinstance(default, bool)
-    metadata = {KEY: declared} | ({"static": True} if static else {}) | ({"count": True} if count else {})
+    late = {CHOICES: within} if callable(within) else {}
+    known = Range.parse(within) if isinstance(within, str) else () if callable(within) else within
+    static = static or isinstance(known, tuple) or kind == SCHEDULE or isinstance(default, bool)
+    metadata = {KEY: Declaration(doc, known, kind), **late}
+    metadata |= ({"static": True} if static else {}) | ({"count": True} if count else {})
     return dataclasses.field(default=default, metadata=metadata)
 
 
@@ -224,7 +227,9 @@ def declarations(cls: type) -> dict[str, Declaration]:
     Raises:
         InputError: a range up to a field that there is not.
     """
-    return _declarations(cls)
+    late = {f.name: f.metadata[CHOICES] for f in dataclasses.fields(cls) if CHOICES in f.metadata}
+    known = _declarations(cls)
+    return known | {name: dataclasses.replace(known[name], within=choices()) for name, choices in late.items()}
 
 
 @functools.cache

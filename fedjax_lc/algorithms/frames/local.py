@@ -19,12 +19,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from fedjax_lc.algorithms.frames.aggregation import Aggregated, Aggregation, Memories
 from fedjax_lc.algorithms.frames.base import Batches, Cost, tile
 from fedjax_lc.algorithms.frames.participation import Cohorts, select
 from fedjax_lc.algorithms.frames.schedules import Schedule, parse
 from fedjax_lc.compressors import Compressor
 from fedjax_lc.compressors.base import FLOAT_BITS
-from fedjax_lc.core import products, pytree
+from fedjax_lc.core import pytree
 from fedjax_lc.core.errors import InputError
 from fedjax_lc.core.hyperparameters import PER_CLIENT, SCHEDULE, hyperparameter
 from fedjax_lc.core.platforms import repeat
@@ -36,7 +37,7 @@ CLIENT_STEPS, SERVER_STEPS = ("client_lr", "gamma"), ("server_lr",)  #: fields t
 
 
 @pytree.dataclass
-class Local(Batches, Cohorts):
+class Local(Batches, Cohorts, Aggregated):
     """Hyperparameters of all methods with local training; batches are those of a local step."""
 
     _: dataclasses.KW_ONLY
@@ -94,6 +95,7 @@ class Round:
     problem: the functions f_i of the cohort. hp: hyperparameters, step sizes already scheduled. ids: (c,) the clients'
     numbers, None for all n in order. present: (c,) which of them are real, None for all. shares: (c,) weights of sum 1
     (0 of who is absent). steps: local steps, a plain number, () or (c,). orders: the rows' orders of local epochs.
+    aggregate: how the server puts together what they send.
     """
 
     problem: Any
@@ -106,6 +108,7 @@ class Round:
     orders: Any
     batch_key: Key
     uplink_key: Key
+    aggregate: Aggregation
 
     @property
     def c(self) -> int:
@@ -127,11 +130,16 @@ class Round:
 
     def mean(self, rows: ClientVecs) -> Vec:
         """sum_i w_i rows_i over the cohort."""
-        return products.matmul(self.shares, rows)
+        return self.aggregate(rows, self.shares)
 
-    def sum(self, rows: ClientVecs) -> Vec:
-        """Plain sum over the clients that are present."""
-        return jnp.sum(rows if self.present is None else _where(self.present, rows, jnp.zeros_like(rows)), axis=0)
+    def part(self, rows: ClientVecs) -> Vec:
+        """What those present bring to the mean over all n clients: (1/n) times their sum."""
+        return self.aggregate.part(rows, self.present, self.n)
+
+    @property
+    def aggregation(self) -> Memories:
+        """The memories of the means so far, for the next round."""
+        return self.aggregate.memories
 
     # --- local training ---
 
@@ -202,8 +210,8 @@ class Round:
         return jnp.sum(each if self.present is None else jnp.where(self.present, each, 0)) / self.n
 
 
-def begin(problem: Any, hp: Any, t: jax.Array, key: Key) -> Round:
-    """Round t = 0, 1, ...: its cohort, drawn by `key`, and their work.
+def begin(problem: Any, hp: Any, t: jax.Array, key: Key, aggregation: Memories = None) -> Round:
+    """Round t = 0, 1, ...: its cohort, drawn by `key`, and their work; with the memories of the round before.
 
     Raises:
         InputError: choices that cannot be, see `Local.validate`.
@@ -222,7 +230,19 @@ def begin(problem: Any, hp: Any, t: jax.Array, key: Key) -> Round:
     elif not pytree.is_whole(steps):
         steps = jnp.asarray(steps).astype(jnp.int32)
         steps = steps if jnp.ndim(steps) == 0 or ids is None else steps[ids]
-    return Round(cohort, scheduled(hp, t), problem.n, ids, present, shares, steps, orders, batch_key, uplink_key)
+    return Round(
+        problem=cohort,
+        hp=scheduled(hp, t),
+        n=problem.n,
+        ids=ids,
+        present=present,
+        shares=shares,
+        steps=steps,
+        orders=orders,
+        batch_key=batch_key,
+        uplink_key=uplink_key,
+        aggregate=Aggregation(hp, aggregation, key),
+    )
 
 
 def scheduled(hp: Any, t: jax.Array) -> Any:

@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from fedjax_lc.algorithms.frames.aggregation import Aggregated, Aggregation, Memories, start
 from fedjax_lc.algorithms.frames.base import Batches, Cost, gradients
 from fedjax_lc.algorithms.frames.participation import Cohorts, select
 from fedjax_lc.algorithms.frames.schedules import Schedule, parse
@@ -35,7 +36,7 @@ from fedjax_lc.problems.base import some_of
 
 
 @pytree.dataclass
-class Rounds(Batches, Cohorts):
+class Rounds(Batches, Cohorts, Aggregated):
     """Hyperparameters of all these methods."""
 
     _: dataclasses.KW_ONLY
@@ -114,6 +115,7 @@ class State(NamedTuple):
     active: jax.Array | None  # (n,) who takes part in the next round; None for all
     average: Vec | None  # (d,) w_bar
     v: Vec | ClientVecs | None  # as w: momentum
+    aggregation: Memories = None
 
 
 class Cohort(NamedTuple):
@@ -124,13 +126,11 @@ class Cohort(NamedTuple):
     share: Scalar
     size: int | None = None
 
-    def part(self, rows: ClientVecs) -> Vec:
-        """Their part of the mean over all clients: (1/n) times the sum over those that take part."""
-        return jnp.mean(rows if self.active is None else jnp.where(self.active[:, None], rows, 0), axis=0)
-
     def mean(self, rows: ClientVecs) -> Vec:
         """Unbiased estimate of the mean over all clients, from those that take part: their sum over share n."""
-        return self.part(rows) if self.active is None else self.part(rows) / self.share
+        if self.active is None:
+            return jnp.mean(rows, axis=0)
+        return jnp.mean(jnp.where(self.active[:, None], rows, 0), axis=0) / self.share
 
     def moved(self, new: ClientVecs, old: ClientVecs) -> ClientVecs:
         """`new` where a client takes part, `old` where not."""
@@ -178,13 +178,23 @@ class Oracle(NamedTuple):
 
 
 class Turn(NamedTuple):
-    """Of one message round: its number k = 1, 2, ..., its step size, who takes part, its key, and its `Oracle`."""
+    """Of one message round: its number k = 1, 2, ..., its step size, who takes part, its key, its `Oracle`, and how the
+    server puts together what clients send."""
 
     k: jax.Array
     gamma: Scalar
     cohort: Cohort
     key: Key
     oracle: Oracle
+    aggregate: Aggregation
+
+    def part(self, rows: ClientVecs) -> Vec:
+        """What those who take part bring to the mean over all clients: (1/n) times their sum."""
+        return self.aggregate.part(rows, self.cohort.active, len(rows))
+
+    def mean(self, rows: ClientVecs) -> Vec:
+        """Unbiased estimate of the mean over all clients, from those that take part: their sum over share n."""
+        return self.part(rows) if self.cohort.active is None else self.part(rows) / self.cohort.share
 
 
 class Sent(NamedTuple):
@@ -200,10 +210,12 @@ class Sent(NamedTuple):
 
 
 class Uplink(NamedTuple):
-    """start(problem, hp) -> memory; send(hp, memory, g, turn) -> Sent, from gradients g (n, d)."""
+    """start(problem, hp) -> memory; send(hp, memory, g, turn) -> Sent, from gradients g (n, d). It aggregates up to so
+    many quantities in a turn."""
 
     start: Callable[..., PyTree]
     send: Callable[..., Sent]
+    aggregates: int = 1
 
 
 class Directed(NamedTuple):
@@ -236,7 +248,8 @@ def _all_see_it(hp: Any, memory: PyTree, w: Vec, seen: None, turn: Turn) -> Told
 
 class Downlink(NamedTuple):
     """start(problem, hp) -> (w, seen, memory); direct(hp, memory, w, sent, turn) -> Directed, by default along ghat;
-    tell(hp, memory, w, seen, turn) -> Told, once the model has moved to w, by default that all know it.
+    tell(hp, memory, w, seen, turn) -> Told, once the model has moved to w, by default that all know it. It aggregates
+    so many quantities of what clients send for it in a turn.
 
     Messages about the direction belong into direct, those about the model into tell. The cohort of `turn` is the next
     round's: who needs the message now.
@@ -245,6 +258,7 @@ class Downlink(NamedTuple):
     start: Callable[..., tuple[Vec | ClientVecs, Vec | ClientVecs | None, PyTree]]
     direct: Callable[..., Directed] = _nothing_sent
     tell: Callable[..., Told] = _all_see_it
+    aggregates: int = 0
 
 
 def compose(uplink: Uplink, downlink: Downlink) -> dict[str, Any]:
@@ -262,6 +276,7 @@ def compose(uplink: Uplink, downlink: Downlink) -> dict[str, Any]:
             active=participants(problem, hp, 0, key),
             average=None if hp.average_every is None else problem.x0,
             v=None if hp.momentum is None else jnp.zeros_like(w),
+            aggregation=start(problem, hp, uplink.aggregates + downlink.aggregates),
         )
 
     def step(problem: Problem, hp: Any, state: State, key: Key) -> tuple[State, Cost]:
@@ -271,17 +286,20 @@ def compose(uplink: Uplink, downlink: Downlink) -> dict[str, Any]:
         seen = state.w if state.seen is None else state.seen
         passes = 1 if hp.batch_size is None else problem.passes(hp.batch_size, replacement=hp.replacement)
         oracle = Oracle(problem, hp, seen, batch_key, passes)
+        aggregate = Aggregation(hp, state.aggregation, key)
         g = oracle.at(seen, cohort._replace(size=None) if hp.starts_dense else cohort)
-        sent = dense_at_first(hp, uplink.send(hp, state.up, g, Turn(k, gamma, cohort, up_key, oracle)), k)
+        sent = uplink.send(hp, state.up, g, Turn(k, gamma, cohort, up_key, oracle, aggregate))
+        sent = dense_at_first(hp, sent, k)
         coming = cohort_of(hp, participants(problem, hp, k, cohort_key), k + 1)
-        turn = Turn(k, gamma, coming, down_key, oracle)
+        turn = Turn(k, gamma, coming, down_key, oracle, aggregate)
         base, u, down, bits_down, more_up = downlink.direct(hp, state.down, state.w, sent, turn)
         w, v = moved(hp, gamma, base, u, state.v)
         told = downlink.tell(hp, down, w, state.seen, turn)
         average = averaged(hp, state.average, told.w, k)
         grads = cohort.cost(passes) if sent.passes is None else sent.passes
         cost = Cost.of(sent.bits + more_up, bits_down + told.bits, grads, rounds=1)
-        return State(told.w, told.seen, sent.memory, told.memory, k, coming.active, average, v), cost
+        new = State(told.w, told.seen, sent.memory, told.memory, k, coming.active, average, v, aggregate.memories)
+        return new, cost
 
     def point(problem: Problem, hp: Any, state: State) -> Vec:
         return model(state.w) if state.average is None else state.average
@@ -371,12 +389,12 @@ def averaged(hp: Rounds, average: Vec | None, w: Any, k: jax.Array) -> Vec | Non
 
 
 def _send_uncompressed(hp: Any, memory: None, g: ClientVecs, turn: Turn) -> Sent:
-    return Sent(turn.cohort.mean(g), None, turn.cohort.cost(dense(g)))
+    return Sent(turn.mean(g), None, turn.cohort.cost(dense(g)))
 
 
 def _send_compressed(hp: Any, memory: None, g: ClientVecs, turn: Turn) -> Sent:
     q = hp.compressor.joint(turn.key, g)
-    return Sent(turn.cohort.mean(q.value), None, turn.cohort.cost(q.bits))
+    return Sent(turn.mean(q.value), None, turn.cohort.cost(q.bits))
 
 
 def no_memory(problem: Problem, hp: Any) -> None:
@@ -399,7 +417,7 @@ def errors_back(hp: Any) -> Scalar:
 def _send_with_errors(hp: Any, e_i: ClientVecs, g: ClientVecs, turn: Turn) -> Sent:
     cohort, v = turn.cohort, g + errors_back(hp) * e_i
     q = hp.compressor.joint(turn.key, v)
-    return Sent(cohort.mean(q.value), cohort.moved(v - q.value, e_i), cohort.cost(q.bits))
+    return Sent(turn.mean(q.value), cohort.moved(v - q.value, e_i), cohort.cost(q.bits))
 
 
 #: v_i = g_i + c_ef e_i, ghat = mean_i C(v_i), e_i = v_i - C(v_i)
@@ -423,7 +441,7 @@ def shifted(hp: Rounds, shifts: Shifts, g: ClientVecs, turn: Turn) -> Shifts:
     if not hp.starts_dense:
         return shifts
     first = turn.k == 1
-    return Shifts(jnp.where(first, g, shifts.h_i), jnp.where(first, jnp.mean(g, axis=0), shifts.h))
+    return Shifts(jnp.where(first, g, shifts.h_i), jnp.where(first, turn.aggregate(g), shifts.h))
 
 
 def memory(rate: str = "alpha_up") -> Uplink:
@@ -436,12 +454,12 @@ def memory(rate: str = "alpha_up") -> Uplink:
     def send(hp: Any, shifts: Shifts, g: ClientVecs, turn: Turn) -> Sent:
         (h_i, h), cohort, alpha = shifted(hp, shifts, g, turn), turn.cohort, getattr(hp, rate)
         q = hp.compressor.joint(turn.key, g - h_i)
-        mean_q = cohort.mean(q.value)
-        ghat = h + mean_q if cohort.active is None or hp.memories == "one" else cohort.mean(h_i + q.value)
+        mean_q = turn.mean(q.value)
+        ghat = h + mean_q if cohort.active is None or hp.memories == "one" else turn.mean(h_i + q.value)
         new = Shifts(cohort.moved(h_i + alpha * q.value, h_i), h + alpha * mean_q)
         return Sent(ghat, new, cohort.cost(q.bits))
 
-    return Uplink(no_shifts, send)
+    return Uplink(no_shifts, send, aggregates=3)
 
 
 # --- downlinks ---
