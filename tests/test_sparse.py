@@ -152,6 +152,14 @@ def test_constants(norm, gram_up_to, monkeypatch):
         np.testing.assert_allclose(getattr(held, name), getattr(dense, name), rtol=1e-12)
 
 
+def test_no_entries_have_no_curvature(monkeypatch):
+    monkeypatch.setattr(norms, "GRAM_UP_TO", 0)
+    clients = [(scipy.sparse.csr_array((4, 30)), np.ones(4))] * 2
+    held = fl.problems.least_squares(clients, l2=0.5)
+    np.testing.assert_array_equal(held.smooth, 0.5)
+    np.testing.assert_array_equal(held.grads(jnp.ones(30)), 0.5)
+
+
 def test_optima(both):
     dense, held = both
     np.testing.assert_allclose(held.x_star, dense.x_star, atol=1e-12)

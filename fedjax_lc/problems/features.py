@@ -2,8 +2,9 @@
 
 Models never look inside: they take predictions A_i x, pull slopes back as A_i^T s, and take rows of a batch. The
 sparse form holds the entries of a row in pieces of PIECE, so that long rows, of which texts have a few, cost no padding
-in all others. Of 20,242 rows with 72 entries in the mean and 1060 at most, a gradient takes a CPU of two cores 12 ms;
-with every row padded to the longest 340 ms, as JAX's BCOO 40 ms, and dense, which is 7.6 GB, several seconds.
+in all others. Of 20,242 rows with 72 entries in the mean and 1060 at most, a gradient takes a CPU of two cores 12 ms,
+as JAX's BCOO 40 ms, and with every row padded to the longest 340 ms; the dense form would be 7.6 GB. An accelerator
+runs the same; its times were not measured.
 """
 
 from __future__ import annotations

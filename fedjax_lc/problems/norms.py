@@ -26,7 +26,7 @@ def weighted(A: Any, roots: np.ndarray) -> tuple[Any, Any]:
 def spectral(B: Any) -> float:
     """Largest eigenvalue of B^T B, by the smaller of the two Gram matrices."""
     if is_sparse(B) and min(B.shape) > GRAM_UP_TO:
-        return _lanczos(B)
+        return _lanczos(B) if B.nnz else 0.0
     gram = B.T @ B if B.shape[0] >= B.shape[1] else B @ B.T
     return float(np.linalg.eigvalsh(gram.toarray() if is_sparse(gram) else gram)[-1])
 
