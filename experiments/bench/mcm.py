@@ -43,6 +43,7 @@ class Sizes(NamedTuple):
     rounds: int = 4000
     numpy_rounds: int = 400
     passes: int = 99  #: of the whole figure
+    methods: tuple[str, ...] = METHODS
 
 
 def data(sizes: Sizes) -> tuple[np.ndarray, np.ndarray]:
@@ -186,7 +187,7 @@ def contests(sizes: Sizes) -> dict[str, dict[str, Contestant]]:
     problem = problem_of(X, y)
     gamma, alpha = rate_of(problem)
     found = {}
-    for method in METHODS:
+    for method in sizes.methods:
         hp = hparams(method, problem)
         found[method] = {
             OURS: Contestant(sizes.seeds * sizes.rounds, _swept(method, problem, hp, sizes.seeds, sizes.rounds)),
@@ -207,7 +208,7 @@ def _swept(
 def steady(sizes: Sizes, repeats: int, progress: bool) -> dict[str, Any]:
     """Per method and contestant, ms per seed and round of each turn; of ours, the loop alone, as the sweep says it."""
     found, clock = {}, Clock()
-    with harness.bar(repeats * 2 * len(METHODS), "steady state", progress) as bar:
+    with harness.bar(repeats * 2 * len(sizes.methods), "steady state", progress) as bar:
         for method, entries in contests(sizes).items():
             found[method] = {name: {"turns_ms": ms} for name, ms in race(entries, repeats, bar.update, clock).items()}
     return found
@@ -216,8 +217,8 @@ def steady(sizes: Sizes, repeats: int, progress: bool) -> dict[str, Any]:
 def whole(sizes: Sizes, progress: bool) -> dict[str, float]:
     """Seconds of the figure's runs, one record a pass, and of those the seconds that tracing and compiling took."""
     problem, started, inside = problem_of(*data(sizes)), time.perf_counter(), 0.0
-    with harness.bar(len(METHODS), "the figure", progress) as bar:
-        for method in METHODS:
+    with harness.bar(len(sizes.methods), "the figure", progress) as bar:
+        for method in sizes.methods:
             hp, rounds = hparams(method, problem), sizes.rows
             table = sweep(
                 method, problem, hp, seeds=sizes.seeds, steps=sizes.passes * rounds, every=rounds, progress=False

@@ -10,6 +10,15 @@ from experiments.kit.claim import Claim
 from experiments.kit.comparison import Comparison, bits_to
 from experiments.kit.contender import Contender
 from fedjax_lc.results import report
+from tests.quickly import compile_quickly
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick():
+    """Nearly all of these tests is compiling."""
+    with pytest.MonkeyPatch.context() as patch:
+        compile_quickly(patch)
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -15,6 +15,7 @@ from experiments.kit.contender import Contender
 from experiments.kit.training import Training
 from fedjax_lc import data, problems
 from fedjax_lc.core.errors import InputError
+from tests.quickly import compile_quickly
 
 ROUNDS, EVERY, SEEDS, TUNE_ROUNDS = 6, 2, 2, 3
 CHANGES = {"local_steps": 2, "batch_size": 8, "cohort_size": 3}
@@ -23,6 +24,14 @@ RUNS = (
     Contender("fedavg", name="slow", changes=CHANGES | {"client_lr": 1e-3}),
     Contender("fedavg", name="wild", changes=CHANGES | {"client_lr": 1e30}),
 )
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick():
+    """Nearly all of these tests is compiling."""
+    with pytest.MonkeyPatch.context() as patch:
+        compile_quickly(patch)
+        yield
 
 
 @pytest.fixture(scope="module")
