@@ -8,7 +8,8 @@ downlink memory. The server takes the compressed step itself, so the noise of bo
 from __future__ import annotations
 
 from fedjax_lc.algorithms.frames.base import choose, register
-from fedjax_lc.algorithms.frames.server import WithMemory, compose, gradient, memory
+from fedjax_lc.algorithms.frames.links import gradient, memory
+from fedjax_lc.algorithms.frames.server import WithMemory, compose
 from fedjax_lc.algorithms.frames.step_sizes import both_ways, memory_rate
 from fedjax_lc.compressors import Compressor
 from fedjax_lc.core import pytree

@@ -9,17 +9,9 @@ from typing import Any
 
 from fedjax_lc.algorithms import artemis, mcm
 from fedjax_lc.algorithms.frames.base import register
-from fedjax_lc.algorithms.frames.server import (
-    Directed,
-    Downlink,
-    Sent,
-    Told,
-    Turn,
-    compose,
-    memory,
-    seen_apart,
-    to_all,
-)
+from fedjax_lc.algorithms.frames.links import memory, seen_apart, to_all
+from fedjax_lc.algorithms.frames.server import compose
+from fedjax_lc.algorithms.frames.turns import Announced, Directed, Downlink, Sent, Turn
 from fedjax_lc.core.typing import Vec
 
 
@@ -28,8 +20,8 @@ def _direct(hp: Any, _: None, w: Vec, sent: Sent, turn: Turn) -> Directed:
     return Directed(w, sent.ghat, turn.gamma * Omega, bits)
 
 
-def _tell(hp: Any, message: Vec, w: Vec, seen: Vec, turn: Turn) -> Told:
-    return Told(w, seen - message, None, 0.0)
+def _announce(hp: Any, message: Vec, w: Vec, seen: Vec, turn: Turn) -> Announced:
+    return Announced(w, seen - message, None, 0.0)
 
 
 register(
@@ -39,6 +31,6 @@ register(
     down="C(mean)",
     paper=mcm.PAPER,
     Hparams=artemis.Hparams,
-    **compose(memory(), Downlink(seen_apart, _direct, _tell)),
+    **compose(memory(), Downlink(seen_apart, _direct, _announce)),
     theory=artemis.theory,
 )

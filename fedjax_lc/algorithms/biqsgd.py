@@ -6,7 +6,8 @@ A baseline of Philippenko and Dieuleveut, arXiv 2102.12528 and 2006.14591.
 from __future__ import annotations
 
 from fedjax_lc.algorithms.frames.base import choose, register
-from fedjax_lc.algorithms.frames.server import Rounds, compose, compressed, gradient
+from fedjax_lc.algorithms.frames.links import compressed, gradient
+from fedjax_lc.algorithms.frames.server import Rounds, compose
 from fedjax_lc.algorithms.frames.step_sizes import both_ways
 from fedjax_lc.compressors import Compressor
 from fedjax_lc.core import pytree

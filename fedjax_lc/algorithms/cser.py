@@ -1,4 +1,4 @@
-"""CSER: what messages leave out goes into the clients' own models at once, and is averaged at every H-th iteration.
+"""CSER: what messages leave out goes into the clients' models at once, and is averaged at every H-th iteration.
 
 Xie, Zheng, Koyejo, Gupta, Li, Lin, "CSER: Communication-efficient SGD with Error Reset", arXiv 2007.13221 (recalled,
 re-derived and checked numerically), with errors in units of gradients as in the code of LIEC-SGD, arXiv 2402.11857. The
@@ -11,20 +11,10 @@ import jax
 import jax.numpy as jnp
 
 from fedjax_lc.algorithms.frames.base import choose, register, tile
+from fedjax_lc.algorithms.frames.links import client_zeros, no_memory
 from fedjax_lc.algorithms.frames.local import step_size
-from fedjax_lc.algorithms.frames.server import (
-    Directed,
-    Downlink,
-    Rounds,
-    Sent,
-    Turn,
-    Uplink,
-    at_period,
-    client_zeros,
-    compose,
-    everyone,
-    no_memory,
-)
+from fedjax_lc.algorithms.frames.server import Rounds, compose, everyone
+from fedjax_lc.algorithms.frames.turns import Directed, Downlink, Sent, Turn, Uplink, at_period
 from fedjax_lc.compressors import Compressor
 from fedjax_lc.compressors.base import FLOAT_BITS
 from fedjax_lc.core import pytree
@@ -37,7 +27,7 @@ METERS = ("dense", "sparse")
 
 @pytree.dataclass
 class Hparams(Rounds):
-    """Momentum is each client's own, and everybody takes part."""
+    """Every client has a momentum, and everybody takes part."""
 
     compressor: Compressor = hyperparameter("C2, compressor of the gradients, contractive")
     reset: Compressor = hyperparameter("C1, compressor of the errors, contractive")

@@ -13,7 +13,8 @@ from __future__ import annotations
 import jax.numpy as jnp
 
 from fedjax_lc.algorithms.frames.base import choose, constants, register
-from fedjax_lc.algorithms.frames.server import State, WithMemory, compose, memory, plain
+from fedjax_lc.algorithms.frames.links import memory, plain
+from fedjax_lc.algorithms.frames.server import State, WithMemory, compose
 from fedjax_lc.algorithms.frames.step_sizes import memory_rate, smoothness
 from fedjax_lc.compressors import Compressor
 from fedjax_lc.core import pytree

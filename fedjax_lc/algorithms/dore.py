@@ -11,20 +11,10 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from fedjax_lc.algorithms.frames.base import choose, register
-from fedjax_lc.algorithms.frames.server import (
-    Directed,
-    Downlink,
-    Sent,
-    Told,
-    Turn,
-    WithMemory,
-    compose,
-    gradient_with_error,
-    memory,
-    server_zeros,
-    to_all,
-)
+from fedjax_lc.algorithms.frames.links import gradient_with_error, memory, server_zeros, to_all
+from fedjax_lc.algorithms.frames.server import WithMemory, compose
 from fedjax_lc.algorithms.frames.step_sizes import CONVENTIONS, both_ways, known_form, memory_rate
+from fedjax_lc.algorithms.frames.turns import Announced, Directed, Downlink, Sent, Turn
 from fedjax_lc.compressors import Compressor
 from fedjax_lc.core import pytree
 from fedjax_lc.core.hyperparameters import hyperparameter
@@ -58,13 +48,13 @@ def _direct(hp: Hparams, e: Vec, x: Vec, sent: Sent, turn: Turn) -> Directed:
     return Directed(x, sent.ghat, _Before(e, x), 0.0)
 
 
-def _tell(hp: Hparams, memory: Vec | _Before, w: Vec, seen: None, turn: Turn) -> Told:
+def _announce(hp: Hparams, memory: Vec | _Before, w: Vec, seen: None, turn: Turn) -> Announced:
     if not isinstance(memory, _Before):
-        return Told(w, None, memory, 0.0)
+        return Announced(w, None, memory, 0.0)
     e, x = memory
     q = w - x + hp.c_ef * e
     message, bits = to_all(hp.downlink, turn.key, q)
-    return Told(x + hp.beta * message, None, q - message, bits)
+    return Announced(x + hp.beta * message, None, q - message, bits)
 
 
 def theory(
@@ -96,6 +86,6 @@ register(
     down="C(x⁺ - x + ηe)",
     paper="1910.07561 A Double Residual Compression Algorithm for Efficient Distributed Learning",
     Hparams=Hparams,
-    **compose(memory(), Downlink(server_zeros, _direct, _tell)),
+    **compose(memory(), Downlink(server_zeros, _direct, _announce)),
     theory=theory,
 )

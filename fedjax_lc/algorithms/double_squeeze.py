@@ -9,7 +9,8 @@ that come back with the coefficient c_ef, the first step size (with 1 it diverge
 from __future__ import annotations
 
 from fedjax_lc.algorithms.frames.base import choose, register
-from fedjax_lc.algorithms.frames.server import Rounds, State, compose, error_feedback, gradient_with_error
+from fedjax_lc.algorithms.frames.links import error_feedback, gradient_with_error
+from fedjax_lc.algorithms.frames.server import Rounds, State, compose
 from fedjax_lc.algorithms.frames.step_sizes import both_ways, feedback_step, known_form, leftover, leftover_of_both
 from fedjax_lc.compressors import Compressor
 from fedjax_lc.core import pytree

@@ -10,20 +10,10 @@ import math
 from typing import NamedTuple
 
 from fedjax_lc.algorithms.frames.base import choose, register
-from fedjax_lc.algorithms.frames.server import (
-    Rounds,
-    Sent,
-    Shifts,
-    State,
-    Turn,
-    Uplink,
-    client_zeros,
-    compose,
-    no_shifts,
-    plain,
-    shifted,
-)
+from fedjax_lc.algorithms.frames.links import Shifts, client_zeros, no_shifts, plain, shifted
+from fedjax_lc.algorithms.frames.server import Rounds, State, compose
 from fedjax_lc.algorithms.frames.step_sizes import following_step, leftover
+from fedjax_lc.algorithms.frames.turns import Sent, Turn, Uplink
 from fedjax_lc.compressors import Compressor
 from fedjax_lc.core import pytree
 from fedjax_lc.core.hyperparameters import hyperparameter

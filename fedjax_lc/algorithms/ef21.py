@@ -18,24 +18,10 @@ from typing import Any
 import jax.numpy as jnp
 
 from fedjax_lc.algorithms.frames.base import choose, constants, register
-from fedjax_lc.algorithms.frames.server import (
-    Directed,
-    Downlink,
-    Rounds,
-    Sent,
-    Shifts,
-    State,
-    Turn,
-    Uplink,
-    compose,
-    dense,
-    no_shifts,
-    plain,
-    server_zeros,
-    shifted,
-    to_all,
-)
+from fedjax_lc.algorithms.frames.links import Shifts, no_shifts, plain, server_zeros, shifted, to_all
+from fedjax_lc.algorithms.frames.server import Rounds, State, compose
 from fedjax_lc.algorithms.frames.step_sizes import following_step, leftover
+from fedjax_lc.algorithms.frames.turns import Directed, Downlink, Sent, Turn, Uplink, dense
 from fedjax_lc.compressors import Compressor
 from fedjax_lc.core import pytree
 from fedjax_lc.core.hyperparameters import hyperparameter

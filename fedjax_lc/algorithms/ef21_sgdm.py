@@ -13,8 +13,10 @@ import jax.numpy as jnp
 
 from fedjax_lc.algorithms import ef21
 from fedjax_lc.algorithms.frames.base import choose, register
-from fedjax_lc.algorithms.frames.server import Sent, Shifts, Turn, Uplink, compose, no_shifts, plain
+from fedjax_lc.algorithms.frames.links import Shifts, no_shifts, plain
+from fedjax_lc.algorithms.frames.server import compose
 from fedjax_lc.algorithms.frames.step_sizes import following_step, leftover
+from fedjax_lc.algorithms.frames.turns import Sent, Turn, Uplink
 from fedjax_lc.compressors import Compressor
 from fedjax_lc.core import pytree
 from fedjax_lc.core.errors import InputError

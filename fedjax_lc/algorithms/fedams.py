@@ -90,7 +90,7 @@ def cams_init(problem: Problem, hp: Hparams, key: Key) -> State:
 def cams_step(problem: Problem, hp: Hparams, state: State, key: Key) -> tuple[State, Cost]:
     round = begin(problem, hp, state.t, key, state.aggregation)
     y = round.train(lambda y, g: y - round.hp.client_lr * g, state.x)
-    v = round.own(state.e_i) + (y - state.x[None])
+    v = round.rows(state.e_i) + (y - state.x[None])
     c, bits = round.upload(hp.compressor, v)
     x, s = ams(round.hp, state.x, state.s, state.t, round.mean(c))
     cost = round.cost(bits, round.floats(1))

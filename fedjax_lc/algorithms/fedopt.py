@@ -72,7 +72,7 @@ class AdaptiveState(NamedTuple):
 
 class OptaxState(NamedTuple):
     x: Vec  # (d,) the server's model
-    server: PyTree  # the optimiser's own
+    server: PyTree  # of the optimiser
     t: jax.Array  # () rounds so far
     aggregation: Memories = None
 
@@ -122,13 +122,13 @@ def _optimiser(server: str | Callable[..., Any], server_lr: Scalar) -> optax.Gra
     if not callable(make):
         raise InputError(f"server {server!r} is no optimiser of optax: adam, lion, sgd, adabelief, ...")
     try:
-        found = make(server_lr)
+        transform = make(server_lr)
     except TypeError as error:
         raise InputError(f"server {server!r} takes more than a learning rate ({error}): pass a function "
                          "server_lr -> optax transformation") from None  # fmt: skip
-    if not isinstance(found, optax.GradientTransformation):
+    if not isinstance(transform, optax.GradientTransformation):
         raise InputError(f"server {server!r} is no optimiser of optax: adam, lion, sgd, adabelief, ...")
-    return found
+    return transform
 
 
 @functools.cache

@@ -8,7 +8,7 @@ Sampled clients solve a small proximal problem around the server's point by loca
 of their dual variable u_m, which tends to their gradient at the solution.
 
 Recalled only, and the least certain of the methods here: the update and 5GCS's constants were recalled, the exact
-constants of 5GCS-CC are not known to us. `theory` uses a safe choice of our own that reduces to 5GCS's without
+constants of 5GCS-CC are not known to us. `theory` uses a safe choice of ours that reduces to 5GCS's without
 compression and may be slow; label curves made with it accordingly.
 """
 
@@ -105,7 +105,7 @@ def theory(
 ) -> Hparams:
     """gamma = (3/16) sqrt(C / (n L mu (1 + omega)(1 + omega/C))), tau = 1/(2 gamma n (1 + omega/C)), L = max_i L_i.
 
-    5GCS's own for omega = 0 (recalled only), our safe choice otherwise. The local solver's step is one over its
+    as 5GCS for omega = 0 (recalled only), our safe choice otherwise. The local solver's step is one over its
     smoothness (L - mu)/n + tau, and K = ceil(2 sqrt(kappa_local) log(4 kappa)).
     """
     compressor = choose(compressor, problem)

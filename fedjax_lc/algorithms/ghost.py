@@ -10,17 +10,9 @@ from typing import Any
 
 from fedjax_lc.algorithms import artemis, mcm
 from fedjax_lc.algorithms.frames.base import register
-from fedjax_lc.algorithms.frames.server import (
-    Directed,
-    Downlink,
-    Sent,
-    Told,
-    Turn,
-    compose,
-    memory,
-    seen_apart,
-    to_all,
-)
+from fedjax_lc.algorithms.frames.links import memory, seen_apart, to_all
+from fedjax_lc.algorithms.frames.server import compose
+from fedjax_lc.algorithms.frames.turns import Announced, Directed, Downlink, Sent, Turn
 from fedjax_lc.core.typing import Vec
 
 
@@ -29,8 +21,8 @@ def _direct(hp: Any, _: None, w: Vec, sent: Sent, turn: Turn) -> Directed:
     return Directed(w, sent.ghat, turn.gamma * (sent.ghat - Omega), bits)
 
 
-def _tell(hp: Any, noise: Vec, w: Vec, seen: Vec, turn: Turn) -> Told:
-    return Told(w, w + noise, None, 0.0)
+def _announce(hp: Any, noise: Vec, w: Vec, seen: Vec, turn: Turn) -> Announced:
+    return Announced(w, w + noise, None, 0.0)
 
 
 register(
@@ -40,6 +32,6 @@ register(
     down="C(mean), not realisable",
     paper=mcm.PAPER,
     Hparams=artemis.Hparams,
-    **compose(memory(), Downlink(seen_apart, _direct, _tell)),
+    **compose(memory(), Downlink(seen_apart, _direct, _announce)),
     theory=mcm.without_downlink_memory,
 )

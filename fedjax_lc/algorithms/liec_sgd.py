@@ -1,4 +1,4 @@
-"""LIEC-SGD: a client pays what its message left out back at once, in its own model; only the server keeps an error.
+"""LIEC-SGD: a client pays what its message left out back at once, in its model; only the server keeps an error.
 
 Cheng et al., "Communication-Efficient Distributed Learning with Local Immediate Error Compensation",
 arXiv 2402.11857; updates and units are those of the authors' code, the paper's text was not consulted. All models are
@@ -11,20 +11,10 @@ from __future__ import annotations
 import jax.numpy as jnp
 
 from fedjax_lc.algorithms.frames.base import choose, register, tile
+from fedjax_lc.algorithms.frames.links import no_memory, to_all
 from fedjax_lc.algorithms.frames.local import step_size
-from fedjax_lc.algorithms.frames.server import (
-    Directed,
-    Downlink,
-    Rounds,
-    Sent,
-    Turn,
-    Uplink,
-    at_period,
-    compose,
-    everyone,
-    no_memory,
-    to_all,
-)
+from fedjax_lc.algorithms.frames.server import Rounds, compose, everyone
+from fedjax_lc.algorithms.frames.turns import Directed, Downlink, Sent, Turn, Uplink, at_period
 from fedjax_lc.compressors import Compressor
 from fedjax_lc.compressors.base import FLOAT_BITS
 from fedjax_lc.core import pytree
@@ -36,7 +26,7 @@ from fedjax_lc.problems import Problem
 
 @pytree.dataclass
 class Hparams(Rounds):
-    """Momentum is each client's own, and everybody takes part."""
+    """Every client has a momentum, and everybody takes part."""
 
     compressor: Compressor = hyperparameter("compressor of the uplink, contractive")
     downlink: Compressor = hyperparameter("compressor of the downlink, contractive")

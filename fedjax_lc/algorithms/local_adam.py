@@ -74,16 +74,16 @@ def step(problem: Problem, hp: Hparams, state: State, key: Key) -> tuple[State, 
     hp, x, s = round.hp, state.x, state.s
     if s is None:
         zero = jnp.zeros((round.c, problem.dim), x.dtype)
-        own = Moments(zero, zero, jnp.zeros(round.c, jnp.int32))
+        moments = Moments(zero, zero, jnp.zeros(round.c, jnp.int32))
     elif hp.moments == "average":
-        own = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (round.c, *leaf.shape)), s)
+        moments = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (round.c, *leaf.shape)), s)
     else:
-        own = jax.tree.map(round.own, s)
-    y, own = round.train(lambda y, g, s: adam(hp, y, g, s), x, own)
+        moments = jax.tree.map(round.rows, s)
+    y, moments = round.train(lambda y, g, s: adam(hp, y, g, s), x, moments)
     if hp.moments == "average":
-        s = Moments(round.mean(own.m), round.mean(own.v), jnp.max(own.steps))
+        s = Moments(round.mean(moments.m), round.mean(moments.v), jnp.max(moments.steps))
     elif hp.moments == "keep":
-        s = jax.tree.map(round.put, s, own)
+        s = jax.tree.map(round.put, s, moments)
     vectors = 3 if hp.moments == "average" else 1
     x = x + hp.server_lr * round.mean(y - x[None])
     return State(x, s, state.t + 1, round.aggregation), round.cost(round.floats(vectors), round.floats(vectors))
@@ -94,7 +94,7 @@ def point(problem: Problem, hp: Hparams, state: State) -> Vec:
 
 
 def theory(problem: Problem, local_steps: int = 10, moments: str = "reset") -> Hparams:
-    """client_lr = 0.001, as Adam's own default (no theory here)."""
+    """client_lr = 0.001, Adam's usual default (no theory here)."""
     return Hparams(1e-3, moments=moments, **usual(problem, local_steps))
 
 

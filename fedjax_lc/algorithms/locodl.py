@@ -3,8 +3,8 @@
 Condat, Maranjyan, Richtarik, "LoCoDL: Communication-Efficient Distributed Learning with Local Training and
 Compression", arXiv 2403.04348, Algorithm 1.
 
-Every client keeps two estimates of the solution, its own x_i and a copy of the shared y. Only compressed differences
-x_i - y travel up; they vanish at the solution, so they need no memory of their own; u_i and v absorb client drift.
+Every client keeps two estimates of the solution, its x_i and a copy of the shared y. Only compressed differences
+x_i - y travel up; they vanish at the solution, so they need no memory; u_i and v absorb client drift.
 
 The paper minimises (1/n) sum_i f_i + g with all functions strongly convex. A problem here holds only the sums f~_i, so
 g(x) = (strong/4) |x|^2 is taken out of each: f_i = f~_i - g, L = max_i L~_i - strong/2, mu = strong/2.

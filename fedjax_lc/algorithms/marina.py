@@ -14,18 +14,9 @@ import jax
 import jax.numpy as jnp
 
 from fedjax_lc.algorithms.frames.base import choose, constants, register
-from fedjax_lc.algorithms.frames.server import (
-    Directed,
-    Downlink,
-    Rounds,
-    Sent,
-    State,
-    Turn,
-    Uplink,
-    compose,
-    dense,
-    seen_by_all,
-)
+from fedjax_lc.algorithms.frames.links import seen_by_all
+from fedjax_lc.algorithms.frames.server import Rounds, State, compose
+from fedjax_lc.algorithms.frames.turns import Directed, Downlink, Sent, Turn, Uplink, dense
 from fedjax_lc.compressors import Compressor
 from fedjax_lc.core import pytree
 from fedjax_lc.core.hyperparameters import hyperparameter

@@ -9,13 +9,15 @@ from typing import Any
 
 from fedjax_lc.algorithms import artemis, mcm
 from fedjax_lc.algorithms.frames.base import register
-from fedjax_lc.algorithms.frames.server import Downlink, Told, Turn, compose, memory, seen_apart, to_all
+from fedjax_lc.algorithms.frames.links import memory, seen_apart, to_all
+from fedjax_lc.algorithms.frames.server import compose
+from fedjax_lc.algorithms.frames.turns import Announced, Downlink, Turn
 from fedjax_lc.core.typing import Vec
 
 
-def _tell(hp: Any, _: None, w: Vec, seen: Vec, turn: Turn) -> Told:
+def _announce(hp: Any, _: None, w: Vec, seen: Vec, turn: Turn) -> Announced:
     what, bits = to_all(hp.downlink, turn.key, w)
-    return Told(w, what, None, bits)
+    return Announced(w, what, None, bits)
 
 
 register(
@@ -25,6 +27,6 @@ register(
     down="C(x)",
     paper=mcm.PAPER,
     Hparams=artemis.Hparams,
-    **compose(memory(), Downlink(seen_apart, tell=_tell)),
+    **compose(memory(), Downlink(seen_apart, announce=_announce)),
     theory=mcm.without_downlink_memory,
 )

@@ -1,9 +1,9 @@
 """MCM and Rand-MCM: bidirectional compression around a preserved central model.
 
 Philippenko and Dieuleveut, "Preserved central model for faster bidirectional compression in distributed settings",
-arXiv 2102.12528. The server keeps its own uncompressed model w and sends down the compressed difference between w and a
+arXiv 2102.12528. The server keeps its uncompressed model w and sends down the compressed difference between w and a
 memory H that tends to it, so that to first order in gamma only the noise of the uplink remains. Rand-MCM compresses for
-each client on its own, Rand-MCM-G for each of G groups (recalled from the paper only; client i is in group
+each client apart, Rand-MCM-G for each of G groups (recalled from the paper only; client i is in group
 floor(i G/n)). Uplink: DIANA's.
 """
 
@@ -17,8 +17,10 @@ import jax.numpy as jnp
 
 from fedjax_lc.algorithms import artemis
 from fedjax_lc.algorithms.frames.base import choose, register, tile
-from fedjax_lc.algorithms.frames.server import Downlink, Told, Turn, WithMemory, compose, memory
+from fedjax_lc.algorithms.frames.links import memory
+from fedjax_lc.algorithms.frames.server import WithMemory, compose
 from fedjax_lc.algorithms.frames.step_sizes import memory_rate, smoothness
+from fedjax_lc.algorithms.frames.turns import Announced, Downlink, Turn
 from fedjax_lc.compressors import Compressor
 from fedjax_lc.core import pytree
 from fedjax_lc.core.errors import unknown
@@ -53,17 +55,19 @@ def preserved(groups: Callable[[Any, int], int]) -> Downlink:
         G, x0 = groups(hp, problem.n), problem.x0
         return x0, x0 if G == 1 else tile(x0, problem.n), tile(x0, G)
 
-    def tell(hp: Any, H: ClientVecs, w: Vec, seen: Any, turn: Turn) -> Told:
+    def announce(hp: Any, H: ClientVecs, w: Vec, seen: Any, turn: Turn) -> Announced:
         Omega = hp.downlink.joint(turn.key, w[None] - H)
         what, H_next = H + Omega.value, H + hp.alpha_dwn * Omega.value
         if len(H) == 1:
-            return Told(w, what[0], H_next, jnp.mean(Omega.bits))
-        own = jnp.arange(len(seen)) * len(H) // len(seen)  # the group of each client
-        groups = turn.cohort.groups(own, len(H))
-        clients = groups.members(own)
-        return Told(w, clients.moved(what[own], seen), groups.moved(H_next, H), clients.cost(Omega.bits[own]))
+            return Announced(w, what[0], H_next, jnp.mean(Omega.bits))
+        group_of = jnp.arange(len(seen)) * len(H) // len(seen)  # the group of each client
+        groups = turn.cohort.groups(group_of, len(H))
+        clients = groups.members(group_of)
+        return Announced(
+            w, clients.moved(what[group_of], seen), groups.moved(H_next, H), clients.cost(Omega.bits[group_of])
+        )
 
-    return Downlink(start, tell=tell)
+    return Downlink(start, announce=announce)
 
 
 def theory(

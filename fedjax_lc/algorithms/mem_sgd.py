@@ -8,7 +8,8 @@ gradients, as in the code of LIEC-SGD, arXiv 2402.11857; with a constant step si
 from __future__ import annotations
 
 from fedjax_lc.algorithms.frames.base import choose, register
-from fedjax_lc.algorithms.frames.server import Rounds, compose, error_feedback, plain
+from fedjax_lc.algorithms.frames.links import error_feedback, plain
+from fedjax_lc.algorithms.frames.server import Rounds, compose
 from fedjax_lc.algorithms.frames.step_sizes import feedback_step, leftover
 from fedjax_lc.compressors import Compressor
 from fedjax_lc.core import pytree

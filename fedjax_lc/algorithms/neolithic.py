@@ -13,7 +13,8 @@ from typing import Any
 
 from fedjax_lc.algorithms import double_squeeze
 from fedjax_lc.algorithms.frames.base import Cost, register
-from fedjax_lc.algorithms.frames.server import State, compose, error_feedback, gradient_with_error
+from fedjax_lc.algorithms.frames.links import error_feedback, gradient_with_error
+from fedjax_lc.algorithms.frames.server import State, compose
 from fedjax_lc.compressors import FCC, Compressor
 from fedjax_lc.core import pytree
 from fedjax_lc.core.errors import InputError

@@ -7,7 +7,8 @@ arXiv 1610.02132. With full gradients of heterogeneous clients it does not conve
 from __future__ import annotations
 
 from fedjax_lc.algorithms.frames.base import choose, register
-from fedjax_lc.algorithms.frames.server import Rounds, compose, compressed, plain
+from fedjax_lc.algorithms.frames.links import compressed, plain
+from fedjax_lc.algorithms.frames.server import Rounds, compose
 from fedjax_lc.algorithms.frames.step_sizes import smoothness
 from fedjax_lc.compressors import Compressor
 from fedjax_lc.core import pytree

@@ -1,4 +1,4 @@
-"""Rand-MCM with one downlink memory at the server: the clients rebuild with copies of their own, which drift from it.
+"""Rand-MCM with one downlink memory at the server: the clients rebuild with copies, which drift from it.
 
 An ablation of Philippenko and Dieuleveut, arXiv 2102.12528: Om_i = C_i(w+ - H), H += alpha_dwn mean_i Om_i, and client
 i rebuilds what_i = H_i + Om_i with H_i += alpha_dwn Om_i. With `reset_every` (the paper's Reset has 4), H_i = H before
@@ -13,7 +13,9 @@ import jax.numpy as jnp
 
 from fedjax_lc.algorithms import mcm
 from fedjax_lc.algorithms.frames.base import register, tile
-from fedjax_lc.algorithms.frames.server import Downlink, Told, Turn, compose, memory
+from fedjax_lc.algorithms.frames.links import memory
+from fedjax_lc.algorithms.frames.server import compose
+from fedjax_lc.algorithms.frames.turns import Announced, Downlink, Turn
 from fedjax_lc.compressors import Compressor
 from fedjax_lc.core import pytree
 from fedjax_lc.core.hyperparameters import hyperparameter
@@ -36,16 +38,16 @@ def _start(problem: Problem, hp: Any) -> tuple[Vec, ClientVecs, tuple[Vec, Clien
     return problem.x0, everyone, (problem.x0, everyone)
 
 
-def _tell(hp: Any, memories: tuple[Vec, ClientVecs], w: Vec, seen: ClientVecs, turn: Turn) -> Told:
+def _announce(hp: Any, memories: tuple[Vec, ClientVecs], w: Vec, seen: ClientVecs, turn: Turn) -> Announced:
     (H, H_i), cohort = memories, turn.cohort
-    own = H_i
+    copies = H_i
     if hp.reset_every is not None:
-        own = jnp.where((turn.k - 1) % hp.reset_every == 0, H[None], H_i)
+        copies = jnp.where((turn.k - 1) % hp.reset_every == 0, H[None], H_i)
     Omega = hp.downlink.joint(turn.key, tile(w - H, len(H_i)))
-    seen = cohort.moved(own + Omega.value, seen)
-    H_i = cohort.moved(own + hp.alpha_dwn * Omega.value, H_i)
+    seen = cohort.moved(copies + Omega.value, seen)
+    H_i = cohort.moved(copies + hp.alpha_dwn * Omega.value, H_i)
     H = H + hp.alpha_dwn * cohort.mean(Omega.value)
-    return Told(w, seen, (H, H_i), cohort.cost(Omega.bits))
+    return Announced(w, seen, (H, H_i), cohort.cost(Omega.bits))
 
 
 def theory(
@@ -67,6 +69,6 @@ register(
     down="C_i(x - H)",
     paper=mcm.PAPER,
     Hparams=Hparams,
-    **compose(memory(), Downlink(_start, tell=_tell)),
+    **compose(memory(), Downlink(_start, announce=_announce)),
     theory=theory,
 )

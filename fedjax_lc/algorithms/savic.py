@@ -78,7 +78,7 @@ class Hparams(Local):
 
 
 class Precond(NamedTuple):
-    """The diagonal statistic: one (d,), or rows of the clients' own; and its refreshes so far, () or by client."""
+    """The diagonal statistic: one (d,), or one row for each client; and its refreshes so far, () or by client."""
 
     D: Vec | ClientVecs
     p: jax.Array
@@ -151,9 +151,9 @@ def statistics(round: Round, h: Any, y: ClientVecs, g: ClientVecs, p: jax.Array,
     count = jnp.broadcast_to(jnp.where(p == 1, hp.n_warm, 1), (round.c,))
 
     def add(j: Any, total: ClientVecs) -> ClientVecs:
-        own = jax.random.fold_in(key, j)
+        refresh_key = jax.random.fold_in(key, j)
         draw = lambda k: jax.random.rademacher(k, (y.shape[1],), y.dtype)
-        v = tile(draw(own), round.c) if hp.shared_v else jax.vmap(draw)(round.problem.client_keys(own))
+        v = tile(draw(refresh_key), round.c) if hp.shared_v else jax.vmap(draw)(round.problem.client_keys(refresh_key))
         product = jax.jvp(lambda y: round.gradients(h, y), (y,), (v,))[1]
         return total + jnp.where((j < count)[:, None], v * product, 0)
 
@@ -180,7 +180,7 @@ def step(problem: Problem, hp: Hparams, state: State, key: Key) -> tuple[State, 
     # The first local step, at whose gradients D is renewed.
     y: Any = state.x_i if stale else tile(state.x, round.c)
     opt = with_momentum(jax.vmap(client.init)(y), state.mom if stale else tile(state.mom, round.c))
-    old = state.precond if everywhere else jax.tree.map(round.own, state.precond)
+    old = state.precond if everywhere else jax.tree.map(round.rows, state.precond)
     g = round.gradients(0, y)
     precond, probes = renew(0, y, g, old)
     used = old if hp.lag else precond
@@ -192,13 +192,13 @@ def step(problem: Problem, hp: Hparams, state: State, key: Key) -> tuple[State, 
     # The others.
     if hp.scaling == "local":
 
-        def own(h: Any, now: Any) -> Any:
+        def local(h: Any, now: Any) -> Any:
             y, opt, old = now
             g = round.gradients(h, y)
             precond, _ = renew(h, y, g, old)
             return *move(y, opt, g, precond), precond
 
-        y, opt, precond = round.loop(own, (y, opt, precond), first=1)
+        y, opt, precond = round.loop(local, (y, opt, precond), first=1)
     else:
         y, opt = round.train(lambda y, g, opt: move(y, opt, g, used), y, opt, first=1)
 

@@ -48,7 +48,7 @@ def init(problem: Problem, hp: Hparams, key: Key) -> State:
 
 def step(problem: Problem, hp: Hparams, state: State, key: Key) -> tuple[State, Cost]:
     round = begin(problem, hp, state.t, key, state.aggregation)
-    x, c, c_i, eta_l = state.x, state.c, round.own(state.c_i), round.hp.client_lr
+    x, c, c_i, eta_l = state.x, state.c, round.rows(state.c_i), round.hp.client_lr
     y = round.train(lambda y, g: y - eta_l * (g - c_i + c[None]), x)
     if hp.option == "I":
         c_next = round.problem.grads(x)
@@ -67,7 +67,7 @@ def point(problem: Problem, hp: Hparams, state: State) -> Vec:
 
 
 def theory(problem: Problem, local_steps: int = 10, option: str = "II") -> Hparams:
-    """client_lr as `local.step_size`, server_lr = 1; the paper's own is of the order 1/(L K)."""
+    """client_lr as `local.step_size`, server_lr = 1; the paper's is of the order 1/(L K)."""
     return Hparams(step_size(problem, local_steps), 1.0, option, **usual(problem, local_steps))
 
 

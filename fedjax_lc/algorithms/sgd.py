@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from fedjax_lc.algorithms.frames.base import register
-from fedjax_lc.algorithms.frames.server import Rounds, compose, plain, uncompressed
+from fedjax_lc.algorithms.frames.links import plain, uncompressed
+from fedjax_lc.algorithms.frames.server import Rounds, compose
 from fedjax_lc.algorithms.frames.step_sizes import smoothness
 from fedjax_lc.core import pytree
 from fedjax_lc.core.hyperparameters import hyperparameter

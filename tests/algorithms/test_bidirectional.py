@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from fedjax_lc import algorithms
-from fedjax_lc.algorithms.frames.server import participants
+from fedjax_lc.algorithms.frames.turns import participants
 from fedjax_lc.core.errors import InputError
 from tests.algorithms.shared import KEY, purposes, replay, walk
 from tests.reference import mcm

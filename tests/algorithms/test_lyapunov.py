@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from fedjax_lc import algorithms
-from fedjax_lc.algorithms.frames.server import Shifts
+from fedjax_lc.algorithms.frames.links import Shifts
 from fedjax_lc.core import pytree
 from tests.algorithms.shared import KEY, Prescribed, coin_keys, quadratic_pair, step_keys, walk
 from tests.reference import enumerate as outcomes_of

@@ -15,7 +15,8 @@ import pytest
 
 from fedjax_lc import algorithms, compressors, problems
 from fedjax_lc.algorithms.frames import server
-from fedjax_lc.algorithms.frames.server import Shifts, participants
+from fedjax_lc.algorithms.frames.links import Shifts
+from fedjax_lc.algorithms.frames.turns import participants
 from fedjax_lc.compressors import Compressor, Message
 from fedjax_lc.core import pytree
 from tests.algorithms.shared import KEY, quadratic_pair, step_keys

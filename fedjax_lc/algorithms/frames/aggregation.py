@@ -42,7 +42,7 @@ class Aggregator(NamedTuple):
     """A rule in place of the mean.
 
     apply(rows, weights, memory, key) -> ((d,), memory), from rows (c, d) of c clients. weights: None where all rows
-    count the same; else (c, 1), or (c, d) where each client sends coordinates of its own, >= 0 and of sum 1 over the
+    count the same; else (c, 1), or (c, d) where clients send different coordinates, >= 0 and of sum 1 over the
     clients, with 0 for what is not sent. init(problem) -> the memory, any pytree, of one quantity before the first
     round; None: there is no memory.
     """
@@ -163,7 +163,7 @@ class Aggregation:
         return new
 
     def cond(self, coin: Scalar, yes: Callable[[], T], no: Callable[[], T]) -> T:
-        """`lax.cond` for branches that aggregate, each a quantity of its own."""
+        """`lax.cond` for branches that aggregate, each another quantity."""
         branches = (self._carrying(lambda _: yes()), self._carrying(lambda _: no()))
         new, self.memories = jax.lax.cond(coin, *branches, (None, self.memories))
         return new

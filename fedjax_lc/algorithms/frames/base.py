@@ -1,4 +1,4 @@
-"""What a method is: a record of pure functions, found by name."""
+"""What a method is: a record of pure functions, known by name."""
 
 from __future__ import annotations
 
@@ -183,7 +183,7 @@ def _casting(function: Callable[..., Any]) -> Callable[..., Any]:
 
 @functools.cache
 def _load_own() -> None:
-    """Load the user's own method files, from the folders that FEDJAX_LC_METHODS names."""
+    """Load the user's method files, from the folders that FEDJAX_LC_METHODS names."""
     for folder in filter(None, os.environ.get("FEDJAX_LC_METHODS", "").split(os.pathsep)):
         for path in sorted(Path(folder).glob("*.py")):
             load(path)

@@ -117,12 +117,12 @@ class Round:
 
     # --- the rows of a state (n, d), or any (n, ...) ---
 
-    def own(self, rows: Any) -> Any:
+    def rows(self, rows: Any) -> Any:
         """(c, ...) the cohort's rows of (n, ...)."""
         return rows if self.ids is None else rows[self.ids]
 
     def put(self, rows: Any, new: Any) -> Any:
-        """(n, ...) with the cohort's rows replaced by `new` (c, ...); who is absent keeps its own."""
+        """(n, ...) with the cohort's rows replaced by `new` (c, ...); who is absent keeps theirs."""
         if self.ids is None:
             return new if self.present is None else _where(self.present, new, rows)
         places = self.ids if self.present is None else jnp.where(self.present, self.ids, self.n)
@@ -159,8 +159,8 @@ class Round:
         """
 
         def one(h: Any, now: tuple[Any, ...]) -> tuple[Any, ...]:
-            found = move(now[0], self.gradients(h, now[0]), *now[1:])
-            return found if memory else (found,)
+            moved = move(now[0], self.gradients(h, now[0]), *now[1:])
+            return moved if memory else (moved,)
 
         start = tile(x, self.c) if x.ndim == 1 else x
         end = self.loop(one, (start, *memory), first)
