@@ -147,11 +147,11 @@ def _all_see_it(hp: Any, memory: PyTree, w: Vec, seen: None, turn: Turn) -> Anno
 
 class Downlink(NamedTuple):
     """start(problem, hp) -> (w, seen, memory); direct(hp, memory, w, sent, turn) -> Directed, by default along ghat;
-    announce(hp, memory, w, seen, turn) -> Announced, once the model has moved to w, by default that all know it. It aggregates
-    so many quantities of what clients send for it in a turn.
+    announce(hp, memory, w, seen, turn) -> Announced, once the model has moved to w, by default that all know it.
+    aggregates: quantities that it aggregates in a turn, of what clients send for it.
 
-    Messages about the direction belong into direct, those about the model into announce. The cohort of `turn` is the next
-    round's: who needs the message now.
+    Messages about the direction belong into direct, those about the model into announce. The cohort of `turn` is the
+    next round's: who needs the message now.
     """
 
     start: Callable[..., tuple[Vec | ClientVecs, Vec | ClientVecs | None, PyTree]]
