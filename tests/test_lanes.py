@@ -278,12 +278,13 @@ def test_gradients_of_lanes_that_differ_in_data(kind):
     problem = example(kind)
     name = "b" if kind == "quadratic" else "features"
     leaf = getattr(problem, name)
-    several = jnp.stack([leaf * c for c in (1.0, 0.5, 2.0)])
+    each = [jax.tree.map(lambda array, c=c: array * c, leaf) for c in (1.0, 0.5, 2.0)]
+    several = jax.tree.map(lambda *arrays: jnp.stack(arrays), *each)
     grads = jax.jit(lambda leaf, x: dataclasses.replace(problem, **{name: leaf}).grads(x))
     X = points(problem, own=True, lanes=3)
-    expected = np.stack([grads(one, x) for one, x in zip(several, X, strict=True)])
+    expected = np.stack([grads(one, x) for one, x in zip(each, X, strict=True)])
     np.testing.assert_allclose(jax.vmap(grads)(several, X), expected, rtol=1e-12, atol=1e-14)
-    expected = np.stack([grads(one, X[0]) for one in several])
+    expected = np.stack([grads(one, X[0]) for one in each])
     np.testing.assert_allclose(jax.vmap(grads, (0, None))(several, X[0]), expected, rtol=1e-12, atol=1e-14)
 
 
