@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from experiments.kit.contender import Contender
-from fedjax_lc.core.errors import InputError
+from fedjax_lc.core.errors import InputError, unknown
 
 HOLDS, FAILS, UNDECIDED = "holds", "does not hold", "undecided"
 
@@ -70,7 +70,10 @@ class Claim:
         """
         verdicts = [claim.verdict(statistics) for claim in self.also]
         if self.better:
-            measured = statistics[self.statistic or next(iter(statistics))]
+            name = self.statistic or next(iter(statistics))
+            if name not in statistics:
+                raise unknown("statistic", name, statistics)
+            measured = statistics[name]
             left, right = ([measured[label] for label in side] for side in self.sides(measured))
             if self.bests:
                 left, right = [_best(left)], [_best(right)]
@@ -123,4 +126,6 @@ def check(contenders: Sequence[Contender], claims: Sequence[Claim]) -> None:
     if len(set(labels)) < len(labels):
         raise InputError(f"curves of a figure need different labels, got {', '.join(labels)}")
     for claim in claims:
-        claim.sides(labels)
+        check(contenders, claim.also)
+        if claim.better:
+            claim.sides(labels)

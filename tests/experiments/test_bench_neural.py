@@ -281,7 +281,7 @@ def answers(monkeypatch, gpu=False, **options):
         if job["task"] == "backend":
             return "gpu" if gpu else "cpu"
         if job["task"] == "environment":
-            return neural.environment()
+            return harness.environment()
         facts = facts_of(job["task"], **options)
         return facts | ({"peak_gflops": 200.0} if job["task"] == "ii" and not job["pinned"] else {})
 

@@ -79,8 +79,11 @@ def test_claims_about_no_curve_are_refused():
         Claim("itself", ("B",), ("B",)).verdict(given)
     curves = [Contender("gd"), Contender("sgd", note="late")]
     check(curves, [Claim("", ("GD",), ("SGD*",))])
-    with pytest.raises(InputError, match="names no curve by 'SGD'"):
-        check(curves, [Claim("", ("GD",), ("SGD",))])
+    for claim in (Claim("", ("GD",), ("SGD",)), in_order("", "GD", "SGD")):
+        with pytest.raises(InputError, match="names no curve by 'SGD'"):
+            check(curves, [claim])
+    with pytest.raises(InputError, match="unknown statistic 'bits'"):
+        Claim("", ("A, x",), ("B",), "bits").verdict(given)
     with pytest.raises(InputError, match="different labels"):
         check([Contender("gd"), Contender("gd")], [])
 
