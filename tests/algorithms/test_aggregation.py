@@ -32,7 +32,7 @@ RUN = sys.modules["fedjax_lc.running.run"]
 OTHERS = {
     ("cser", ""), ("mem_sgd", ""), ("double_squeeze", "owed"), ("econtrol", "owed"),
     ("fednova", "step"), ("locodl", "point"), ("marina", "lyapunov"),
-    ("server", "mean"), ("server", "model"), ("aggregation", "weighted"),
+    ("turns", "mean"), ("server", "model"), ("aggregation", "weighted"),
 }  # fmt: skip
 
 
