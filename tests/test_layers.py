@@ -110,3 +110,13 @@ def test_data_is_numpy_only(path):
         if isinstance(node, ast.Import | ast.ImportFrom)
     }
     assert not modules & {"jax", "flax", "optax"}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_a_module_is_short_and_its_functions_take_few_parameters(path):
+    text = path.read_text()
+    assert text.count("\n") < 400
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef) and not node.name.startswith("_"):
+            taken = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
+            assert len([each for each in taken if each.arg not in ("self", "cls")]) <= 10, node.name
