@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from fedjax_lc.cli.options import Help, add_cache, add_data, add_index_bits, fill_in, make_problem, priced
+from fedjax_lc.core import spec
 from fedjax_lc.core.errors import InputError
 
 
@@ -207,16 +208,15 @@ def _read(text: str, declared: Any) -> Any:
 
     if declared.admits(compressors.Compressor):
         return compressors.parse(text)
-    if declared.admits(None) and text.lower() == "none":
-        return None
-    if declared.kind in ("choice", "schedule", "word"):
-        return next((value for value in declared.within or () if str(value) == text), text)
-    for number in (int, float):
-        try:
-            return number(text)
-        except ValueError:
-            continue
-    return {"true": True, "false": False}.get(text.lower(), text)
+    words = declared.kind in ("choice", "schedule", "word")
+    value = spec.read(
+        text, ((type(None),) if declared.admits(None) else ()) + ((str,) if words else (int, float, bool, str))
+    )
+    return (
+        next((choice for choice in declared.within if str(choice) == value), value)
+        if declared.kind == "choice"
+        else value
+    )
 
 
 def _tell(options: argparse.Namespace, problem: Any, hp: Any, trace: Any) -> None:

@@ -16,8 +16,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fedjax_lc.core import pytree
+from fedjax_lc.core import pytree, spec
 from fedjax_lc.core.errors import InputError
+from fedjax_lc.core.hyperparameters import declarations
 from fedjax_lc.core.typing import ClientVecs, Key, Scalar, Vec
 
 FLOAT_BITS = 32
@@ -114,9 +115,16 @@ class Compressor:
         """Raise InputError, on the host, where a parameter does not fit dimension d."""
 
     def __str__(self) -> str:
-        from fedjax_lc.compressors.parse import spell
-
-        return spell(self)
+        """`name(inner):value,field=value` with only the fields that differ from their defaults."""
+        given = []
+        for position, field in enumerate(argument_fields(type(self))):
+            value = getattr(self, field.name)
+            percent = "%" if position == 0 and getattr(self, "unit", "count") == "percent" else ""
+            if pytree.is_traced(value) or not _is_default(value, field.default):
+                text = "traced" if pytree.is_traced(value) else spec.spell(value)
+                given.append(("" if position == 0 else field.name, text + percent))
+        inner = tuple(str(getattr(self, name)) for name in inner_fields(type(self)))
+        return str(spec.Call(self.name, inner, tuple(given)))
 
     def __or__(self, other: Compressor) -> Chain:
         return Chain(self, other)
@@ -192,6 +200,21 @@ class Chain(Compressor):
 
     def __str__(self) -> str:
         return f"{self.first}|{self.second}"
+
+
+def inner_fields(cls: type[Compressor]) -> list[str]:
+    """The fields that are compressors themselves: in parentheses when spelled."""
+    return [name for name, declared in declarations(cls).items() if declared.admits(Compressor)]
+
+
+def argument_fields(cls: type[Compressor]) -> list[dataclasses.Field[Any]]:
+    """The fields that arguments fill: no compressors, no unit (a % sign sets it), no layers (a network has them)."""
+    fields: tuple[dataclasses.Field[Any], ...] = dataclasses.fields(cls)  # type: ignore[arg-type]
+    return [field for field in fields if field.name not in (*inner_fields(cls), "unit", "layers")]
+
+
+def _is_default(value: Any, default: Any) -> bool:
+    return default is not dataclasses.MISSING and type(value) is type(default) and value == default
 
 
 def together(value: Vec, sent: jax.Array | None, parts: list[Message]) -> Message:

@@ -9,9 +9,9 @@ pairs = clients(data, indices)      # [(features (m_i, d), targets (m_i,)), ...]
 from fedjax_lc.data import partitions, synthetic
 from fedjax_lc.data.dataset import Dataset, from_arrays, from_images, from_sequences
 from fedjax_lc.data.loading import load, names
-from fedjax_lc.data.partitions import Partitioner, clients, parse, partition
 from fedjax_lc.data.report import PartitionReport
 from fedjax_lc.data.scaling import scaled, scalings
+from fedjax_lc.data.splitting import Partitioner, clients, parse, partition
 
 __all__ = [
     "Dataset",

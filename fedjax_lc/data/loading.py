@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from fedjax_lc.core import spec
 from fedjax_lc.core.errors import InputError, unknown
 from fedjax_lc.data import libsvm, synthetic
 from fedjax_lc.data.catalogue import CATALOGUE, Entry
@@ -16,7 +17,6 @@ from fedjax_lc.data.dataset import Dataset, from_arrays
 from fedjax_lc.data.download import local_folder, obtain
 from fedjax_lc.data.files import Table, read_csv, read_npz
 from fedjax_lc.data.images import IMAGES
-from fedjax_lc.data.spec import parse_call
 from fedjax_lc.data.text import TEXTS
 
 # Our name -> (scikit-learn's loader, its options, how targets are read).
@@ -168,7 +168,7 @@ def _known(entry: Entry, data_dir: str | os.PathLike[str] | None, n_features: in
 
 
 def _finished(text: str, data_dir: Any, download: bool, labels: Any, scale: str | None) -> Dataset:
-    name, options = parse_call(text, _FINISHED, "data set", hidden=("data_dir", "download"))
+    name, options = spec.call("data set", text, _FINISHED, hidden=("data_dir", "download"))
     data = _FINISHED[name](**options, data_dir=data_dir, download=download)
     if labels is not None and not (isinstance(labels, str) and labels == "multiclass"):
         data = data.binary(labels)

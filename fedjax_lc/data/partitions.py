@@ -2,14 +2,11 @@
 
 Every partitioner is `f(targets, num_clients, ..., seed=0) -> [row indices of client 0, of client 1, ...]`, where
 targets is the (N,) array of labels, or N itself where labels play no part. Parts are disjoint and none is empty;
-all rows are used unless the docstring says otherwise. The string form names them for the command line and for
-result files: `iid`, `iid:keep`, `sorted`, `shards:2`, `dirichlet:0.1`, `main_class:0.5`, `power_law:1.5`,
-`clusters:FILE`, and `natural` for data that comes already split.
+all rows are used unless the docstring says otherwise. `splitting` calls them by name.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import math
 from collections.abc import Callable
@@ -20,18 +17,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedjax_lc.core.errors import InputError, unknown
-from fedjax_lc.data.dataset import Dataset, is_real
-from fedjax_lc.data.spec import parse_call
+from fedjax_lc.data.dataset import is_real
 
 Indices = list[NDArray[np.intp]]
 Targets = NDArray[Any] | int
 
-_PARTITIONERS: dict[str, Callable[..., Indices]] = {}
+PARTITIONERS: dict[str, Callable[..., Indices]] = {}  #: by name
 
 
 def names() -> list[str]:
     """Names of all partitions."""
-    return list(_PARTITIONERS)
+    return list(PARTITIONERS)
 
 
 def _partitioner(function: Callable[..., Indices]) -> Callable[..., Indices]:
@@ -51,7 +47,7 @@ def _partitioner(function: Callable[..., Indices]) -> Callable[..., Indices]:
         validate(parts, rows, name)
         return parts
 
-    _PARTITIONERS[name] = checked
+    PARTITIONERS[name] = checked
     return checked
 
 
@@ -312,73 +308,6 @@ def as_groups(parts: Indices, rows: int) -> NDArray[np.int64]:
     for client, part in enumerate(parts):
         groups[part] = client
     return groups
-
-
-# --- the string form ---
-
-
-@dataclasses.dataclass(frozen=True)
-class Partitioner:
-    """A partition by name with its options; call it as `(targets, num_clients, seed=0)`."""
-
-    text: str
-    name: str
-    options: dict[str, Any]
-
-    def __call__(self, targets: Targets, num_clients: int, seed: int = 0) -> Indices:
-        return _PARTITIONERS[self.name](targets, num_clients, seed=seed, **self.options)
-
-    def __str__(self) -> str:
-        return self.text
-
-
-def parse(text: str) -> Partitioner:
-    """The partitioner of a string such as `dirichlet:0.1` or `dirichlet:0.1,min_partition_size=10`.
-
-    Raises InputError for an unknown name (with the nearest one), an unknown option and a malformed value.
-
-    >>> [len(part) for part in parse("iid")(10, 2)]
-    [5, 5]
-    """
-    name, options = parse_call(text, _PARTITIONERS, "partition", hidden=("targets", "groups", "num_clients", "seed"))
-    return Partitioner(text, name, options)
-
-
-def partition(dataset: Dataset, num_clients: int | None = None, how: str | None = None, *, seed: int = 0) -> Indices:
-    """Row indices of each client: `how` is a string form (see the module), `seed` the split seed.
-
-    Default: data that comes already split keeps its split ("natural", as many clients as groups); other data is
-    shuffled and split equally over 10 clients ("iid"). Raises InputError as the partitioners do.
-
-    >>> from fedjax_lc.data.dataset import from_arrays
-    >>> [len(p) for p in partition(from_arrays([[0.0], [1.0], [2.0], [3.0]], [0, 1, 1, 0]), 2)]
-    [2, 2]
-    """
-    if how is None:
-        how = "iid" if dataset.groups is None else "natural"
-    partitioner = parse(how)
-    if partitioner.name != "natural":
-        return partitioner(dataset.targets, 10 if num_clients is None else num_clients, seed)
-    if dataset.groups is None:
-        others = ", ".join(name for name in _PARTITIONERS if name != "natural")
-        raise InputError(f"natural: {dataset.name} does not come already split; choose one of {others}")
-    return partitioner(dataset.groups, dataset.groups.max() + 1 if num_clients is None else num_clients, seed)
-
-
-def clients(dataset: Dataset, indices: Indices) -> list[tuple[NDArray[Any], NDArray[Any]]]:
-    """One (features (m_i, d), targets (m_i,)) pair per client, from the row indices of a partition.
-
-    Types stay as they are in the data set; targets of sequences are (m_i, d).
-
-    Raises InputError for an empty client, rows out of range and rows that two clients share.
-
-    >>> from fedjax_lc.data.dataset import from_arrays
-    >>> data = from_arrays([[0.0], [1.0], [2.0]], [0, 1, 1])
-    >>> [a.shape for a, b in clients(data, [np.array([0, 2]), np.array([1])])]
-    [(2, 1), (1, 1)]
-    """
-    validate(indices, len(dataset.targets))
-    return [(dataset.features[rows], dataset.targets[rows]) for rows in indices]
 
 
 # --- helpers ---

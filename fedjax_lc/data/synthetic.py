@@ -12,10 +12,10 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from fedjax_lc.core import spec
 from fedjax_lc.core.errors import InputError
 from fedjax_lc.data import partitions
 from fedjax_lc.data.dataset import Dataset, from_arrays
-from fedjax_lc.data.spec import parse_call
 
 Floats = NDArray[np.float64]
 
@@ -206,5 +206,5 @@ GENERATORS: dict[str, Callable[..., Dataset]] = {
 
 def generate(text: str) -> Dataset:
     """The data set of a string such as `synthetic_fedprox:0.5,0.5,seed=1`. Raises InputError if it is malformed."""
-    name, options = parse_call(text, GENERATORS, "data set")
+    name, options = spec.call("data set", text, GENERATORS)
     return GENERATORS[name](**options)

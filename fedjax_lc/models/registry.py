@@ -9,6 +9,7 @@ from typing import Any
 
 from flax import linen
 
+from fedjax_lc.core import spec
 from fedjax_lc.core.errors import InputError, unknown
 from fedjax_lc.models import nets, resnet, text
 
@@ -27,12 +28,11 @@ _MODELS: dict[str, Callable[..., linen.Module]] = {
     "char_lstm_small": functools.partial(text.CharLSTM, hidden=128, layers=1),
 }
 
-_WORDS = {int: "a whole number, 1 or more", float: "a number from 0 to below 1", tuple: "whole numbers such as 100x50"}
-_ALLOWED: dict[type, Callable[[Any], bool]] = {
-    int: lambda value: value >= 1,
-    float: lambda value: 0 <= value < 1,
-    tuple: lambda value: min(value) >= 1,
-    str: lambda value: True,
+_FIELDS = {  #: what an option may be, by the type of its default
+    int: spec.Field((int,), fits=lambda value: value >= 1, words="a whole number, 1 or more"),
+    float: spec.Field((float,), fits=lambda value: 0 <= value < 1, words="a number from 0 to below 1"),
+    tuple: spec.Field((tuple,), fits=lambda value: min(value) >= 1, words="whole numbers such as 100x50"),
+    str: spec.Field((str,)),
 }
 
 
@@ -41,13 +41,13 @@ def names() -> list[str]:
     return sorted(_MODELS)
 
 
-def get(spec: str, classes: int | None = None, **options: Any) -> linen.Module:
-    """The network that a string names, such as `mlp`, `mlp:hidden=100x50` or `resnet18:norm=batch,width=16`.
+def get(text: str, classes: int | None = None, **options: Any) -> linen.Module:
+    """The network that a text names, such as `mlp`, `mlp:hidden=100x50` or `resnet18:norm=batch,width=16`.
 
     Args:
-        spec: a name of `names()` and, after a colon, fields of the module by name; sizes are joined by x.
-        classes: outputs, where the string does not say and the network has this field; those of text have `vocab`.
-        options: other fields of the module, for what the string does not say.
+        text: a name of `names()` and, after a colon, fields of the module by name; sizes are joined by x.
+        classes: outputs, where the text does not say and the network has this field; those of text have `vocab`.
+        options: other fields of the module, for what the text does not say.
 
     Raises:
         InputError: an unknown name or option, or a value of the wrong kind.
@@ -55,35 +55,20 @@ def get(spec: str, classes: int | None = None, **options: Any) -> linen.Module:
     Example:
         >>> get("mlp:hidden=100x50", classes=3)  # MLP(hidden=(100, 50), classes=3)
     """
-    name, _, rest = spec.strip().partition(":")
-    if name not in _MODELS:
-        raise unknown("model", name, _MODELS)
-    kinds = _kinds(_MODELS[name]())
-    given = dict(options)
-    if classes is not None and "classes" in kinds:
-        given["classes"] = classes
-    for piece in rest.split(",") if rest else []:
-        option, equals, value = (part.strip() for part in piece.partition("="))
-        if not equals:
-            raise InputError(f"model {spec!r}: {piece!r} has no value, write {name}:option=value with an option of "
-                             f"{', '.join(sorted(kinds)) or 'none'}")  # fmt: skip
-        given[option] = _convert(spec, option, kinds.get(option, str), value)
+    spelled = spec.parse("model", text)
+    make = spelled.look_up(_MODELS)
+    fields = _fields(make())
+    if not all(option for option, _ in spelled.arguments):
+        known = ", ".join(sorted(fields)) or "none"
+        raise InputError(f"model {text!r} has a value without its name: write {spelled.name}:option=value with an "
+                         f"option of {known}")  # fmt: skip
+    given = ({} if classes is None or "classes" not in fields else {"classes": classes}) | options
     for option in given:
-        if option not in kinds:
-            raise unknown(f"option of {name}", option, kinds)
-    return _MODELS[name](**given)
+        if option not in fields:
+            raise unknown(f"option of {spelled.name}", option, fields)
+    return make(**(given | spelled.read(fields)))
 
 
-def _kinds(model: linen.Module) -> dict[str, type]:
-    """The kind of each option, as its default value is one."""
-    return {f.name: type(getattr(model, f.name)) for f in dataclasses.fields(model) if f.name not in ("parent", "name")}
-
-
-def _convert(spec: str, option: str, kind: type, value: str) -> Any:
-    try:
-        found = tuple(int(part) for part in value.split("x")) if kind is tuple else kind(value)
-        if not _ALLOWED[kind](found):
-            raise ValueError
-    except ValueError:
-        raise InputError(f"model {spec!r}: {option} must be {_WORDS[kind]}, got {value!r}") from None
-    return found
+def _fields(model: linen.Module) -> dict[str, spec.Field]:
+    named = [field.name for field in dataclasses.fields(model) if field.name not in ("parent", "name")]
+    return {name: _FIELDS[type(getattr(model, name))] for name in named}

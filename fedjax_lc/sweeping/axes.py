@@ -13,8 +13,7 @@ from typing import Any
 import numpy as np
 
 from fedjax_lc.compressors import Compressor, parse
-from fedjax_lc.compressors.parse import number, split
-from fedjax_lc.core import pytree
+from fedjax_lc.core import pytree, spec
 from fedjax_lc.core.errors import InputError
 from fedjax_lc.core.hyperparameters import Declaration
 
@@ -153,7 +152,7 @@ def parse_axis(text: str) -> tuple[Any, ...] | Span | Times:
     if not all(pieces):
         what = "has an empty value" if len(pieces) > 1 else "is empty"
         raise InputError(f"axis {text!r} {what}: write values as in '0.1, 0.3' or 'log:0.1:1:5'")
-    return tuple(map(number, pieces))
+    return tuple(map(_number_or_word, pieces))
 
 
 def read_axis(name: str, values: Any) -> tuple[Any, ...] | Span | Times:
@@ -242,13 +241,18 @@ class Slot:
 
     def _read_one(self, name: str, value: Any) -> Any:
         kinds = self.kinds
-        if "None" in kinds and (value is None or (isinstance(value, str) and value == "None")):
-            return None
+        if isinstance(value, str):
+            spelled = {"None": type(None), "true or false": bool}
+            value = spec.read(value, (*(kind for words, kind in spelled.items() if words in kinds), str))
         if COMPRESSORS in kinds and isinstance(value, str | Compressor):
             return parse(value)
-        if "true or false" in kinds and (isinstance(value, bool) or value in ("true", "false")):
-            return value in (True, "true")
-        if ("finite numbers" in kinds and is_number(value)) or ("words" in kinds and isinstance(value, str)):
+        is_of = {
+            "finite numbers": is_number(value),
+            "words": isinstance(value, str),
+            "true or false": isinstance(value, bool),
+            "None": value is None,
+        }
+        if any(is_of.get(kind) for kind in kinds):
             return value
         raise InputError(f"axis {name} takes {' or '.join(kinds)}, got {short(value)}")
 
@@ -279,14 +283,18 @@ def _span(kind: str, ends: Sequence[str], text: str) -> Span:
     form = ("LO", "HI", "NUM") if kind in SPACED else ("LO", "HI")
     if len(ends) != len(form):
         raise InputError(f"axis {text!r} must be {':'.join((kind, *form))}, got {len(ends)} of its {len(form)} numbers")
-    lo, hi, *num = map(number, ends)
+    lo, hi, *num = map(_number_or_word, ends)
     return Span(lo, hi, kind.startswith("log"), *num)  # type: ignore[arg-type]
 
 
 def _pieces(text: str) -> list[str]:
-    """Split at ';' outside brackets; else at ',' where only numbers and plain words stand between them."""
-    if len(parts := split(text, ";")) > 1:
+    """Split at ';' outside parentheses; else at ',' where only numbers and plain words stand between them."""
+    if len(parts := spec.split("axis", text, ";")) > 1:
         return parts
-    pieces = split(text, ",")
-    simple = all(re.fullmatch(r"\w*", piece) or is_number(number(piece)) for piece in pieces)
+    pieces = spec.split("axis", text, ",")
+    simple = all(re.fullmatch(r"\w*", piece) or is_number(_number_or_word(piece)) for piece in pieces)
     return pieces if simple else parts
+
+
+def _number_or_word(text: str) -> int | float | str:
+    return spec.read(text, (int, float, str))

@@ -50,24 +50,24 @@ def test_a_compressor_passes_through_and_chains_in_python():
     ("text", "message"),
     [
         ("randk:4", f"unknown compressor 'randk': did you mean 'rand_k'? (known: {KNOWN})"),
-        ("", "cannot read compressor '' at '': expected name:arg,field=value, as in rand_k:4"),
-        ("rand_k:4|", "cannot read compressor 'rand_k:4|' at '': expected name:arg,field=value, as in rand_k:4"),
-        ("rand_k", "compressor 'rand_k' needs k: write it as rand_k:k"),
-        ("rand_k:x", "compressor 'rand_k:x': 'x' is not a number"),
+        ("", "compressor '' has an empty part: write name:value,field=value, as in rand_k:4|natural"),
+        ("rand_k:4|", "compressor 'rand_k:4|' has an empty part: write name:value,field=value, as in rand_k:4|natural"),
+        ("rand_k", "compressor 'rand_k' needs k: write rand_k:K"),
+        ("rand_k:x", "compressor 'rand_k:x': k must be a number or a percentage, got 'x'"),
         ("rand_k:4,k=5", "compressor 'rand_k:4,k=5' gives k twice"),
-        ("rand_k:4,binom,7", "compressor 'rand_k:4,binom,7' has no argument '7' (it takes: k, index)"),
-        ("rand_k:4,unit=percent", "compressor 'rand_k:4,unit=percent' has no argument 'unit' (it takes: k, index)"),
-        ("natural:3", "compressor 'natural:3' has no argument '3' (it takes: none)"),
-        ("bernoulli:10%", "compressor 'bernoulli:10%': p takes no percentage"),
+        ("rand_k:4,binom,7", "compressor 'rand_k:4,binom,7' has too many arguments: rand_k takes at most 2 (k, index)"),
+        ("rand_k:4,unit=percent", "unknown option of rand_k 'unit': did you mean 'index'? (known: index, k)"),
+        ("natural:3", "compressor 'natural:3' has too many arguments: natural takes none"),
+        ("bernoulli:10%", "compressor 'bernoulli:10%': p must be a number, got '10%'"),
         ("fcc(top_k:2:3", "compressor 'fcc(top_k:2:3' has a '(' without its ')'"),
         ("top_k:2)", "compressor 'top_k:2)' has a ')' without its '('"),
         (
             "induced(top_k:2)",
-            "compressor 'induced(top_k:2)' has 1 compressors inside: induced takes 2 in brackets, as in "
+            "compressor 'induced(top_k:2)' has 1 compressors in parentheses: induced takes 2, as in "
             "induced(contractive;unbiased)",
         ),
-        ("natural(sign)", "compressor 'natural(sign)' has 1 compressors inside: natural takes none in brackets"),
-        ("fcc(top_k:2)", "compressor 'fcc(top_k:2)' needs rounds: write it as fcc(inner):rounds"),
+        ("natural(sign)", "compressor 'natural(sign)' has 1 compressors in parentheses: natural takes none"),
+        ("fcc(top_k:2)", "compressor 'fcc(top_k:2)' needs rounds: write fcc(inner):ROUNDS"),
     ],
 )
 def test_errors_of_the_string_form(text, message):

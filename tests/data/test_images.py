@@ -244,7 +244,7 @@ def test_options_that_are_unknown(complaint):
     assert complaint(load, "cifar100:rough") == (
         "unknown labels of cifar100 'rough': did you mean 'coarse'? (known: coarse, fine)"
     )
-    assert complaint(load, "mnist:3") == "'mnist:3' has too many arguments: mnist takes at most 0"
+    assert complaint(load, "mnist:3") == "data set 'mnist:3' has too many arguments: mnist takes none"
     assert complaint(load, "emnist:download=1") == (
         "unknown option of emnist 'download': did you mean 'part'? (known: part)"
     )

@@ -180,9 +180,9 @@ def test_the_string_form_is_kept():
             "unknown partition 'dirichet': did you mean 'dirichlet'? "
             "(known: clusters, dirichlet, iid, main_class, natural, power_law, shards, sorted)",
         ),
-        ("dirichlet:x", "'dirichlet:x': alpha must be a number, got 'x'"),
-        ("shards:1.5", "'shards:1.5': shards_per_client must be a whole number, got '1.5'"),
-        ("shards:1,2", "'shards:1,2' has too many arguments: shards takes at most 1"),
+        ("dirichlet:x", "partition 'dirichlet:x': alpha must be a number, got 'x'"),
+        ("shards:1.5", "partition 'shards:1.5': shards_per_client must be a whole number, got '1.5'"),
+        ("shards:1,2", "partition 'shards:1,2' has too many arguments: shards takes at most 1 (shards_per_client)"),
         (
             "dirichlet:beta=1",
             "unknown option of dirichlet 'beta': did you mean 'alpha'? (known: alpha, min_partition_size)",
@@ -192,7 +192,7 @@ def test_the_string_form_is_kept():
             "unknown option of dirichlet 'seed': did you mean 'min_partition_size'? (known: alpha, min_partition_size)",
         ),
         ("clusters", "partition 'clusters' needs file: write clusters:FILE"),
-        ("natural:3", "'natural:3' has too many arguments: natural takes at most 0"),
+        ("natural:3", "partition 'natural:3' has too many arguments: natural takes none"),
     ],
 )
 def test_malformed_strings(complaint, how, message):

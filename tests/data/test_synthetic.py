@@ -130,7 +130,7 @@ def test_seeds_repeat_and_differ(name):
             "synthetic_dirichlet:alpha=0",
             "dirichlet: alpha must be above 0 and finite (small = more heterogeneous), got 0.0",
         ),
-        ("synthetic_logistic:dim=x", "'synthetic_logistic:dim=x': dim must be a whole number, got 'x'"),
+        ("synthetic_logistic:dim=x", "data set 'synthetic_logistic:dim=x': dim must be a whole number, got 'x'"),
         (
             "synthetic_logistic:kapa=3",
             "unknown option of synthetic_logistic 'kapa': did you mean 'kappa'? "
