@@ -1,4 +1,4 @@
-"""Writing files so that a reader never sees half of one."""
+"""Writing a file under a temporary name and renaming it, so that no reader sees an incomplete file."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fedjax_lc.core.errors import InputError
 
 @contextlib.contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path` (same suffix) to write to; it takes `path`'s place if the block succeeds.
+    """Yield a temporary path beside `path`, with its suffix; if the block succeeds, the file is renamed to `path`.
 
     Raises:
         InputError: the folder cannot be written.
@@ -31,12 +31,12 @@ def replacing(path: str | Path) -> Iterator[Path]:
 
 
 def check_writable(path: str | Path) -> None:
-    """Raise InputError if `path` cannot be written, before the work that would end in it; what is there stays."""
+    """Raise InputError if `path` cannot be written; call it before a long computation. An existing file is kept."""
     _beside(Path(path)).unlink()
 
 
 def _beside(path: Path) -> Path:
-    """An empty temporary file in the folder of `path`, which is made if need be."""
+    """Create an empty temporary file in the folder of `path`, and the folder if it does not exist."""
     temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

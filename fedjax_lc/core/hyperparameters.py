@@ -1,8 +1,9 @@
-"""How a method declares a hyperparameter: its sentence, its range, its kind, its default.
+"""How a method declares a hyperparameter: a sentence, a range, a kind and a default.
 
-A field that is declared is checked by its declaration and explained by it in `--help`; its name means nothing else. Its
-kind is that of its type (a number, a truth, a word, a compressor) or of its range (whole numbers, one of some values),
-or is named where neither says it. A field with a type alone may be anything of that type, numbers being finite.
+The declaration of a field decides how its value is checked and what `--help` says; the name of the field decides
+nothing. The kind follows from the type (number, truth, word, compressor) or from the range (whole number, choice);
+where neither determines it, the declaration states it. A field with a type and no declaration takes any value of that
+type; numbers must be finite.
 """
 
 from __future__ import annotations
@@ -23,17 +24,20 @@ import numpy as np
 
 from fedjax_lc.core.errors import InputError, unknown
 
-KEY, CHOICES = "hyperparameter", "choices"  #: of a field's metadata
-SCHEDULE, PER_CLIENT, ARRAY = "schedule", "per client", "array"  #: kinds that a declaration names
+KEY, CHOICES = "hyperparameter", "choices"  #: keys in a field's metadata
+SCHEDULE, PER_CLIENT, ARRAY = "schedule", "per client", "array"  #: kinds that a declaration states
 _PLAIN = (bool, int, float, str, tuple, type(None))
 _FORM = re.compile(r"(whole )?([\[(])\s*([^,\s]+)\s*,\s*([^,\s]+)\s*([\])])")
 
 
 @dataclasses.dataclass(frozen=True)
 class Range:
-    """Numbers between two ends, each of them in or out; `whole`: whole ones.
+    """An interval of numbers. An end is a number, "n" (the number of clients) or the name of another field.
 
-    An end may be n, the number of clients, or a field of the same hyperparameters, which is n where it is None.
+    Attributes:
+        whole: whether only whole numbers are in the range.
+        low, high: the ends; a field that is None counts as n.
+        low_in, high_in: whether each end belongs to the range.
     """
 
     whole: bool
@@ -44,10 +48,10 @@ class Range:
 
     @classmethod
     def parse(cls, text: str) -> Range:
-        """The range that "(0, 1]", "[0, inf)", "whole [1, n]" or "whole [2, cohort_size]" spells.
+        """Read a range such as "(0, 1]", "[0, inf)", "whole [1, n]" or "whole [2, cohort_size]".
 
         Raises:
-            InputError: another form.
+            InputError: the text has another form.
         """
         match = _FORM.fullmatch(text)
         try:
@@ -59,11 +63,11 @@ class Range:
 
     @property
     def names(self) -> set[str]:
-        """The fields among its ends."""
+        """The ends that are names of fields."""
         return {end for end in (self.low, self.high) if isinstance(end, str)} - {"n"}
 
     def of(self, hp: Any) -> Range:
-        """The range whose ends are numbers, or n, as these hyperparameters have them."""
+        """The same range with the values of `hp` in place of field names; "n" stays."""
         if not self.names:
             return self
         low, high = (getattr(hp, end) or "n" if end in self.names else end for end in (self.low, self.high))
@@ -77,7 +81,7 @@ class Range:
         return math.isfinite(number) and above and below and (not self.whole or float(number).is_integer())
 
     def words(self, n: int | str = "n") -> str:
-        """The range as errors and help say it, for n clients."""
+        """The range in words, for errors and help."""
         low, high = (f"{n if end == 'n' else end}".removesuffix(".0") for end in (self.low, self.high))
         if self.high == math.inf:
             text = f"{'>=' if self.low_in else '>'} {low}"
@@ -90,13 +94,13 @@ class Range:
 
 @dataclasses.dataclass(frozen=True)
 class Declaration:
-    """What is known of a field before it has a value.
+    """A field's declaration and annotation.
 
     Attributes:
-        doc: a sentence for people, without its full stop; empty where a field has a type alone.
-        within: the range of a number, or the values to choose from; None: any.
-        named: the kind, where the type and the range do not say it.
-        types: the types of its annotation, None's among them where it may be None; empty where they are unknown.
+        doc: a sentence for people, without full stop; empty where nothing was declared.
+        within: the range of a number, or the tuple of values to choose from; None for any value.
+        named: the kind, where the type and the range do not determine it.
+        types: the types in the annotation, NoneType among them where None is allowed; empty where unknown.
     """
 
     doc: str = ""
@@ -105,28 +109,28 @@ class Declaration:
     types: frozenset[Any] = frozenset()
 
     def admits(self, kind: type | None) -> bool:
-        """Whether the annotation names this type, or a subclass."""
+        """Whether the annotation contains this type or a subclass of it."""
         kind = type(None) if kind is None else kind
         return any(each is kind or (each is not bool and issubclass(each, kind)) for each in self.types)
 
     @property
     def ends(self) -> set[str]:
-        """The fields that its range ends at."""
+        """Names of fields that are ends of the range."""
         return self.range.names if self.range else set()
 
     @property
     def range(self) -> Range | None:
-        """The range, of numbers that have one."""
+        """`within` if it is a range, else None."""
         return self.within if isinstance(self.within, Range) else None
 
     @property
     def whole(self) -> bool:
-        """Whether it takes whole numbers alone."""
+        """Whether only whole numbers are allowed."""
         return self.range.whole if self.range else self.admits(int) and not self.admits(float)
 
     @property
     def kind(self) -> str:
-        """number, whole number, truth, choice, word, schedule, per client, array, or a class such as compressor."""
+        """One of number, whole number, truth, choice, word, schedule, per client, array; or a class: compressor."""
         if self.named or isinstance(self.within, tuple):
             return self.named or "choice"
         classes = [each.__name__.lower() for each in self.types if not issubclass(each, _PLAIN)]
@@ -137,14 +141,14 @@ class Declaration:
         return "truth" if self.admits(bool) else "word" if self.admits(str) else "number"
 
     def words(self) -> str:
-        """What may stand here beside None, in help and tables."""
+        """The allowed values (other than None) in words, for help and tables."""
         if isinstance(self.within, tuple):
             return _either(self.within)
         words = self.range.words() if self.range else "true or false" if self.kind == "truth" else ""
         return f"{words}, or one for each client" if self.kind == PER_CLIENT else words
 
     def check(self, method: str, name: str, value: Any, hp: Any, n: int) -> None:
-        """Raise InputError where a value of field `name`, which is not None, does not fit; for n clients."""
+        """Raise InputError unless `value` (not None) is allowed for field `name` of `hp`, with n clients."""
         needs = f"{method} needs {name}"
         if isinstance(self.within, tuple):
             if value not in self.within and all(isinstance(each, str) for each in (value, *self.within)):
@@ -175,7 +179,7 @@ def _check_numbers(needs: str, value: Any, within: Range | None, n: int) -> None
 
 
 def _either(values: tuple[Any, ...]) -> str:
-    """The values as in: a, b or c."""
+    """The values joined as in "a, b or c"."""
     *most, last = map(str, values)
     return f"{', '.join(most)} or {last}" if most else last
 
@@ -193,18 +197,18 @@ def hyperparameter(
 
     Args:
         doc: one sentence for people, shown by `fedjax-lc run METHOD --help`.
-        within: range of a number, as in "(0, 1]", "[0, inf)", "whole [1, n]", n being the number of clients, or
-            "whole [2, cohort_size]", up to another field; a tuple of the values to choose from, or a function that
-            returns it whenever it is asked for; or, if None, any finite number, any truth, compressor, ..., as the
-            field's type has it.
-        default: value where none is given; required if missing.
-        static: part of the program's structure: it fixes a shape or a choice, and another value compiles again. Always
-            so of choices, schedules and truths with a default.
-        count: number of turns of a loop: structure where it is a plain whole number, traced otherwise.
-        kind: SCHEDULE, PER_CLIENT (a number, or one for each client) or ARRAY.
+        within: the range of a number, as in "(0, 1]", "[0, inf)", "whole [1, n]" (n: the number of clients) or
+            "whole [2, cohort_size]" (up to another field); a tuple of the values to choose from, or a
+            function that returns it whenever it is asked; or None for any value of the field's type (numbers must be
+            finite).
+        default: the value where none is given; without it the field is required.
+        static: the field fixes a shape or a choice in the compiled program, so each value compiles anew. Choices,
+            schedules and truths with a default are always static.
+        count: the field is the length of a loop: static if it is a plain whole number, traced otherwise.
+        kind: SCHEDULE, PER_CLIENT (one number, or one for each client) or ARRAY.
 
     Raises:
-        InputError: a range that cannot be read.
+        InputError: `within` is not a range.
 
     Example:
         >>> @pytree.dataclass
@@ -222,10 +226,10 @@ def hyperparameter(
 
 
 def declarations(cls: type) -> dict[str, Declaration]:
-    """Field -> what is known of it, of a dataclass of hyperparameters or a compressor.
+    """The declaration of each field of a dataclass (hyperparameters or a compressor), by name.
 
     Raises:
-        InputError: a range up to a field that there is not.
+        InputError: the end of a range is not a field.
     """
     late = {f.name: f.metadata[CHOICES] for f in dataclasses.fields(cls) if CHOICES in f.metadata}
     known = _declarations(cls)
@@ -236,23 +240,23 @@ def declarations(cls: type) -> dict[str, Declaration]:
 def _declarations(cls: type) -> dict[str, Declaration]:
     fields = {field.name: field for field in dataclasses.fields(cls)}
     hints = _hints(typing.get_type_hints, cls)
-    found = {}
+    result = {}
     for name, field in fields.items():
         declared = field.metadata.get(KEY, Declaration())
         if missing := declared.ends - fields.keys():
             raise InputError(f"the range of {name} ends at {missing.pop()}: it is neither n nor a field")
-        found[name] = dataclasses.replace(declared, types=_types(hints.get(name, Any), field.default))
-    return found
+        result[name] = dataclasses.replace(declared, types=_types(hints.get(name, Any), field.default))
+    return result
 
 
 def parameters(function: Callable[..., Any]) -> dict[str, Declaration]:
-    """Parameter -> what is known of it, of a method's theory or another function that makes hyperparameters."""
+    """The declaration of each parameter of a function, such as a method's theory, from its annotation."""
     signature = _hints(lambda f: inspect.signature(f, eval_str=True), function) or inspect.signature(function)
     return {p.name: Declaration(types=_types(p.annotation, p.default)) for p in signature.parameters.values()}
 
 
 def _hints(read: Callable[[Any], Any], of: Any) -> Any:
-    """What the annotations stand for; {} where a name among them cannot be looked up."""
+    """The resolved annotations; {} where a name in them cannot be resolved."""
     try:
         return read(of)
     except NameError:
@@ -260,8 +264,9 @@ def _hints(read: Callable[[Any], Any], of: Any) -> Any:
 
 
 def _types(hint: Any, default: Any) -> frozenset[Any]:
-    """The types that an annotation names; None's too where it is the default."""
+    """The types in an annotation, and NoneType if the default is None."""
     union = typing.get_origin(hint) in (typing.Union, types.UnionType)
-    found = {typing.get_origin(each) or each for each in (typing.get_args(hint) if union else (hint,))}
-    known = {each for each in found if isinstance(each, type) and each not in (Any, Callable, inspect.Parameter.empty)}
+    members = {typing.get_origin(each) or each for each in (typing.get_args(hint) if union else (hint,))}
+    unknown_types = (Any, Callable, inspect.Parameter.empty)
+    known = {each for each in members if isinstance(each, type) and each not in unknown_types}
     return frozenset(known | ({type(None)} if default is None else set()))

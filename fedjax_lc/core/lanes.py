@@ -1,11 +1,12 @@
-"""What a step does once per lane, done well for many lanes: rules that `jax.vmap` follows over a sweep's lanes.
+"""Batching rules that make `jax.vmap` over the lanes of a sweep efficient.
 
-A lane is one run of a sweep. Methods are written for one lane; two kinds of work deserve better than what a plain vmap
-makes of them. A branch under a lane's own coin would become work for every lane at every step (`rarely`), and products
-of shared data with every lane's own vectors are one matrix product (`per_lane`). Lanes are one flat axis: one vmap.
+A lane is one run of a sweep: one configuration with one seed. A method's step is written for one lane and vmapped over
+a single flat axis of lanes. Two operations have a custom batching rule. `rarely` is a branch: plain vmap would execute
+it for all lanes at every step, the rule executes it only for lanes whose coin is true. `per_lane` is a product of
+shared data with one vector per lane: the rule makes it one matrix product.
 
-Derivatives go round the rules by themselves: they are those of the plain branch and of the plain product. `plain()`
-goes round them everywhere.
+Derivatives do not use the rules: they are those of the plain branch and the plain product. `plain()` turns the rules
+off.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ _plain = contextvars.ContextVar("fedjax_lc_plain_lanes", default=False)
 
 @contextlib.contextmanager
 def plain() -> Iterator[None]:
-    """Trace without the rules of this module; put it inside the function that is traced.
+    """Trace without the batching rules of this module; enter it inside the function that is traced.
 
     Example:
         >>> def steps(hp, states, keys):
@@ -45,17 +46,17 @@ def plain() -> Iterator[None]:
 
 
 def rarely(coin: jax.Array, talk: Callable[[T], T], operand: T) -> T:
-    """`talk(operand)` if `coin` is true, else `operand` itself.
+    """`talk(operand)` if `coin` is true, else `operand` unchanged: a communication that happens at random.
 
-    Over lanes with coins of their own, only lanes whose coin is true pay: they are gathered in blocks, talk, and are
-    put back; where no coin is true nothing is done. One coin for all lanes stays a branch. An accelerator, where asking
-    for a coin costs more than little work does, lets everyone talk and selects where what all lanes together talk about
-    is small: numbers of operands and of arrays that `talk` closes over, up to `platforms.BOTH_SIDES_UP_TO`, or
-    BOTH_SIDES_OF_LANES_UP_TO where lanes have coins of their own.
+    Over lanes with one coin each, `talk` is computed only for lanes whose coin is true: they are gathered, processed
+    one block of lanes at a time, and written back. One coin shared by all lanes stays a branch. On an accelerator,
+    where a branch costs more than a small computation, `talk` is computed for all lanes and the result selected by the
+    coin, provided that its arguments (operands and arrays it closes over) hold at most `platforms.BOTH_SIDES_UP_TO`
+    numbers, or BOTH_SIDES_OF_LANES_UP_TO with one coin per lane.
 
     Args:
         coin: () boolean.
-        talk: pure function whose result has the structure, shapes and dtypes of `operand`; it may close over arrays.
+        talk: pure function; its result has the structure, shapes and dtypes of `operand`. It may close over arrays.
         operand: any pytree.
 
     Example:
@@ -69,13 +70,13 @@ def rarely(coin: jax.Array, talk: Callable[[T], T], operand: T) -> T:
 
 
 def _branch(closed: ClosedJaxpr) -> Callable[..., list[jax.Array]]:
-    """(coin, consts, leaves) -> leaves, with the rule for lanes."""
+    """`rarely` on flat arguments: (coin, consts, leaves) -> leaves, with the batching rule."""
 
     def talk(consts: list[Any], leaves: list[Any]) -> list[Any]:
-        said = jaxpr_as_fun(ClosedJaxpr(closed.jaxpr, consts))(*leaves)
-        return [jnp.asarray(new, jnp.result_type(old)) for new, old in zip(said, leaves, strict=True)]
+        outputs = jaxpr_as_fun(ClosedJaxpr(closed.jaxpr, consts))(*leaves)
+        return [jnp.asarray(new, jnp.result_type(old)) for new, old in zip(outputs, leaves, strict=True)]
 
-    def ask(coin: jax.Array, consts: list[Any], leaves: list[Any]) -> list[Any]:
+    def branch_on(coin: jax.Array, consts: list[Any], leaves: list[Any]) -> list[Any]:
         return jax.lax.cond(coin, talk, lambda _, same: list(same), consts, leaves)
 
     def both(coin: jax.Array, consts: list[Any], leaves: list[Any]) -> list[Any]:
@@ -83,7 +84,7 @@ def _branch(closed: ClosedJaxpr) -> Callable[..., list[jax.Array]]:
 
     def shared(lanes: int, coin: jax.Array, consts: list[Any], leaves: list[Any]) -> list[Any]:
         small = lanes * numbers((consts, leaves)) <= BOTH_SIDES_UP_TO
-        return (by_platform(cpu=ask, accelerator=both) if small else ask)(coin, consts, leaves)
+        return (by_platform(cpu=branch_on, accelerator=both) if small else branch_on)(coin, consts, leaves)
 
     one = functools.partial(shared, 1)
 
@@ -91,20 +92,21 @@ def _branch(closed: ClosedJaxpr) -> Callable[..., list[jax.Array]]:
 
     @branch.def_vmap
     def many(size: int, batched: Any, coin: jax.Array, consts: list[Any], leaves: list[Any]) -> Any:
-        ours = _axes(batched[1]), _axes(batched[2])
+        axes = _axes(batched[1]), _axes(batched[2])
         if not batched[0]:
-            said = jax.vmap(functools.partial(shared, size, coin), ours, axis_size=size)
-            return said(consts, leaves), [True] * len(leaves)
+            mapped = jax.vmap(functools.partial(shared, size, coin), axes, axis_size=size)
+            return mapped(consts, leaves), [True] * len(leaves)
 
         def in_turns(blocks: int) -> Callable[..., list[Any]]:
             return lambda coin, consts, leaves: _in_turns(coin, talk, consts, batched[1], leaves, blocks)
 
         each = [leaf if b else _repeat(leaf, size) for leaf, b in zip(leaves, batched[2], strict=True)]
         if numbers((consts, each)) > BOTH_SIDES_OF_LANES_UP_TO:
-            there = in_turns(BLOCKS["accelerator"])
+            accelerated = in_turns(BLOCKS["accelerator"])
         else:
-            there = jax.vmap(both, (0, ours[0], 0), axis_size=size)
-        return by_platform(cpu=in_turns(BLOCKS["cpu"]), accelerator=there)(coin, consts, each), [True] * len(leaves)
+            accelerated = jax.vmap(both, (0, axes[0], 0), axis_size=size)
+        chosen = by_platform(cpu=in_turns(BLOCKS["cpu"]), accelerator=accelerated)
+        return chosen(coin, consts, each), [True] * len(leaves)
 
     return _with_derivative_of(one, branch)
 
@@ -117,12 +119,12 @@ def _in_turns(
     leaves: list[Any],
     blocks: int,
 ) -> list[Any]:
-    """Leaves (lanes, ...) after the lanes whose coin is true have talked, one of `blocks` blocks of lanes at a time."""
+    """Apply `talk` to the lanes whose coin is true, one block of lanes after the other; `blocks` cover all lanes."""
     lanes = coins.shape[0]
     block = -(-lanes // blocks)
     talkers = jnp.sum(coins, dtype=jnp.int32)
     order = jnp.argsort(~coins, stable=True).astype(jnp.int32)
-    # Places that hold no talker point beyond the last lane: read as the last lane, and never written.
+    # Unused places of a block hold an index beyond the last lane: reads are clipped to it, writes are dropped.
     order = jnp.concatenate([order, jnp.zeros(block, jnp.int32)])
     place = jnp.arange(lanes + block, dtype=jnp.int32)
     order = jnp.where(place < talkers, order, lanes + place)
@@ -130,16 +132,18 @@ def _in_turns(
     def turn(carry: tuple[jax.Array, list[Any]]) -> tuple[jax.Array, list[Any]]:
         done, leaves = carry
         ids = jax.lax.dynamic_slice(order, (done,), (block,))
-        own = [c.at[ids].get(mode="clip") if b else c for c, b in zip(consts, batched, strict=True)]
-        said = jax.vmap(talk, (_axes(batched), 0))(own, [leaf.at[ids].get(mode="clip") for leaf in leaves])
+        gathered = [c.at[ids].get(mode="clip") if b else c for c, b in zip(consts, batched, strict=True)]
+        outputs = jax.vmap(talk, (_axes(batched), 0))(gathered, [leaf.at[ids].get(mode="clip") for leaf in leaves])
         put = lambda leaf, new: leaf.at[ids].set(new, mode="drop", unique_indices=True)
-        return done + block, [put(leaf, new) for leaf, new in zip(leaves, said, strict=True)]
+        return done + block, [put(leaf, new) for leaf, new in zip(leaves, outputs, strict=True)]
 
     return jax.lax.while_loop(lambda carry: carry[0] < talkers, turn, (jnp.int32(0), leaves))[1]
 
 
 def per_lane(one: Callable[[Any, T], Any], many: Callable[[Any, T], Any]) -> Callable[[Any, T], Any]:
-    """`one(shared, x)`, which over lanes that differ in x alone is `many(shared, xs)`, xs and its result lanes first.
+    """A function (shared, x) that computes `one(shared, x)`, or `many(shared, xs)` over lanes that differ only in x.
+
+    The first axis of xs, and of the result of `many`, is the lanes.
 
     Example:
         >>> product = per_lane(lambda A, x: A @ x, lambda A, xs: xs @ A.T)
@@ -156,13 +160,13 @@ def per_lane(one: Callable[[Any, T], Any], many: Callable[[Any, T], Any]) -> Cal
             out = many(shared, x)
         return out, jax.tree.map(lambda _: True, out)
 
-    ours = _with_derivative_of(one, ruled)
-    return lambda shared, x: (one if _plain.get() else ours)(shared, x)
+    batched_one = _with_derivative_of(one, ruled)
+    return lambda shared, x: (one if _plain.get() else batched_one)(shared, x)
 
 
 def _with_derivative_of(one: Callable[..., Any], ruled: Callable[..., Any]) -> Callable[..., Any]:
-    """`ruled`, whose derivatives are those of `one`: custom_vmap has no reverse mode, and under vmap its forward mode
-    gives wrong shapes where a tangent lacks its primal's lanes."""
+    """`ruled` with the derivatives of `one`: custom_vmap has no reverse mode, and under vmap its forward mode gives
+    wrong shapes where a tangent lacks the axis of lanes that its primal has."""
     function = jax.custom_jvp(ruled)
     function.defjvp(lambda primals, tangents: jax.jvp(one, primals, tangents))
     return function

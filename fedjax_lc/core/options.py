@@ -9,7 +9,7 @@ from fedjax_lc.core.errors import unknown
 
 
 def refuse_unknown(function: str, options: Mapping[str, Any], known: type) -> None:
-    """Raise InputError for an option that the TypedDict `known` does not have."""
+    """Raise InputError if an option is not a key of the TypedDict `known`; `function` is named in the error."""
     for name in options:
         if name not in known.__annotations__:
             raise unknown(f"option of {function}", name, known.__annotations__)

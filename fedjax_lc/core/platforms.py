@@ -1,13 +1,13 @@
-"""What differs by platform, decided in one place: a CPU, or an accelerator (GPU, TPU).
+"""Every choice that depends on the platform: a CPU, or an accelerator (GPU, TPU).
 
-Numbers are of a two-core x86 CPU and of one NVIDIA H100 (`fedjax-lc bench gpu` makes them again); where no accelerator
-but the H100 was measured, others follow it. Results never depend on these choices beyond rounding, and what selects
-entries not at all.
+Timings are of a two-core x86 CPU and of one NVIDIA H100 (`fedjax-lc bench gpu` measures them again); accelerators that
+were not measured are treated like the H100. Results depend on these choices only through rounding; the entries that a
+sparsifier selects do not depend on them.
 
-On an accelerator the price of a step is that of its launches: a loop whose end depends on data, and a branch, bring
-their predicate to the host at every turn (10 to 25 us on the H100, where a whole step of DIANA needs 35), and a turn of
-an inner loop costs about 20 us beyond its work. So loops are of known length and unrolled, and small branches computed
-on both sides; on a CPU loops and branches are free, and work is what counts.
+On an accelerator the time of a step is that of its kernel launches. A branch, and each turn of a loop whose end depends
+on data, copy their predicate to the host (10 to 25 us on the H100, where a whole step of DIANA takes 35), and a turn of
+an inner loop costs about 20 us beyond its work. So loops have a known length and are unrolled, and for a small branch
+both sides are computed. On a CPU loops and branches are free, and only the work counts.
 """
 
 from __future__ import annotations
@@ -22,24 +22,24 @@ import numpy as np
 from fedjax_lc.core import pytree
 from fedjax_lc.core.typing import PyTree
 
-SORT_UP_TO = 50_000  #: entries; an accelerator sorts so many keys faster than it searches for a threshold
-#: numbers; an accelerator computes both sides of a branch of so many faster than it asks for its coin: on the H100
+SORT_UP_TO = 50_000  #: entries; up to this many an accelerator sorts faster than it searches for a threshold
+#: numbers; up to this size an accelerator computes both sides of a branch faster than it branches: on the H100
 #: 18 us against 22 for 2^16 numbers, 34 against 23 for 2^19
 BOTH_SIDES_UP_TO = 2**17
-#: the same where lanes have coins of their own, and asking is talking in turns: 35 us against 64 for 2^19 numbers, 92
-#: against 79 for 2^21
+#: the same with one coin per lane, where the alternative is a loop over blocks of lanes: 35 us against 64 for 2^19
+#: numbers, 92 against 79 for 2^21
 BOTH_SIDES_OF_LANES_UP_TO = 2**20
-#: so many blocks of lanes talk in turns: on a CPU small ones, of which few are idle; a turn of 128 lanes of W1 costs an
-#: accelerator some 75 us beside 170 of work, so that there a tenth of all lanes should take one turn (1000 lanes in 5,
-#: 8 and 16 blocks: 0.63, 0.63 and 0.67 us per lane-step)
+#: number of blocks that `lanes.rarely` divides all lanes into: many small ones on a CPU, so that few places are unused.
+#: On an accelerator a turn over 128 lanes of W1 costs some 75 us beside 170 of work, so a tenth of all lanes should fit
+#: into one block (1000 lanes in 5, 8 and 16 blocks: 0.63, 0.63 and 0.67 us per lane-step)
 BLOCKS = {"cpu": 16, "accelerator": 8}
 UNROLL = 16  #: turns of a loop that an accelerator runs in a row
-UNROLL_UP_TO = 2**19  #: numbers; a step of a larger carry dwarfs its turn, and unrolled takes long to compile
-FEW_LANES = {4: 2, 8: 4}  #: by bytes of a number: fewer lanes gain nothing from one product on a CPU
-FEW_PARAMETERS = 10_000  #: a CPU runs networks beyond that one client after the other
-CPU_LANES = 256  #: side by side on a CPU
-FULL = 2**27  #: numbers of states that keep an accelerator busy
-VECTOR_BYTES = 32  #: of a CPU, which whole rows of features fill
+UNROLL_UP_TO = 2**19  #: numbers; loops with a larger carry gain little from unrolling and compile slowly
+FEW_LANES = {4: 2, 8: 4}  #: bytes of a number -> lanes from which a CPU gains by one product for all lanes
+FEW_PARAMETERS = 10_000  #: a CPU computes larger networks one client after the other
+CPU_LANES = 256  #: lanes side by side on a CPU
+FULL = 2**27  #: numbers in the states of all lanes that keep an accelerator busy
+VECTOR_BYTES = 32  #: of a CPU's vector register
 
 
 def by_platform(cpu: Callable[..., Any], accelerator: Callable[..., Any]) -> Callable[..., Any]:
@@ -54,7 +54,7 @@ def by_platform(cpu: Callable[..., Any], accelerator: Callable[..., Any]) -> Cal
 
 
 def on_cpu() -> bool:
-    """Whether JAX computes on a CPU here, which decides what is laid out before a program is lowered."""
+    """Whether JAX's default backend is the CPU; decides how arrays are laid out before a program is lowered."""
     return jax.default_backend() == "cpu"
 
 
@@ -76,8 +76,10 @@ def repeat(count: Any, one: Callable[[jax.Array, PyTree], PyTree], carry: PyTree
 
 
 def unrolled(loop: Callable[[int], Callable[..., Any]], turns: int) -> Callable[..., Any]:
-    """`loop(unroll)`, a function that loops so many turns: on a CPU as it is, on an accelerator with up to UNROLL turns
-    in a row. Ten local steps of W1 take 253 us in a loop and 59 unrolled on the H100."""
+    """The function `loop(unroll)`, which loops for `turns` turns: unroll is 1 on a CPU, up to UNROLL on an accelerator.
+
+    Ten local steps of W1 take 253 us in a loop and 59 unrolled on the H100.
+    """
     if turns <= 1:
         return loop(1)
     return by_platform(cpu=loop(1), accelerator=loop(min(UNROLL, turns)))
@@ -89,17 +91,17 @@ def numbers(tree: PyTree) -> int:
 
 
 def lanes_side_by_side(state: int) -> int:
-    """How many lanes pay side by side, each with a state of so many numbers: beyond that their time per lane stays as
-    it is, and all wait for the last of them.
+    """How many lanes should run side by side if a lane's state holds `state` numbers: more would not be faster per
+    lane, and all would wait for the slowest.
 
-    On a CPU that is so from 256 on. On the H100 the time per lane of LoCoDL still falls by a third from 500 to 1000
+    On a CPU the limit is 256. On the H100 the time per lane of LoCoDL still falls by a third from 500 to 1000
     lanes of 71,000 numbers, 0.96 to 0.63 us: an accelerator is full at some 2^27 numbers.
     """
     return CPU_LANES if on_cpu() else max(1, FULL // max(1, state))
 
 
 def memory_share() -> float:
-    """What a sweep takes of the free memory: half of a host's, which others use too; nearly all of a device's own."""
+    """The share of free memory that a sweep may use: half on a CPU, which shares its memory, most on an accelerator."""
     return 0.5 if on_cpu() else 0.9
 
 
@@ -107,7 +109,7 @@ def memory_share() -> float:
 
 
 def whole_vectors(A: np.ndarray, kind: Any) -> np.ndarray:
-    """Features (n, m, d) with zero columns added until each row fills whole vectors of a CPU.
+    """Features (n, m, d) with zero columns added until the rows fill a CPU's vector registers.
 
     Matrix-vector products on a CPU take up to twice as long where rows leave a remainder. On an accelerator the zeros
     that models then get as well cost 8 % of a step, and rows stay as they are.
@@ -117,13 +119,15 @@ def whole_vectors(A: np.ndarray, kind: Any) -> np.ndarray:
 
 
 def clients_side_by_side(n: int, dim: int) -> int:
-    """How many clients' networks of `dim` parameters are computed side by side: all n, or on a CPU one after the other
-    where their activations would leave its caches. Side by side is 6 times faster on the H100."""
+    """How many clients' networks of `dim` parameters are computed side by side: all n, but 1 on a CPU if the network is
+    large, whose activations would not fit into the caches. Side by side is 6 times faster on the H100."""
     return 1 if on_cpu() and dim > FEW_PARAMETERS else n
 
 
 def convolution_route() -> str:
-    """How a convolution is computed: as a product of patches and kernel, which is 7 to 40 times faster than XLA's own
-    inside loops and over clients on a CPU, and 2 to 8 times for every network measured on the H100. A TPU, which was
-    not measured, is built for native ones."""
+    """How a convolution is computed: "patches", a product of patches and kernel, or "native", XLA's convolution.
+
+    Inside loops and over clients patches are 7 to 40 times faster on a CPU, and 2 to 8 times on the H100 for every
+    network measured. TPUs were not measured and use native convolutions.
+    """
     return "native" if jax.default_backend() == "tpu" else "patches"

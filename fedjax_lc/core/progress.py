@@ -1,4 +1,4 @@
-"""The one progress bar: on a terminal, after two seconds; and lines beside it."""
+"""The progress bar, shown on a terminal after two seconds, and lines printed above it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ DELAY = 2.0  #: seconds before a bar appears
 
 
 def bar(total: int | None, title: str = "", unit: str = "", *, shown: bool = True, **layout: Any) -> Any:
-    """A bar of `total` units, to be used as a context; `shown=False` hides it on a terminal too.
+    """A progress bar of `total` units, as a context manager; `shown=False` hides it on a terminal too.
 
     Args:
         layout: further options of `tqdm.tqdm`, such as bar_format.
@@ -25,7 +25,7 @@ def bar(total: int | None, title: str = "", unit: str = "", *, shown: bool = Tru
 
 
 def say(line: str) -> None:
-    """A line on stderr, above a bar that may be shown."""
+    """Print a line on stderr, above the bar if one is shown."""
     from tqdm import tqdm
 
     tqdm.write(line, file=sys.stderr)

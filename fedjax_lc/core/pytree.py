@@ -1,5 +1,8 @@
-"""Frozen dataclasses that JAX sees as pytrees: numbers are leaves (traced, swept), `static()` fields are structure, and
-`count()` fields are structure where they are plain whole numbers."""
+"""Frozen dataclasses that are JAX pytrees.
+
+Plain fields are leaves (traced, swept), `static()` fields belong to the tree's structure, and `count()` fields belong
+to the structure if they are plain whole numbers.
+"""
 
 from __future__ import annotations
 
@@ -21,9 +24,11 @@ def static(default: Any = dataclasses.MISSING) -> Any:
 
 
 def count(default: Any = dataclasses.MISSING) -> Any:
-    """A number of turns of a loop, such as local steps: a plain whole number is part of the tree's structure, so that
-    the loop has a known length, and anything else (an array, a tracer) is a leaf. So a tree of plain numbers in place
-    of its leaves has another structure: name axes of `jax.vmap` by in_axes=0, not by such a tree.
+    """A field that is the length of a loop, such as the number of local steps.
+
+    A plain whole number is part of the tree's structure, so that the loop has a known length; anything else (an array,
+    a tracer) is a leaf. A tree with axis numbers in place of its leaves therefore has another structure: pass in_axes=0
+    to `jax.vmap`, not such a tree.
 
     Example:
         >>> alg.Hparams(client_lr=0.1, local_steps=10)  # a loop of ten turns, compiled for ten
@@ -70,26 +75,26 @@ def dataclass(cls: type[T]) -> type[T]:
 
 
 def is_whole(value: Any) -> bool:
-    """Whether `value` is a plain whole number, which a loop's length can be."""
+    """Whether `value` is a plain whole number (not a truth, not an array), so that it can be a loop's known length."""
     return isinstance(value, int | np.integer) and not isinstance(value, bool)
 
 
 def has_counts(tree: Any) -> bool:
-    """Whether a dataclass has a count that is part of its structure."""
+    """Whether a `count()` field of a dataclass is a plain whole number, hence part of its structure."""
     return any(f.metadata.get("count") and is_whole(getattr(tree, f.name)) for f in dataclasses.fields(tree))
 
 
 def opened(tree: T) -> T:
-    """A dataclass whose plain counts are arrays, so that those of different counts have one structure."""
+    """A copy whose plain counts are arrays, so that trees with different counts have one structure."""
     counts = {f.name: getattr(tree, f.name) for f in dataclasses.fields(tree) if f.metadata.get("count")}  # type: ignore[arg-type]
     return replace(tree, **{name: np.asarray(value, np.int32) for name, value in counts.items() if is_whole(value)})
 
 
 def cast(tree: T, dtype: Any) -> T:
-    """Bring every number of `tree` to an array: floating ones to `dtype`, integers to int32, booleans as they are.
+    """Convert every leaf of `tree` to an array: real numbers to `dtype`, integers to int32, booleans unchanged.
 
-    This is the one cast that hyperparameters go through, so plain floats and float64 arrays serve any problem.
-    PRNG keys and arrays that are traced pass through the same rule.
+    All hyperparameters go through this cast, so plain floats and float64 arrays serve any problem. Traced arrays are
+    converted too; PRNG keys are unchanged.
     """
 
     def one(leaf: Any) -> Any:
@@ -106,15 +111,15 @@ def cast(tree: T, dtype: Any) -> T:
 
 
 def replace(tree: T, **changes: Any) -> T:
-    """A copy of a dataclass with fields changed."""
+    """A copy of a dataclass with these fields changed."""
     return dataclasses.replace(tree, **changes)  # type: ignore[type-var]
 
 
 def is_traced(tree: Any) -> bool:
-    """Whether any leaf of `tree` is a tracer (so that no value can be read on the host)."""
+    """Whether a leaf of `tree` is a tracer, whose value the host cannot read."""
     return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(tree))
 
 
 def nbytes(tree: Any) -> int:
-    """Bytes that the arrays of `tree` take."""
+    """Bytes of all arrays of `tree`."""
     return int(sum(np.prod(np.shape(leaf)) * jnp.result_type(leaf).itemsize for leaf in jax.tree.leaves(tree)))

@@ -1,4 +1,4 @@
-"""Names for the array shapes that recur: n clients, d coordinates."""
+"""Type names for common shapes, with n clients and d coordinates."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The base of all problems, and what they share."""
+"""The base classes of all problems, and sampling of rows and clients."""
 
 from __future__ import annotations
 
@@ -20,12 +20,19 @@ from fedjax_lc.problems.optimum import Optimum, minimise, smallest_eigenvalue
 
 
 class Problem:
-    """Base of all problems. Subclasses give `values`, `own_grads`, `stochastic_grads`; `lane_grads` and `hvps` if they
-    have a faster form.
+    """Base of all problems.
 
-    Leaves common to all (in the problem's dtype): `smooth` (n,) the constants L_i, `smooth_mean` () the constant of F,
-    `strong` () mu, of F's l2 part, `x0` (d,) the start. Inside jit all of them are traced; `x_star` and `f_star` are
-    host float64 there and everywhere else.
+    Subclasses implement `values`, `own_grads` and `stochastic_grads`, and `lane_grads` and `hvps` where they have a
+    faster form. Leaves are in the problem's dtype and traced inside jit; `x_star` and `f_star` are float64 on the host.
+
+    Attributes:
+        smooth: (n,) the smoothness constants L_i of f_i.
+        smooth_mean: () the smoothness constant of F.
+        strong: () mu, the strong convexity that the l2 term of F gives.
+        x0: (d,) the start.
+        given_f_star: the optimal value given by the user, if any.
+        attached: (d,) x_star on the device, see `solved`; None otherwise.
+        ids: (n,) the clients' numbers in the whole problem, if this is a cohort of it; None otherwise.
     """
 
     smooth: jax.Array
@@ -35,9 +42,9 @@ class Problem:
     given_f_star: float | None
     attached: Vec | None
     ids: jax.Array | None
-    per_client: ClassVar[tuple[str, ...]] = ("smooth",)  #: leaves whose first axis is the clients
+    per_client: ClassVar[tuple[str, ...]] = ("smooth",)  #: names of leaves whose first axis is the clients
     solvable: ClassVar[bool] = True  #: whether a minimiser can be computed
-    usual_batch: int | None = None  #: rows of a local step where a method is not told; None for all
+    usual_batch: int | None = None  #: rows of a local step where hyperparameters give none; None for all
 
     @property
     def n(self) -> int:
@@ -63,21 +70,21 @@ class Problem:
 
     @property
     def metrics(self) -> tuple[str, ...]:
-        """What `measure` knows besides F."""
+        """Names of the metrics that `measure` computes besides F."""
         return ("grad_norm", "distance")
 
     @property
     def usual_metrics(self) -> tuple[str, ...]:
-        """Those that a run records without being asked for them."""
+        """Names of the metrics that every run records."""
         return ()
 
     @property
     def facts(self) -> dict[str, Any]:
-        """What else identifies the problem in a result file, as plain values."""
+        """Further facts that identify the problem in a result file, as plain values."""
         return {}
 
     def measure(self, x: Vec, names: tuple[str, ...]) -> dict[str, Scalar]:
-        """What these names ("value" for F, or of `metrics`) stand for at the model x (d,)."""
+        """The metrics of these names ("value" is F) at the model x (d,)."""
         known: dict[str, Callable[[], Scalar]] = {
             "value": lambda: self.value(x),
             "grad_norm": lambda: jnp.linalg.norm(jnp.mean(self.grads(x), axis=0)),
@@ -87,15 +94,15 @@ class Problem:
 
     @property
     def layers(self) -> tuple[int, ...]:
-        """Sizes of the consecutive blocks that x is made of: a network's layers; here one."""
+        """Sizes of the consecutive layers of x: one for each parameter of a network, otherwise a single one."""
         return (self.dim,)
 
     def grads(self, x: Vec | ClientVecs) -> ClientVecs:
-        """(n, d) row i the gradient of f_i, at x (d,) or at its own row of x (n, d); over lanes, `lane_grads`."""
+        """(n, d) gradients of f_i at x (d,), or at row i of x (n, d). Over lanes, `lane_grads` computes them."""
         return _grads(self, x)
 
     def own_grads(self, x: Vec | ClientVecs) -> ClientVecs:
-        """What `grads` computes for one lane."""
+        """The result of `grads` for one lane; x as there."""
         raise NotImplementedError
 
     def lane_grads(self, X: jax.Array) -> jax.Array:
@@ -103,23 +110,23 @@ class Problem:
         return jax.vmap(self.own_grads)(X)
 
     def for_lanes(self) -> Any:
-        """The same problem with whatever `lane_grads` would otherwise compute at every step."""
+        """The same problem, with precomputed arrays that `lane_grads` would otherwise compute at every step."""
         return self
 
     def stochastic_grads(self, key: Key, x: Vec | ClientVecs, batch: int, *, replacement: bool = True) -> ClientVecs:
-        """(n, d) unbiased gradients from `batch` rows per client, uniform over its real rows.
+        """(n, d) unbiased gradients from `batch` rows per client, drawn uniformly from its rows (without padding).
 
-        Without replacement no row comes twice, and a client with fewer rows than that takes all of them. A client's
-        rows depend on the key and on its own number alone.
+        Without replacement no row is drawn twice, and a client with fewer than `batch` rows uses all of them. The rows
+        drawn for a client depend only on the key and on the client's number.
         """
         raise NotImplementedError
 
     def passes(self, batch: int, *, replacement: bool = True) -> jax.Array:
-        """(n,) the share of a client's full gradient that such a batch costs."""
+        """(n,) the cost of such a batch, as a share of the client's full gradient."""
         raise NotImplementedError
 
     def client_keys(self, key: Key) -> Key:
-        """(n,) a key for each client, by its number in the whole problem."""
+        """(n,) a key for each client, derived from its number in the whole problem."""
         if self.ids is None:
             return jax.random.split(key, self.n)
         return jax.vmap(lambda i: jax.random.fold_in(key, i))(self.ids)  # the same keys
@@ -129,9 +136,9 @@ class Problem:
         return jax.jvp(self.own_grads, (x,), (v,))[1]
 
     def cohort(self, clients: jax.Array) -> Any:
-        """The functions f_i of these clients alone, (c,) indices; `smooth_mean` and `strong` stay those of F.
+        """The problem of these clients, (c,) indices; `smooth_mean` and `strong` remain those of F.
 
-        Only their data are gathered, so `problem.cohort(clients).grads(x)` costs c clients, not n.
+        Only the data of these clients are gathered, so `problem.cohort(clients).grads(x)` costs c clients, not n.
         """
         gathered = {name: getattr(self, name)[clients] for name in self.per_client}
         ids = clients if self.ids is None else self.ids[clients]
@@ -144,7 +151,7 @@ class Problem:
 
     @property
     def x_star(self) -> Any:
-        """(d,) minimiser of F, NumPy float64; NaN where no optimum is known. Inside jit, the copy `solved` attached."""
+        """(d,) minimiser of F, NumPy float64; NaN if unknown. Inside jit, the copy that `solved` attached."""
         if pytree.is_traced(self.x0):
             if self.attached is None:
                 raise InputError("x_star inside jit needs problem.solved(): pass that in place of problem")
@@ -153,15 +160,15 @@ class Problem:
 
     @property
     def f_star(self) -> float:
-        """min F, a host float64; the value given as `f_star=` if one was, NaN where no optimum is known."""
+        """min F, float64 on the host: the value given as `f_star=`, else the computed one; NaN if unknown."""
         return self.given_f_star if self.given_f_star is not None else self._optimum.value
 
     def solved(self) -> Any:
-        """The same problem with a device copy of x_star, so that compiled code may measure distances to it."""
+        """The same problem with x_star as a leaf, so that compiled code can measure distances to it."""
         return self.replace(attached=jnp.asarray(self._optimum.x, self.dtype))
 
     def replace(self, **changes: Any) -> Any:
-        """A copy with fields changed that leave F alone, such as x0; the optimum is not computed again."""
+        """A copy with changed fields that do not alter F, such as x0; a computed optimum is kept."""
         changed = dataclasses.replace(self, **changes)  # type: ignore[type-var]
         if "_optimum" in self.__dict__:
             changed.__dict__["_optimum"] = self._optimum
@@ -173,18 +180,19 @@ class Problem:
             return Optimum(np.full(self.dim, np.nan), np.nan, np.nan, False)
         with jax.enable_x64(True), jax.ensure_compile_time_eval():
             exact = pytree.cast(self, jnp.float64)
-            found = minimise(
+            optimum = minimise(
                 lambda x: float(_value(exact, x)),
                 lambda x: np.asarray(_gradient(exact, x)),
                 lambda x: np.asarray(_hessian(exact, x)),
                 lambda x, v: np.asarray(_hessian_product(exact, x, v)),
                 np.asarray(self.x0, np.float64),
             )
-        return found if found.converged else Optimum(np.full(self.dim, np.nan), np.nan, found.grad_norm, False)
+        unknown = Optimum(np.full(self.dim, np.nan), np.nan, optimum.grad_norm, False)
+        return optimum if optimum.converged else unknown
 
     @property
     def kappa(self) -> float:
-        """Nominal condition number of LoCoDL's split problem: (max L_i - mu/2) / (mu/2), mu = strong; inf at 0."""
+        """Condition number of LoCoDL's split problem: (max L_i - mu/2) / (mu/2) with mu = strong; inf if mu = 0."""
         half = float(self.strong) / 2
         if half == 0:
             return float("inf")
@@ -192,8 +200,8 @@ class Problem:
 
     @functools.cached_property
     def kappa_eff(self) -> float:
-        """Condition number that gradient descent feels near the solution: smooth_mean / lambda_min(Hess F(x_star)), for
-        d above 3000 to about a thousandth."""
+        """Condition number at the solution, smooth_mean / lambda_min(Hess F(x_star)), which governs gradient descent
+        near it; for d > 3000 to a relative error of about a thousandth."""
         x = self.x_star
         if not np.all(np.isfinite(x)):
             return float("nan")
@@ -204,10 +212,14 @@ class Problem:
 
 
 class Sampled(Problem):
-    """Base of problems whose f_i is a mean over a client's rows, of which a batch gives an unbiased gradient.
+    """Base of problems whose f_i is a mean over a client's rows, so that a batch of rows gives an unbiased gradient.
 
-    Subclasses give `batch_grads`, `sizes` (n,) the rows of each client, `longest`, their largest number or more,
-    `even`, whether all of them have `longest` rows, and `scale` (n,) n w_i.
+    Subclasses implement `batch_grads` and `scale`.
+
+    Attributes:
+        sizes: (n,) the number of rows of each client.
+        longest: the largest number of rows, or more.
+        even: whether all clients have `longest` rows.
     """
 
     sizes: jax.Array
@@ -216,13 +228,13 @@ class Sampled(Problem):
 
     @property
     def scale(self) -> jax.Array:
-        """(n,) n w_i, by which the mean over a client's rows is multiplied."""
+        """(n,) n w_i with the client weights w_i: the factor of the mean over a client's rows."""
         raise NotImplementedError
 
     def batch_grads(self, picks: jax.Array, weights: jax.Array, x: Vec | ClientVecs, key: Key) -> ClientVecs:
-        """(n, d) sums over rows `picks` (n, b), a client's own numbers, of their gradients times `weights` (n, b).
+        """(n, d) weighted sums of row gradients: rows `picks` (n, b), numbered within each client, `weights` (n, b).
 
-        key: for what is random in the model itself, such as dropout.
+        key: for randomness in the model, such as dropout.
         """
         raise NotImplementedError
 
@@ -234,7 +246,7 @@ class Sampled(Problem):
         return share if replacement else jnp.minimum(share, 1)
 
     def draw(self, key: Key, batch: int, replacement: bool) -> tuple[jax.Array, jax.Array]:
-        """(n, batch) row numbers, clients by index, and the weights that make their sum an unbiased gradient."""
+        """(n, batch) random rows of each client, and weights that make the sum of their gradients unbiased."""
         keys = self.client_keys(key)
         if replacement:
             picks = jax.vmap(lambda k, m: below(k, jnp.full(batch, m)))(keys, self.sizes)
@@ -243,27 +255,27 @@ class Sampled(Problem):
         return picks, self._weights(valid)
 
     def orders(self, key: Key, epochs: int) -> jax.Array:
-        """(n, epochs, longest) each client's rows in a random order for each epoch."""
+        """(n, epochs, longest) a random order of each client's rows, for each epoch."""
         longest = self.longest
 
         def order(key: Key, m: jax.Array) -> jax.Array:
-            own = jnp.arange(longest) < m
+            exists = jnp.arange(longest) < m
             draws = jax.random.bits(key, (epochs, longest), jnp.uint32) >> 1
-            return jnp.argsort(jnp.where(own, draws, jnp.uint32(2**32 - 1)), axis=-1)
+            return jnp.argsort(jnp.where(exists, draws, jnp.uint32(2**32 - 1)), axis=-1)
 
         return jax.vmap(order)(self.client_keys(key), self.sizes)
 
     def turn(self, orders: jax.Array, h: jax.Array, batch: int) -> tuple[jax.Array, jax.Array]:
-        """What `draw` gives, of local step h (): the next `batch` rows of the epoch, fewer at its end."""
+        """As `draw`, but the rows of local step h (): the next `batch` rows of the epoch's order, fewer at its end."""
         each = jnp.broadcast_to(jnp.asarray(self.turns(batch), jnp.int32), self.sizes.shape)
         place = (h % each)[:, None] * batch + jnp.arange(batch)[None]
         epoch = jnp.minimum(h // each, orders.shape[1] - 1)
-        own = place % self.sizes[:, None]  # a client's rows again where there are no more
-        picks = jax.vmap(lambda order, e, p: order[e, p])(orders, epoch, own)
+        row = place % self.sizes[:, None]  # beyond the last row, earlier rows again, with weight 0
+        picks = jax.vmap(lambda order, e, p: order[e, p])(orders, epoch, row)
         return picks, self._weights(place < self.sizes[:, None])
 
     def turns(self, batch: int) -> int | jax.Array:
-        """Local steps of one epoch, (n,); a plain number where all clients have as many rows."""
+        """Local steps of one epoch, (n,); a plain number if all clients have equally many rows."""
         return -(-(self.longest if self.even else self.sizes) // batch)
 
     def _weights(self, taken: jax.Array) -> jax.Array:
@@ -271,7 +283,7 @@ class Sampled(Problem):
         return share * (self.scale[:, None] / jnp.sum(share, axis=1, keepdims=True))
 
 
-#: (problem, x) -> gradients, with the rule for lanes.
+#: (problem, x) -> gradients, with the batching rule for lanes
 _grads = per_lane(lambda problem, x: problem.own_grads(x), lambda problem, X: problem.lane_grads(X))
 
 
@@ -292,20 +304,21 @@ def _hessian_product(problem: Problem, x: Vec, v: Vec) -> Vec:
 
 @jax.jit
 def _hessian(problem: Problem, x: Vec) -> jax.Array:
-    """(d, d), a few rows at a time so that no more than a few copies of the predictions live at once."""
+    """(d, d) Hessian of F, 32 rows at a time to limit memory."""
     return jax.lax.map(lambda v: _hessian_product(problem, x, v), jnp.eye(problem.dim, dtype=x.dtype), batch_size=32)
 
 
 def arrays(constants: dict[str, Any], dtype: Any) -> dict[str, Any]:
+    """The constants as arrays of this dtype, by name."""
     return {name: jnp.asarray(value, dtype) for name, value in constants.items()}
 
 
 def below(key: Key, m: jax.Array) -> jax.Array:
-    """Uniform whole numbers of 0..m-1, as many as m has: floor(u m / 2^32) of one 32-bit draw u each, so off by at most
-    m / 2^32 of themselves; half the random bits of `jax.random.randint`.
+    """Uniform whole numbers in 0..m-1, one for each entry of m: floor(u m / 2^32) with a 32-bit draw u.
 
-    Drawn by jax's loop over rounds, which XLA does not fuse: `compressors.draws.random_bits` would be computed again
-    for every entry that is gathered by these numbers.
+    Probabilities have a relative error of at most m / 2^32; `jax.random.randint` takes twice as many random bits.
+    The draws are jax's, which XLA does not fuse: `compressors.draws.random_bits` would be computed again for every
+    entry that is gathered by these numbers.
     """
     u, m = jax.random.bits(key, m.shape, jnp.uint32), m.astype(jnp.uint32)
     low = lambda number: number & 0xFFFF
@@ -315,13 +328,14 @@ def below(key: Key, m: jax.Array) -> jax.Array:
 
 
 def distinct(key: Key, m: jax.Array, batch: int) -> tuple[jax.Array, jax.Array]:
-    """(batch,) different numbers of 0..m-1, uniform over subsets, and which of them are valid: all, or m if m < batch;
-    the others are 0..m-1 again.
+    """A uniformly random subset of 0..m-1: (batch,) different numbers, and a mask of those that are valid.
 
-    Floyd's algorithm: for j = m - batch, ..., m - 1 take a uniform t <= j, or j where t was taken before. All t are
-    drawn at once; t was taken before if an earlier t equals it, or if it is an earlier j that had to be taken. A CPU
-    goes through all pairs until nothing changes, once or twice as a rule; on an accelerator, where the end of such a
-    loop costs more, each place looks twice as far back at every turn, of which log2(batch) are enough.
+    All are valid if m >= batch; otherwise m of them are, and the others repeat 0..m-1.
+
+    Floyd's sampling: for j = m - batch, ..., m - 1 take a uniform t <= j, or j itself if t was taken before. All t are
+    drawn at once; t was taken before if it equals an earlier t, or an earlier j that had to be taken. A CPU compares
+    all pairs until nothing changes, usually once or twice. On an accelerator, where the end of such a loop is
+    expensive, every place doubles the distance it looks back at each of log2(batch) turns.
     """
     place = jnp.arange(batch)
     j = m - batch + place
@@ -353,18 +367,18 @@ def distinct(key: Key, m: jax.Array, batch: int) -> tuple[jax.Array, jax.Array]:
 
 
 def some_of(key: Key, share: Scalar, n: int) -> jax.Array:
-    """(n,) booleans, each true with probability `share` > 0, independently, given that not all are false.
+    """(n,) booleans, independently true with probability `share` > 0, conditioned on at least one being true.
 
-    One draw, and where it leaves nobody another of the law given that somebody comes: who comes first, i with
-    probability (1 - share)^i share / (1 - (1 - share)^n), and each of those behind with probability `share`. Nothing is
-    drawn again and again, however small the share.
+    If an unconditional draw is all false, it is replaced by a draw from the conditional law: the first true entry is i
+    with probability (1 - share)^i share / (1 - (1 - share)^n), and each later entry is true with probability `share`.
+    So no draw is repeated, however small the share.
 
     Example:
         >>> int(jnp.sum(some_of(jax.random.key(0), 1e-9, 100)))
         1
     """
-    key, own = jax.random.split(key)
-    drawn = jax.random.bernoulli(own, share, (n,))
+    key, draw_key = jax.random.split(key)
+    drawn = jax.random.bernoulli(draw_key, share, (n,))
     first_key, rest_key = jax.random.split(key)
     log_stay = jnp.log1p(-jnp.asarray(share))
     u = jax.random.uniform(first_key, (), log_stay.dtype)

@@ -1,10 +1,10 @@
-"""The matrices A_i of a linear problem behind one interface, `Features`: dense, or sparse.
+"""The feature matrices A_i of linear problems behind one interface, `Features`: dense or sparse.
 
-Models never look inside: they take predictions A_i x, pull slopes back as A_i^T s, and take rows of a batch. The
-sparse form holds the entries of a row in pieces of PIECE, so that long rows, of which texts have a few, cost no padding
-in all others. Of 20,242 rows with 72 entries in the mean and 1060 at most, a gradient takes a CPU of two cores 12 ms,
-as JAX's BCOO 40 ms, and with every row padded to the longest 340 ms; the dense form would be 7.6 GB. An accelerator
-runs the same; its times were not measured.
+Models use the interface only: predictions A_i x, products A_i^T s, and the rows of a batch. The sparse form divides the
+entries of a row into pieces of PIECE entries, so that a few long rows, as texts have them, do not pad all others. For
+20,242 rows with 72 entries on average and 1060 at most, a gradient takes 12 ms on a two-core CPU; with JAX's BCOO it
+takes 40 ms, with every row padded to the longest 340 ms, and the dense form would be 7.6 GB. An accelerator runs the
+same; its times were not measured.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from fedjax_lc.core import products, pytree
 from fedjax_lc.core.errors import InputError
 from fedjax_lc.core.platforms import FEW_LANES, on_cpu, whole_vectors
 
-PIECE = 16  #: entries of a row side by side: with 8 and 32 a CPU is as fast
+PIECE = 16  #: entries of a piece of a row; 8 and 32 are as fast on a CPU
 
 
 class Features(Protocol):
-    """What linear models need of the (m, d) matrices A_i of n clients, all at once."""
+    """The operations of linear models on the matrices A_i (m, d) of all n clients."""
 
     @property
     def width(self) -> int:
@@ -43,7 +43,7 @@ class Features(Protocol):
         """(n, d, C) products A_i^T S_i of S (n, m, C)."""
 
     def together(self, lanes: int, dtype: Any) -> bool:
-        """Whether a CPU is faster with so many lanes in one product than with one after the other."""
+        """Whether a CPU computes this many lanes faster in one product than one after the other."""
 
     def predict_lanes(self, X: jax.Array) -> jax.Array:
         """(n, lanes, m) products A_i x of many lanes, X (lanes, d) or (lanes, n, d)."""
@@ -52,22 +52,28 @@ class Features(Protocol):
         """(lanes, n, d) products A_i^T s_i of many lanes, S (n, lanes, m)."""
 
     def for_lanes(self) -> Any:
-        """The same matrices with whatever products of many lanes would otherwise compute at every step."""
+        """The same matrices, with arrays precomputed that products over lanes need at every step."""
 
     def take(self, picks: jax.Array) -> Any:
-        """The matrices of rows picks (n, b), a client's numbers, alone."""
+        """The matrices of the rows `picks` (n, b), numbered within each client."""
 
     def of(self, clients: jax.Array) -> Any:
-        """The matrices of these clients, (c,) indices, alone."""
+        """The matrices of these clients, (c,) indices."""
 
 
 @pytree.dataclass
 class Dense:
-    """Arrays: `array` (n, m, d'), with zeros beyond column d = `width`."""
+    """Dense matrices.
+
+    Attributes:
+        array: (n, m, d') the matrices, with zero columns beyond d.
+        width: d, the number of columns.
+        turned: (n, d', m) the transposed matrices, see `for_lanes`; or None.
+    """
 
     array: jax.Array
     width: int = pytree.static()
-    turned: jax.Array | None = None  #: (n, d', m) the array, its last axes exchanged; see `for_lanes`
+    turned: jax.Array | None = None
 
     def predict(self, x: jax.Array) -> jax.Array:
         x = self._widened(x)
@@ -96,7 +102,7 @@ class Dense:
         return jnp.swapaxes(products.einsum("nlm,nmd->nld", S, self.array), 0, 1)[..., : self.width]
 
     def for_lanes(self) -> Dense:
-        """On a CPU with the array turned: XLA would turn it for each product, at the price of a few lanes."""
+        """On a CPU also the transposed array, which XLA would otherwise compute for each product."""
         return pytree.replace(self, turned=jnp.swapaxes(self.array, 1, 2)) if on_cpu() else self
 
     def take(self, picks: jax.Array) -> Dense:
@@ -106,14 +112,20 @@ class Dense:
         return Dense(self.array[clients], self.width)
 
     def _widened(self, x: jax.Array) -> jax.Array:
-        """x (..., d) with zeros up to the array's width."""
+        """x (..., d) padded with zeros to (..., d')."""
         return jnp.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, self.array.shape[-1] - self.width)])
 
 
 @pytree.dataclass
 class Sparse:
-    """Entries of rows in pieces: `columns` and `values` (n, P, PIECE), the row (n, P) of each piece, the first piece
-    (n, m) of each row, and the most pieces of one. Rows come in order; entries and pieces of padding have the value 0.
+    """Sparse matrices; the entries of each row lie in pieces of PIECE entries. Padding has the value 0.
+
+    Attributes:
+        columns, values: (n, P, PIECE) column and value of each entry.
+        owners: (n, P) the row of each piece, in increasing order.
+        first: (n, m) the first piece of each row.
+        width: d, the number of columns.
+        most: the largest number of pieces of a row.
     """
 
     columns: jax.Array
@@ -160,14 +172,14 @@ class Sparse:
         place = jnp.arange(b, dtype=jnp.int32)
         first = jnp.take_along_axis(self.first, picks, axis=1)
         wanted = first[..., None] + jnp.arange(self.most, dtype=jnp.int32)[None, None]
-        wanted = wanted.reshape(n, -1)  # as many pieces as the longest row has: those of other rows get the value 0
+        wanted = wanted.reshape(n, -1)  # `most` pieces for every row; those of other rows get the value 0
         pieces = jnp.minimum(wanted, P - 1)
         row = jnp.take_along_axis(self.owners, pieces, axis=1)
-        its_own = (wanted < P) & (row == jnp.repeat(picks, self.most, axis=1))
+        belongs = (wanted < P) & (row == jnp.repeat(picks, self.most, axis=1))
         values = jnp.take_along_axis(self.values, pieces[..., None], axis=1)
         return Sparse(
             jnp.take_along_axis(self.columns, pieces[..., None], axis=1),
-            jnp.where(its_own[..., None], values, 0),
+            jnp.where(belongs[..., None], values, 0),
             jnp.broadcast_to(jnp.repeat(place, self.most), pieces.shape),
             jnp.broadcast_to(place * self.most, (n, b)),
             self.width,
@@ -179,8 +191,10 @@ class Sparse:
 
 
 def _flat(index: jax.Array, size: int) -> jax.Array:
-    """Index (n, ...) into the rows of an (n, size) array as an index into all its numbers: a gather or a scatter over
-    clients by vmap, or by two indices, takes a CPU up to four times as long."""
+    """Indices (n, ...) into the rows of an (n, size) array as indices into the flattened array.
+
+    A gather or scatter with vmap over clients, or with two indices, takes a CPU up to four times as long.
+    """
     n = index.shape[0]
     return index + (jnp.arange(n, dtype=jnp.int32) * size).reshape(n, *[1] * (index.ndim - 1))
 
@@ -191,7 +205,7 @@ def _flat(index: jax.Array, size: int) -> jax.Array:
 def laid_out(A: Any, m: int, kind: Any, *, vectors: bool = True) -> Dense | Sparse:
     """Features of the (n, m, d) array A, or of one CSR array (m_i, d) per client, in float type `kind`.
 
-    vectors: whether rows of an array fill whole vectors of a CPU, for products with vectors.
+    vectors: whether to pad dense rows to whole vector registers of a CPU, for products with vectors.
     """
     if isinstance(A, np.ndarray):
         return Dense(jnp.asarray(whole_vectors(A, kind) if vectors else A, kind), A.shape[-1])
@@ -204,7 +218,7 @@ def _in_pieces(parts: Sequence[Any], m: int, kind: Any) -> Sparse:
         raise InputError(f"{n} clients of {d} features are more than 2^31 numbers: use fewer clients")
     counts = [-(-np.diff(part.indptr) // PIECE) for part in parts]  # pieces of each row
     P = max(1, *(int(count.sum()) for count in counts))
-    # Padding points at columns of its own, so that an accelerator's additions to one column do not queue.
+    # Padding uses all columns in turn, so that an accelerator's additions to one column do not queue.
     columns = np.tile((np.arange(P * PIECE) % d).astype(np.int32), (n, 1))
     values = np.zeros((n, P * PIECE), kind)
     owners, first = np.full((n, P), m - 1, np.int32), np.zeros((n, m), np.int32)

@@ -1,4 +1,4 @@
-"""From data to a problem in one call: load, split over clients, and minimise what the data ask for."""
+"""From data to a problem in one call: load data, partition them over clients, choose the loss."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ MAKERS: dict[str, Callable[..., Problem]] = {
     "multiclass": softmax_regression,
     "regression": least_squares,
 }
-KAPPA = 1e4  #: of convex problems, where neither kappa nor l2 is given
-TEST_SHARE = 0.2  #: of the rows, where a network's data come without a test part
+KAPPA = 1e4  #: condition number of convex problems, where neither kappa nor l2 is given
+TEST_SHARE = 0.2  #: share of the rows held out for testing a network, where data have no test part
 
 
 def problem(
@@ -39,30 +39,30 @@ def problem(
     split_seed: int = 0,
     **options: Any,
 ) -> Problem:
-    """The problem that data call for, split over clients.
+    """The federated problem of a data set, partitioned over clients.
 
-    Without a model: logistic regression for two classes, softmax regression for more, least squares for numbers. With
-    one, the training of a network: cross entropy for classes and texts, squares for numbers; images come in their
-    shape. A network is tested on the data's own test part, else on a share of the rows; data that come split
-    (partition "natural") on each client's own test rows.
+    Without a model: logistic regression for two classes, softmax regression for more, least squares for real targets.
+    With a model: training of the network with the cross entropy for classes and texts, and the squared loss for real
+    targets; images keep their shape. A network is tested on the test part of the data, else on held-out rows; with
+    partition "natural" each client is tested on its test rows.
 
     Args:
         data: a name of `fl.data.names()`, a file, a `Dataset`, or arrays (features (N, d), targets (N,)), of which
-            features may be a SciPy sparse matrix. Large sparse data stay so in convex problems.
-        clients: how many; None for 10, or as the data come split.
+            features may be a SciPy sparse matrix. Convex problems keep large sparse data sparse.
+        clients: number of clients; None for 10, or for the number of natural clients.
         partition: "iid", "sorted", "dirichlet:0.5", ...; see `fl.data.parse`.
         model: a network as in `fl.problems.neural`: a module or its name, such as "mlp:hidden=64".
-        kappa: condition number of the regularised problem, of convex problems; 1e4 if l2 is not given either.
-        l2: weight of (l2/2) |x|^2, instead of kappa; of a network 0 if not given.
-        dtype: float32 or float64; None for that of JAX's own arrays, of a network for float32.
-        scale: of the features, see `fl.data.scalings`; None for "standard" of embedded data, else as they are.
-        split_seed: seed of the partition, and of the test part.
-        options: further arguments of `fl.problems.logistic_regression`, ... or of `fl.problems.neural`; of a network
-            also test_share (0.2).
+        kappa: condition number of a convex problem, which determines l2; 1e4 if l2 is not given either.
+        l2: weight of (l2/2) |x|^2, instead of kappa; 0 for a network if not given.
+        dtype: float32 or float64; None for JAX's default float, and for float32 with a network.
+        scale: scaling of the features, see `fl.data.scalings`; None for "standard" with embedded data, else no scaling.
+        split_seed: seed of the partition and of the held-out test rows.
+        options: further arguments of `fl.problems.logistic_regression` (or the other convex problems) or of
+            `fl.problems.neural`; with a network also test_share (0.2), the share of held-out rows.
 
     Raises:
-        InputError: data that cannot be had or used, a partition that does not fit, a text without a model, kappa with
-            one, float64 while JAX's 64-bit mode is off.
+        InputError: the data cannot be loaded or used; the partition does not fit; a text has no model; kappa is given
+            with a model; float64 is asked for while JAX's 64-bit mode is off.
 
     Example:
         >>> convex = problem("breast_cancer", clients=10, partition="dirichlet:0.5", kappa=1e4)
@@ -83,12 +83,12 @@ def problem(
 
 
 def usual_scale(name: Any) -> str | None:
-    """How features are scaled where nothing is said: those of embedded data to mean 0 and variance 1."""
+    """The default scaling of a data set: mean 0 and variance 1 for embedded data, none for others."""
     return "standard" if isinstance(name, str) and name in sets.loading.EMBEDDED else None
 
 
 def with_test(dataset: sets.Dataset, test_share: float = TEST_SHARE, split_seed: int = 0) -> sets.Dataset:
-    """The data set with a test part: its own, or a share of its rows."""
+    """The data set with a test part; if it has none, a share of its rows is held out."""
     return dataset if dataset.test is not None else dataset.split(test_share, seed=split_seed)
 
 

@@ -1,4 +1,4 @@
-"""From a network and clients' rows to a problem."""
+"""`neural`: a federated problem from a network and the clients' rows."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from fedjax_lc.problems.stacking import float_dtype, shares
 
 STATISTICS = ("averaged", "local")
 PRECISIONS = ("high", "highest", "default")
-ESTIMATE_ROWS, ESTIMATE_STEPS = 64, 12
+ESTIMATE_ROWS, ESTIMATE_STEPS = 64, 12  #: rows and power iterations of the estimate of L
 
 
 class NeuralOptions(TypedDict, total=False):
-    """How a network's rows are prepared and its gradients computed: see `neural`."""
+    """Further options of `neural`, explained there."""
 
     prepare: Callable[[jax.Array], jax.Array] | None
     augment: Callable[[Key, jax.Array], jax.Array] | None
@@ -77,34 +77,34 @@ def neural(
             (params, x) with `params`, or a name of `fl.models.names()`.
         clients: list of (features (m_i, ...), targets (m_i, ...)); whole targets 0..C-1 for the cross entropy. Features
             of type uint8 are divided by 255, unless `prepare` says otherwise.
-        test: one (features, targets), or a list of them, each client's own, where some may be empty.
-        key: a PRNG key or a seed, of the initial parameters.
-        params: the parameters to start from, as the model has them.
-        classes: outputs of a model that is given by name; if None the largest target plus one, or the entries of a
-            target for the squared loss.
+        test: one pair (features, targets) for all, or a list with a pair for each client, some possibly empty.
+        key: a PRNG key or a seed for the initial parameters.
+        params: initial parameters, as a tree of the model; None to initialise them.
+        classes: outputs of a model that is given by name; None for the largest target plus one, or for the number of
+            entries of a target with the squared loss.
         loss: cross_entropy (outputs (B, ..., C), mean over positions), squared, or a function (outputs, targets) ->
             (B,).
         l2: weight decay as a part of F, and `strong`.
         weights: as in `fl.problems.logistic_regression`.
-        prepare: features (B, ...) as stored -> the model's input, on the device.
-        augment: (key, features (B, ...)) -> features, in minibatches only.
-        smooth: the constant L that theory's step sizes use; None estimates the largest eigenvalue of the Hessian at x0
-            from some rows, which is no bound.
-        measured_rows: measure F on so many rows, drawn once; all if None.
-        norm_statistics: how BatchNorm evaluates: "averaged" over clients, the default, or "local"; see
+        prepare: function from stored features (B, ...) to the model's input, computed on the device.
+        augment: function (key, features (B, ...)) -> features, applied to minibatches only.
+        smooth: the smoothness constant L in theory's step sizes; None for an estimate, which is no bound: the largest
+            eigenvalue of the Hessian at x0 of the loss on some rows.
+        measured_rows: number of rows, drawn once, on which F is measured; None for all.
+        norm_statistics: statistics with which BatchNorm evaluates: "averaged" over clients (default) or "local"; see
             `Neural.norm_at`.
-        precision: of float32 products and convolutions on an accelerator (a CPU is exact): "high", as usual, the
-            platform's reduced precision of ten bits or more (TF32 on NVIDIA, three passes of bfloat16 on a TPU);
-            "highest", exact; or "default", the platform's fastest (TF32 on NVIDIA, bfloat16 on a TPU). What clients
-            send, means and costs are exact whatever it is.
-        usual_batch: rows of a local step where hyperparameters name none; 32.
-        rows_at_once: rows that full gradients and measuring take at once; 512.
-        clients_at_once: clients side by side; None: on CPU one after the other for networks of more than 10,000
-            parameters, elsewhere all.
-        dtype: "float32", the default, or "float64".
+        precision: precision of float32 products and convolutions on an accelerator (a CPU is exact): "high"
+            (default), reduced to ten bits or more (TF32 on NVIDIA, three passes of bfloat16 on a TPU); "highest",
+            exact; "default", the platform's fastest (TF32 on NVIDIA, bfloat16 on a TPU). Messages, means and costs are
+            exact in every case.
+        usual_batch: rows of a local step where hyperparameters give none (32).
+        rows_at_once: rows processed at once in full gradients and metrics (512).
+        clients_at_once: clients computed side by side; None for all, but 1 on a CPU for networks of more than 10,000
+            parameters.
+        dtype: "float32" (default) or "float64".
 
     Raises:
-        InputError: shapes, targets or a model that do not fit, in one line.
+        InputError: the model, shapes or targets do not fit each other.
 
     Example:
         >>> clients = [(np.random.rand(20, 4), np.arange(20) % 3), (np.random.rand(30, 4), np.arange(30) % 3)]
@@ -159,7 +159,7 @@ def neural(
 
 
 def _checked(options: NeuralOptions) -> NeuralOptions:
-    """All options, each of them sensible."""
+    """All options, defaults included, after checks."""
     refuse_unknown("neural", options, NeuralOptions)
     chosen: NeuralOptions = {**_USUAL, **options}
     for name, known in (("norm_statistics", STATISTICS), ("precision", PRECISIONS)):
@@ -176,14 +176,14 @@ def _checked(options: NeuralOptions) -> NeuralOptions:
 
 
 def _measured(total: int, rows: int | None) -> np.ndarray:
-    """Which of all rows F is measured on."""
+    """The numbers of the rows on which F is measured."""
     if rows is None or rows >= total:
         return np.arange(total)
     return np.sort(np.random.default_rng(0).permutation(total)[:rows])
 
 
 def _outputs_for(targets: Sequence[jax.Array], loss: Loss) -> int | None:
-    """Outputs that the targets call for; None where the model must know."""
+    """The number of outputs that fits the targets; None for a loss that does not determine it."""
     if loss is squared:
         return math.prod(targets[0].shape[1:])
     if loss is not cross_entropy:
@@ -192,7 +192,7 @@ def _outputs_for(targets: Sequence[jax.Array], loss: Loss) -> int | None:
 
 
 def _check_outputs(problem: Neural, table: Table) -> None:
-    """Raise InputError where the model's outputs do not fit the rows of a table."""
+    """Raise InputError unless the model's outputs fit the rows of a table."""
     two, targets = table.features[:2], table.targets
     if two.shape[1:] != problem.table.features.shape[1:]:
         raise InputError(f"test rows have shape {two.shape[1:]}, clients' {problem.table.features.shape[1:]}: all must "

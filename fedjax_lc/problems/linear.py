@@ -20,7 +20,7 @@ from fedjax_lc.problems.stacking import Clients, RowsProblem, constants, float_d
 
 @pytree.dataclass
 class LinearModel(RowsProblem):
-    """Losses of one linear prediction per row: logistic regression and least squares."""
+    """Logistic regression or least squares: f_i is a weighted sum of losses of one linear prediction per row."""
 
     loss: Any = pytree.static(default=Logistic)
 
@@ -33,8 +33,8 @@ class LinearModel(RowsProblem):
         return self.features.pull_back(slopes) + self.strong * jnp.atleast_2d(x)
 
     def lane_grads(self, X: jax.Array) -> jax.Array:
-        """Products of all lanes at once, the fastest layout measured in both precisions; on a CPU, where the features
-        say so, one lane after the other."""
+        """One product for all lanes, in the layout that was fastest in both precisions; on a CPU one lane after the
+        other where the features say that this is faster."""
         if self.features.together(X.shape[0], X.dtype):
             return self._together(X)
         one_by_one = lambda problem, X: jax.lax.map(problem.own_grads, X)
@@ -71,19 +71,19 @@ def logistic_regression(
     """f_i(x) = (1/m_i) sum_s log(1 + exp(-b_s <a_s, x>)) + (l2/2) |x|^2.
 
     Args:
-        clients: list of (features (m_i, d), labels +-1 (m_i,)); sizes may differ. Features may be sparse matrices of
-            SciPy.
+        clients: list of (features (m_i, d), labels +-1 (m_i,)); sizes may differ. Features may be SciPy sparse
+            matrices.
         l2: the strong convexity mu of every f_i; or give `kappa` instead.
         kappa: sets l2 = 2 L_logistic / (kappa - 1), so that LoCoDL's split problem has this condition number.
-        weights: None (every client counts the same), "size" (m_i / N), or (n,) numbers; they are normalised to sum 1.
-        norm: how the smoothness constants measure A_i^T A_i: "spectral" (exact) or "frobenius" (an upper bound that
-            some papers use).
-        f_star: overrides the computed optimal value.
+        weights: client weights: None (all equal), "size" (m_i / N), or (n,) numbers, which are divided by their sum.
+        norm: norm of A_i^T A_i in the smoothness constants: "spectral" (exact) or "frobenius" (an upper bound that some
+            papers use).
+        f_star: the optimal value, if known; it is then not computed.
         dtype: "float32" or "float64"; JAX's default float if None.
-        features: how they are held: "sparse", "dense", or "auto", sparse where a client's are a SciPy sparse matrix.
+        features: how features are stored: "dense", "sparse", or "auto" (sparse if a client has a SciPy sparse matrix).
 
     Raises:
-        InputError: shapes, labels or numbers that do not fit, in one line.
+        InputError: shapes, labels or numbers do not fit.
 
     Example:
         >>> clients = [(np.eye(3), np.array([1.0, -1.0, 1.0])), (np.ones((2, 3)), np.array([1.0, -1.0]))]
@@ -124,7 +124,7 @@ def _linear(
     features: str,
 ) -> LinearModel:
     A, b, rows, sizes = stack(clients, weights, features)
-    found = constants(A, rows, loss.curvature, l2, kappa, norm)
+    bounds = constants(A, rows, loss.curvature, l2, kappa, norm)
     kind = float_dtype(dtype)
     matrices = laid_out(A, rows.shape[1], kind)
     return LinearModel(
@@ -132,7 +132,7 @@ def _linear(
         jnp.asarray(b, kind),
         jnp.asarray(rows, kind),
         jnp.asarray(sizes),
-        **arrays(found, kind),
+        **arrays(bounds, kind),
         x0=jnp.zeros(matrices.width, kind),
         loss=loss,
         given_f_star=f_star,

@@ -1,7 +1,7 @@
-"""Losses of linear models, written by hand: value, slope and curvature as functions of the prediction z.
+"""Losses of linear models as functions of the prediction z: value, slope (first derivative), bend (second derivative).
 
-A scalar loss serves one output per row (z and targets of equal shape); `softmax_*` serve C outputs (z (..., C), integer
-targets (...)). `curvature` bounds the second derivative, so a linear model's smoothness is
+`Logistic` and `Squared` have one output per row (z and targets of equal shape), `Softmax` has C outputs (z (..., C),
+whole targets (...)). `curvature` bounds the second derivative, so that the smoothness constant of a linear model is
 `curvature * lambda_max(A^T A / m)`.
 """
 

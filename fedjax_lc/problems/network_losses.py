@@ -1,4 +1,4 @@
-"""Losses of networks by row, and what is told of accuracies by client."""
+"""Losses of networks for each row, and statistics of accuracies over clients."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ import optax
 from fedjax_lc.core.errors import unknown
 from fedjax_lc.core.typing import Scalar
 
-WORST = 0.1  #: the share of clients whose mean accuracy is `accuracy_worst`
+WORST = 0.1  #: share of clients, those with the lowest accuracy, whose mean is `accuracy_worst`
 
 Loss = Callable[[jax.Array, jax.Array], jax.Array]
 
 
 def cross_entropy(outputs: jax.Array, targets: jax.Array) -> jax.Array:
-    """(B,) log sum_c exp(z_c) - z_b for outputs (B, ..., C) and targets (B, ...); means over what is between."""
+    """(B,) log sum_c exp(z_c) - z_b for outputs (B, ..., C) and targets (B, ...); the mean over the axes between."""
     losses = optax.losses.softmax_cross_entropy_with_integer_labels(outputs, targets)
     return jnp.mean(losses.reshape(len(losses), -1), axis=1)
 
@@ -36,10 +36,10 @@ LOSSES: dict[str, Loss] = {"cross_entropy": cross_entropy, "squared": squared}
 
 
 def named(loss: str | Loss) -> Loss:
-    """The loss of that name; a function passes through.
+    """The loss of this name; a function is returned as it is.
 
     Raises:
-        InputError: an unknown name.
+        InputError: the name is unknown.
     """
     if callable(loss):
         return loss
@@ -49,7 +49,7 @@ def named(loss: str | Loss) -> Loss:
 
 
 def fairness(accuracies: jax.Array) -> dict[str, Scalar]:
-    """What accuracies (n,) of clients say of the least and the worst of them; NaN are those of clients without rows."""
+    """Minimum, deviation and mean of the worst tenth of accuracies (n,) over clients; NaN for clients without rows."""
     ranks, known = jnp.arange(accuracies.shape[0]), jnp.sum(~jnp.isnan(accuracies))
     worst = jnp.maximum(1, jnp.round(WORST * known))  # NaN sort last
     return {

@@ -1,4 +1,4 @@
-"""Networks: f_i is the mean loss of a model over client i's rows, x its parameters as one vector."""
+"""Training of networks: f_i is the mean loss of a model over client i's rows, x the vector of its parameters."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ from fedjax_lc.problems.rows import Table, as_input
 class Neural(Sampled):
     """f_i(x) = (1/m_i) sum_s loss(model(x, a_is), b_is) + (l2/2) |x|^2; build it by `neural`.
 
-    The rows of all clients lie in one table, client after client, so ragged clients cost no padding and a cohort
-    gathers none of them. `smooth` and `smooth_mean` are one estimate at x0, not a bound.
+    The rows of all clients lie in one table, client after client: clients of different sizes need no padding, and a
+    cohort copies no rows. `smooth` and `smooth_mean` are one estimate at x0, not a bound.
     """
 
     table: Table
-    starts: jax.Array  # (n,) the first row of each client
-    sizes: jax.Array  # (n,) its rows
-    scales: jax.Array  # (n,) n w_i
-    measured: jax.Array  # (M,) the rows that F is measured on
+    starts: jax.Array  # (n,) the first row of each client in the table
+    sizes: jax.Array  # (n,) the number of rows of each client
+    scales: jax.Array  # (n,) n w_i with the client weights w_i
+    measured: jax.Array  # (M,) the rows on which F is measured
     test: Table | None
-    statistics: PyTree  # what BatchNorm would start from; () without
+    statistics: PyTree  # initial statistics of BatchNorm; () if the model has none
     strong: jax.Array
     smooth: jax.Array
     smooth_mean: jax.Array
@@ -64,17 +64,17 @@ class Neural(Sampled):
         return self.scales
 
     def params(self, x: Vec) -> PyTree:
-        """The model's own tree of the vector x (d,)."""
+        """The parameters of the model, as its tree, from the vector x (d,)."""
         return self.layout.unravel(x)
 
     def predict(self, x: Vec, features: Any) -> jax.Array:
         """The model's outputs for features (B, ...), in evaluation mode.
 
         Raises:
-            InputError: every client has statistics of its own (norm_statistics="local"), so that there is no one model.
+            InputError: norm_statistics is "local", so that every client has another model.
         """
         if self._has_local_norm:
-            raise InputError("with norm_statistics='local' each client has a model of its own: predict by "
+            raise InputError("with norm_statistics='local' each client has another model: predict by "
                              "'averaged', or use measure")  # fmt: skip
         return self._outputs(self.params(x), jnp.asarray(features), self.norm_at(x), train=False, key=None)
 
@@ -89,12 +89,12 @@ class Neural(Sampled):
         return slopes + self.strong * jnp.atleast_2d(x)
 
     def batch_grads(self, picks: jax.Array, weights: jax.Array, x: Vec | ClientVecs, key: Key) -> ClientVecs:
-        keys = self.client_keys(jax.random.fold_in(key, 1))  # apart from those that drew the rows
+        keys = self.client_keys(jax.random.fold_in(key, 1))  # other keys than those that drew the rows
         grads = self._each(self._slope, x, self.starts[:, None] + picks, weights, keys)
         return grads + self.strong * jnp.atleast_2d(x)
 
     def _slope(self, x: Vec, rows: jax.Array, weights: jax.Array, key: Key | None) -> Vec:
-        """(d,) gradient of `_batch_loss`. Of the tree, then raveled: of slices of x, XLA pads and adds one by one."""
+        """(d,) gradient of `_batch_loss`, taken in the tree, then raveled: XLA is slow at gradients of slices of x."""
         with jax.default_matmul_precision(self.precision):
             return self.layout.ravel(jax.grad(self._batch_loss)(self.params(x), rows, weights, key), self.dtype)
 
@@ -102,10 +102,10 @@ class Neural(Sampled):
         """sum_s weights_s loss_s over rows (b,) of the table; without a key, without dropout and augmentation."""
         features = self.table.features[rows]
         if key is not None and self.augment is not None:
-            key, own = jax.random.split(key)
-            features = self.augment(own, features)
-        train = key is not None or bool(jax.tree.leaves(self.statistics))  # BatchNorm always learns by its batch
-        with models.only_rows((weights > 0) | ~jnp.any(weights > 0)):  # a piece beyond a client's rows has none
+            key, augment_key = jax.random.split(key)
+            features = self.augment(augment_key, features)
+        train = key is not None or bool(jax.tree.leaves(self.statistics))  # BatchNorm uses the batch's statistics
+        with models.only_rows((weights > 0) | ~jnp.any(weights > 0)):  # a piece beyond a client's rows has no valid row
             outputs = self._outputs(params, features, self.statistics, train, jax.random.key(0) if key is None else key)
         return jnp.sum(weights * self.loss(outputs, self.table.targets[rows]))
 
@@ -119,7 +119,7 @@ class Neural(Sampled):
         return as_input(features, self.prepare, self.dtype)
 
     def _over_rows(self, part: Callable[..., jax.Array], x: Vec | ClientVecs, shape: tuple[int, ...]) -> jax.Array:
-        """(n, *shape) sums over all rows of each client of `part(x, rows, weights)`, some rows at once."""
+        """(n, *shape) sums of `part(x, rows, weights)` over all rows of each client, `rows_at_once` rows at a time."""
         at_once = min(self.rows_at_once, self.longest)
 
         def one(x: Vec, start: jax.Array, size: jax.Array, scale: jax.Array) -> jax.Array:
@@ -132,23 +132,23 @@ class Neural(Sampled):
 
         return self._each(one, x, self.starts, self.sizes, self.scales)
 
-    def _each(self, one: Callable[..., jax.Array], x: Vec | ClientVecs, *own: jax.Array) -> jax.Array:
-        """Rows `one(x_i, *own_i)` for every client, `clients_at_once` side by side."""
+    def _each(self, one: Callable[..., jax.Array], x: Vec | ClientVecs, *data: jax.Array) -> jax.Array:
+        """`one(x_i, *data_i)` stacked over clients, `clients_at_once` of them side by side."""
         shared, block = x.ndim == 1, self.clients_at_once
         if block >= self.n:
-            return jax.vmap(one, (None if shared else 0, *(0 for _ in own)))(x, *own)
-        of_client = (lambda own: one(x, *own)) if shared else (lambda both: one(*both))
-        return jax.lax.map(of_client, own if shared else (x, *own), batch_size=None if block == 1 else block)
+            return jax.vmap(one, (None if shared else 0, *(0 for _ in data)))(x, *data)
+        of_client = (lambda row: one(x, *row)) if shared else (lambda both: one(*both))
+        return jax.lax.map(of_client, data if shared else (x, *data), batch_size=None if block == 1 else block)
 
     # --- measuring ---
 
     @property
     def metrics(self) -> tuple[str, ...]:
-        found: tuple[str, ...] = ("grad_norm", "client_loss")
+        names: tuple[str, ...] = ("grad_norm", "client_loss")
         if self.loss is cross_entropy:
-            found += ("train_accuracy", "client_accuracy", "accuracy_min", "accuracy_std", "accuracy_worst")
-            found += ("accuracy",) if self.test is not None else ()
-        return found + (("test_loss",) if self.test is not None else ())
+            names += ("train_accuracy", "client_accuracy", "accuracy_min", "accuracy_std", "accuracy_worst")
+            names += ("accuracy",) if self.test is not None else ()
+        return names + (("test_loss",) if self.test is not None else ())
 
     @property
     def usual_metrics(self) -> tuple[str, ...]:
@@ -162,54 +162,55 @@ class Neural(Sampled):
         return {"network": str(self.network), "precision": self.precision, **rows, **tested, **norms}
 
     def value(self, x: Vec) -> Scalar:
-        """F(x) in evaluation mode, on the rows that are measured; of a cohort, the mean of its `values`."""
+        """F(x) in evaluation mode, on the measured rows; for a cohort, the mean of its `values`."""
         if self.ids is not None:
             return jnp.mean(self.values(x))
         return self.measure(x, ("value",))["value"]
 
     def measure(self, x: Vec, names: tuple[str, ...]) -> dict[str, Scalar]:
-        """Each set of rows is gone through once, whatever is asked of it.
+        """The metrics of these names at x (d,); each set of rows is evaluated once.
 
-        Names: value; accuracy and test_loss on the test set, train_accuracy on the rows that F is measured on;
-        client_loss and client_accuracy (n,) on each client's own test rows where tests come by client, else on its
-        measured ones, NaN without any; of the accuracies accuracy_min, accuracy_std and accuracy_worst, the mean over
-        the tenth of the clients that fare worst.
+        value: F. accuracy, test_loss: on the test rows. train_accuracy: on the measured rows. client_loss,
+        client_accuracy (n,): on the client's test rows where each client has some, else on its measured rows; NaN
+        without rows. accuracy_min, accuracy_std, accuracy_worst: minimum, standard deviation and mean over the worst
+        tenth of client_accuracy. grad_norm: the norm of the gradient of F.
         """
-        found: dict[str, Scalar] = {}
-        own_tests = self.test is not None and self.test.owners is not None
+        values: dict[str, Scalar] = {}
+        tested_by_client = self.test is not None and self.test.owners is not None
         by_client = [name for name in names if name.startswith(("client_", "accuracy_"))]
         norm = self.norm_at(x)
-        own: Any = None
-        if {"value", "train_accuracy"} & {*names} or (by_client and not own_tests):
+        client_rows: Any = None
+        if {"value", "train_accuracy"} & {*names} or (by_client and not tested_by_client):
             owners = jnp.asarray(self.table.owners)[self.measured]
             losses, hits = self._by_row(x, self.table, self.measured, owners, norm)
             weights = (self.scales / self.sizes.astype(self.dtype))[owners]
             mean = lambda rows: jnp.sum(weights * rows) / jnp.sum(weights)
-            found |= {"value": mean(losses) + self.strong / 2 * jnp.sum(x**2), "train_accuracy": mean(hits)}
-            own = losses, hits, owners
-        if self.test is not None and ({"accuracy", "test_loss"} & {*names} or (by_client and own_tests)):
+            values |= {"value": mean(losses) + self.strong / 2 * jnp.sum(x**2), "train_accuracy": mean(hits)}
+            client_rows = losses, hits, owners
+        if self.test is not None and ({"accuracy", "test_loss"} & {*names} or (by_client and tested_by_client)):
             losses, hits = self._by_test_row(x, norm)
-            found |= {"accuracy": jnp.mean(hits), "test_loss": jnp.mean(losses)}
-            own = (losses, hits, self.test.owners) if own_tests else own
+            values |= {"accuracy": jnp.mean(hits), "test_loss": jnp.mean(losses)}
+            client_rows = (losses, hits, self.test.owners) if tested_by_client else client_rows
         if by_client:
-            losses, hits, owners = own
-            found |= {"client_loss": self._means_by_client(losses, owners)}
-            found |= fairness(self._means_by_client(hits, owners))
+            losses, hits, owners = client_rows
+            values |= {"client_loss": self._means_by_client(losses, owners)}
+            values |= fairness(self._means_by_client(hits, owners))
         if "grad_norm" in names:
-            found |= super().measure(x, ("grad_norm",))
-        return {name: found[name] for name in names}
+            values |= super().measure(x, ("grad_norm",))
+        return {name: values[name] for name in names}
 
     def norm_at(self, x: Vec) -> PyTree:
-        """What BatchNorm uses to evaluate the model x: the statistics of each client's own rows (one batch, of at most
-        `rows_at_once` of them), their mean over clients ("averaged"), or (n, ...), each client's own ("local").
+        """The statistics with which BatchNorm evaluates the model x.
 
-        They follow from x and the data, so they are no part of what is trained, sent or compressed.
+        Each client computes them from one batch of at most `rows_at_once` of its rows. norm_statistics="averaged" takes
+        the mean over clients, "local" keeps those of each client (n, ...). They are computed from x and the data, and
+        are not trained, sent or compressed.
         """
         if not jax.tree.leaves(self.statistics):
             return self.statistics
         at_once = min(self.rows_at_once, self.longest)
 
-        def own(x: Vec, start: jax.Array, size: jax.Array) -> PyTree:
+        def of_client(x: Vec, start: jax.Array, size: jax.Array) -> PyTree:
             place = jnp.arange(at_once)
             rows = jnp.where(size <= at_once, place % size, place * size // at_once)
             features = self._prepared(self.table.features[start + rows])
@@ -218,11 +219,11 @@ class Neural(Sampled):
                     self.network, self.params(x), self.statistics, features, jax.random.key(0)
                 )
 
-        each = self._each(own, x, self.starts, self.sizes)
+        each = self._each(of_client, x, self.starts, self.sizes)
         return each if self.norm_statistics == "local" else jax.tree.map(lambda leaf: jnp.mean(leaf, axis=0), each)
 
     def _by_test_row(self, x: Vec, norm: PyTree) -> tuple[jax.Array, jax.Array]:
-        """(T,) loss and accuracy of every test row; with local statistics and one test set, means over clients."""
+        """(T,) loss and accuracy of each test row; means over clients for one test set and local statistics."""
         test: Any = self.test
         rows = jnp.arange(len(test.targets))
         if not self._has_local_norm or test.owners is not None:
@@ -237,7 +238,7 @@ class Neural(Sampled):
     def _by_row(
         self, x: Vec, table: Table, rows: jax.Array, owners: jax.Array | None, norm: PyTree
     ) -> tuple[jax.Array, jax.Array]:
-        """(M,) loss and accuracy of rows (M,) of a table, whose clients are `owners` (M,), in evaluation mode."""
+        """(M,) loss and accuracy, in evaluation mode, of rows (M,) of a table; `owners` (M,) are their clients."""
         params = self.params(x)
 
         def one(rows: jax.Array, owners: jax.Array | None) -> tuple[jax.Array, jax.Array]:

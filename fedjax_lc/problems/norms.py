@@ -1,4 +1,4 @@
-"""How large A^T A is, for smoothness constants: of an array, or of a SciPy CSR array without making it dense."""
+"""Norms of A^T A for smoothness constants, of an array or of a SciPy CSR array (without making it dense)."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import numpy as np
 
 from fedjax_lc.data.sparse import is_sparse
 
-GRAM_UP_TO = 500  #: rows or columns of a sparse matrix whose Gram matrix is computed
+GRAM_UP_TO = 500  #: rows or columns up to which the Gram matrix of a sparse matrix is computed
 BLOCK = 256  #: rows of a large Gram matrix at a time
 
 
 def weighted(A: Any, roots: np.ndarray) -> tuple[Any, Any]:
-    """The matrices of all clients with their rows multiplied by `roots` (n, m), and all those rows as one matrix."""
+    """The clients' matrices with rows multiplied by `roots` (n, m), and all their rows as one matrix."""
     if isinstance(A, np.ndarray):
         blocks = A * roots[..., None]
         return blocks, blocks.reshape(-1, A.shape[-1])
@@ -41,7 +41,7 @@ def frobenius(B: Any) -> float:
 
 
 def _lanczos(B: Any) -> float:
-    """The same to the precision of float64, from products with B alone."""
+    """`spectral` to the precision of float64 by Lanczos, from products with B only."""
     from scipy.sparse.linalg import LinearOperator, eigsh
 
     side, turned = (B.T.tocsr(), B) if B.shape[0] >= B.shape[1] else (B, B.T.tocsr())

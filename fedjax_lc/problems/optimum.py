@@ -1,4 +1,4 @@
-"""The minimiser of a smooth convex function in float64 on the host: damped Newton, with a dense Hessian or by CG."""
+"""Minimise a smooth convex function in float64 on the host: damped Newton with a dense Hessian, or Newton-CG."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Vector = np.ndarray
 
 
 class Optimum(NamedTuple):
-    """x (d,) float64, its value and gradient norm; `converged` says whether the norm met the tolerance."""
+    """The minimiser x (d,) float64, its value and gradient norm, and whether the norm met the tolerance."""
 
     x: Vector
     value: float
@@ -33,9 +33,10 @@ def minimise(
     """Minimise to |grad| <= tolerance * (1 + |grad(x0)|).
 
     Args:
-        value, grad, hess: x (d,) -> (), (d,), (d, d), NumPy float64. hess serves up to d = 3000.
-        hvp: (x, v) -> (d,), the Hessian at x times v; serves conjugate gradients above that.
+        value, grad, hess: functions of x (d,) to (), (d,) and (d, d), NumPy float64; hess is used up to d = 3000.
+        hvp: (x, v) -> (d,), the Hessian at x times v; used by conjugate gradients for larger d.
         x0: (d,) start.
+        tolerance: relative tolerance of the gradient norm.
 
     Example:
         >>> minimise(lambda x: x @ x / 2, lambda x: x, lambda x: np.eye(2), lambda x, v: v, np.ones(2)).x
@@ -48,7 +49,7 @@ def minimise(
     def direction(x: Vector, g: Vector) -> Vector:
         if x.size <= DENSE_LIMIT:
             return np.linalg.lstsq(hess(x), -g, rcond=1e-14)[0]
-        # No more exact than the step deserves: loose far from the optimum, and still faster than linear near it.
+        # Inexact Newton: a loose tolerance far from the optimum, which tightens for superlinear convergence near it.
         share = min(0.1, float(np.linalg.norm(g) / first) ** 0.5)
         return _conjugate_gradients(lambda v: hvp(x, v), -g, share, goal / 4)
 
@@ -64,7 +65,7 @@ def _newton(
     x: Vector,
     goal: float,
 ) -> Vector:
-    """Newton steps, halved while the value does not fall; ends at the goal or where rounding stops the gradient."""
+    """Newton steps, halved until the value decreases; stops at the goal or where rounding errors dominate."""
     g = grad(x)
     for _ in range(MOST_STEPS):
         norm = np.linalg.norm(g)
@@ -80,7 +81,7 @@ def _newton(
 
 
 def _damping(value: Callable[[Vector], float], x: Vector, step: Vector, slope: float) -> float:
-    """The first of 1, 1/2, 1/4, ... that decreases the value enough (Armijo), rounding of the value allowed for."""
+    """The first of 1, 1/2, 1/4, ... that meets Armijo's condition, up to rounding errors of the value."""
     here, damping = value(x), 1.0
     rounding = 1e-14 * (1 + abs(here))
     while value(x + damping * step) > here + 1e-4 * damping * slope + rounding and damping > 1e-10:
@@ -97,9 +98,11 @@ def _conjugate_gradients(times: Callable[[Vector], Vector], b: Vector, share: fl
 
 
 def smallest_eigenvalue(hess: Callable[[], np.ndarray], times: Callable[[Vector], Vector], d: int) -> float:
-    """That of a symmetric (d, d) matrix: of `hess()` up to d = 3000; above that to about a thousandth, from products
-    with it (Lanczos: its vector to a hundredth, of which the eigenvalue's error is the square), and NaN where those do
-    not suffice."""
+    """The smallest eigenvalue of a symmetric (d, d) matrix.
+
+    Up to d = 3000 it is that of `hess()`. Beyond that, Lanczos computes it from products with the matrix, to a relative
+    error of about a thousandth; NaN if it does not converge.
+    """
     if d <= DENSE_LIMIT:
         return float(np.linalg.eigvalsh(hess())[0])
     from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh

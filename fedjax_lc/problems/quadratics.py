@@ -1,4 +1,4 @@
-"""Quadratics, with any Hessian per client."""
+"""Quadratic problems, with any symmetric Hessian for each client."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Quadratic(Problem):
         return jnp.swapaxes(products.einsum("lne,ned->nld", X, self.Q), 0, 1) - self.b[None]  # Q_i is symmetric
 
     def stochastic_grads(self, key: Key, x: Vec | ClientVecs, batch: int, *, replacement: bool = True) -> ClientVecs:
-        """The full gradients, as a quadratic has no rows, and normal noise of deviation noise / sqrt(batch)."""
+        """The full gradients plus normal noise of deviation noise / sqrt(batch): a quadratic has no rows to draw."""
         draws = jax.vmap(lambda k: jax.random.normal(k, (self.dim,), self.dtype))(self.client_keys(key))
         return self.grads(x) + self.noise / batch**0.5 * draws
 
@@ -63,9 +63,13 @@ def quadratic(Q: Any, b: Any, *, noise: float = 0.0, f_star: float | None = None
     """f_i(x) = x^T Q_i x / 2 - <b_i, x>.
 
     Args:
-        Q: (n, d, d) symmetric; or (n, d), the diagonals. b: (n, d).
-        noise: standard deviation of the entries of a stochastic gradient of batch size 1.
-        strong is the smallest eigenvalue over all Q_i, smooth the largest of each.
+        Q: (n, d, d) symmetric matrices, or (n, d) diagonals.
+        b: (n, d).
+        noise: standard deviation of every entry of a stochastic gradient of batch size 1.
+        f_star: the optimal value, if known; it is then not computed.
+        dtype: "float32" or "float64"; None for JAX's default float.
+
+    The constant `strong` is the smallest eigenvalue of all Q_i, and `smooth` (n,) the largest of each.
 
     Example:
         >>> float(quadratic(np.ones((2, 3)), np.zeros((2, 3))).smooth_mean)
@@ -82,12 +86,12 @@ def quadratic(Q: Any, b: Any, *, noise: float = 0.0, f_star: float | None = None
         raise InputError("quadratic needs symmetric Q_i: pass (Q + Q.transpose(0, 2, 1)) / 2")
     eigenvalues = np.linalg.eigvalsh(Q)
     mean_smooth = np.linalg.eigvalsh(Q.mean(0))[-1]
-    found = {"strong": max(eigenvalues.min(), 0.0), "smooth": eigenvalues[:, -1], "smooth_mean": mean_smooth}
+    bounds = {"strong": max(eigenvalues.min(), 0.0), "smooth": eigenvalues[:, -1], "smooth_mean": mean_smooth}
     kind = float_dtype(dtype)
     return Quadratic(
         jnp.asarray(Q, kind),
         jnp.asarray(b, kind),
-        **arrays(found, kind),
+        **arrays(bounds, kind),
         x0=jnp.zeros(Q.shape[1], kind),
         noise=jnp.asarray(noise, kind),
         given_f_star=f_star,

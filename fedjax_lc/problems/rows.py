@@ -1,4 +1,4 @@
-"""Rows of all clients in one table, so that ragged clients need no padding and a cohort gathers none."""
+"""The rows of all clients in one table: no padding for clients of different sizes, no copies for a cohort."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from fedjax_lc.data.sparse import is_sparse
 
 
 class Table(NamedTuple):
-    """Rows of data: features (N, ...), targets (N, ...), and whose they are, (N,) client numbers, or None."""
+    """Rows of data: features (N, ...), targets (N, ...), and owners (N,), the number of each row's client, or None."""
 
     features: jax.Array
     targets: jax.Array
@@ -22,10 +22,10 @@ class Table(NamedTuple):
 
 
 def table_of(clients: Sequence[tuple[Any, Any]], kind: Any, what: str) -> Table:
-    """The rows of all clients, one after the other.
+    """The rows of all clients, client after client; `what` names a client in errors.
 
     Raises:
-        InputError: no clients, an empty one, or shapes that differ.
+        InputError: there are no clients, a client is empty, or shapes differ.
     """
     if not len(clients):
         raise InputError("there are no clients: give a list of (features, targets)")
@@ -49,17 +49,17 @@ def table_of(clients: Sequence[tuple[Any, Any]], kind: Any, what: str) -> Table:
 
 
 def _stored(column: np.ndarray, kind: Any) -> jax.Array:
-    """uint8 as it is, other whole numbers as int32, real ones as the problem's."""
+    """A column as stored: uint8 unchanged, other whole numbers as int32, real numbers as `kind`."""
     if column.dtype == np.uint8:
         return jnp.asarray(column)
     return jnp.asarray(column, jnp.int32 if np.issubdtype(column.dtype, np.integer) else kind)
 
 
 def test_table(test: Any, n: int, kind: Any) -> Table | None:
-    """That of one test set, whose rows are nobody's, or of a part for each client.
+    """The table of one test set (owners None), or of a list with a test part for each client.
 
     Raises:
-        InputError: parts for another number of clients.
+        InputError: the number of test parts is not that of clients.
     """
     if test is None:
         return None
@@ -71,7 +71,7 @@ def test_table(test: Any, n: int, kind: Any) -> Table | None:
 
 
 def as_input(features: jax.Array, prepare: Any, kind: Any) -> jax.Array:
-    """Features (B, ...) as the model takes them: `prepare` of them, or bytes divided by 255."""
+    """The model's input for features (B, ...): `prepare(features)`, or bytes divided by 255, or unchanged."""
     if prepare is not None:
         return prepare(features)
     return features.astype(kind) / 255 if features.dtype == jnp.uint8 else features

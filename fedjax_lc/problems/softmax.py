@@ -1,4 +1,4 @@
-"""Multinomial regression."""
+"""Multinomial (softmax) regression."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def softmax_regression(
     C = classes if classes is not None else int(whole.max()) + 1
     if whole.max() >= C:
         raise InputError(f"a target is {whole.max()} but classes={C}: targets must lie in 0..classes-1")
-    found = constants(A, rows, Softmax.curvature, l2, kappa, norm)
+    bounds = constants(A, rows, Softmax.curvature, l2, kappa, norm)
     kind = float_dtype(dtype)
     matrices = laid_out(A, rows.shape[1], kind, vectors=False)
     return SoftmaxModel(
@@ -79,7 +79,7 @@ def softmax_regression(
         jnp.asarray(whole),
         jnp.asarray(rows, kind),
         jnp.asarray(sizes),
-        **arrays(found, kind),
+        **arrays(bounds, kind),
         x0=jnp.zeros(matrices.width * C, kind),
         classes=C,
         given_f_star=f_star,

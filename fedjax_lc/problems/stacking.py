@@ -1,4 +1,4 @@
-"""Problems of clients' data stacked: checks, padding, weights, and the constants that come from them."""
+"""Stacking of clients' data: checks, padding, weights, and the smoothness constants."""
 
 from __future__ import annotations
 
@@ -26,8 +26,11 @@ X64_LINE = 'jax.config.update("jax_enable_x64", True)'
 class RowsProblem(Sampled):
     """Base of problems whose f_i is a weighted sum over rows of data.
 
-    features the matrices A_i (m, d), targets (n, m), rows (n, m) the row weights r_is, sizes (n,) the real rows of each
-    client.
+    Attributes:
+        features: the matrices A_i (m, d).
+        targets: (n, m).
+        rows: (n, m) the row weights r_is, 0 for padding.
+        sizes: (n,) the number of rows of each client, without padding.
     """
 
     features: Features
@@ -59,8 +62,8 @@ class RowsProblem(Sampled):
 def stack(clients: Clients, weights: Any, form: str = "auto") -> tuple[Any, np.ndarray, np.ndarray, np.ndarray]:
     """Features, targets (n, m), row weights (n, m) and sizes (n,), padded, NumPy float64.
 
-    Features are an array (n, m, d), or one SciPy CSR array (m_i, d) per client; by `form`, "dense" or "sparse", or for
-    "auto" sparse where one of the clients' is.
+    Features are an array (n, m, d) for form="dense", or one SciPy CSR array (m_i, d) per client for "sparse"; "auto" is
+    sparse if a client's features are.
     """
     if not len(clients):
         raise InputError("a problem needs at least one client, got an empty list")
@@ -111,7 +114,7 @@ def shares(weights: Any, sizes: np.ndarray) -> np.ndarray:
 def constants(
     A: Any, rows: np.ndarray, curvature: float, l2: float | None, kappa: float | None, norm: str
 ) -> dict[str, Any]:
-    """strong, smooth (n,), smooth_mean of a linear model whose loss bends by at most `curvature`; A as of `stack`."""
+    """strong, smooth (n,) and smooth_mean of a linear model; `curvature` bounds the loss's second derivative."""
     if norm not in ("spectral", "frobenius"):
         raise InputError(f"norm must be 'spectral' or 'frobenius', got {norm!r}")
     size = norms.spectral if norm == "spectral" else norms.frobenius
@@ -135,6 +138,7 @@ def _l2(l2: float | None, kappa: float | None, data_smooth: float) -> float:
 
 
 def float_dtype(dtype: Any) -> Any:
+    """float32 or float64 as a NumPy dtype; JAX's default float for None."""
     kind = np.dtype(dtype) if dtype is not None else np.dtype(jnp.zeros(()).dtype)
     if kind == np.float64 and not jax.config.jax_enable_x64:  # type: ignore[attr-defined]
         raise InputError(f"dtype float64 needs JAX's 64-bit mode: put {X64_LINE} before the first array is made")

@@ -1,4 +1,4 @@
-"""One run: the compiled loop, programs and their cache.
+"""One run of a method: the compiled loop over steps, compiled programs and their cache on disk.
 
 Import `run` from `fedjax_lc`; all else is for the rooms above.
 """

@@ -1,11 +1,12 @@
-"""Compiled programs kept on disk from one start of the command line to the next: JAX's persistent compilation cache.
+"""JAX's persistent compilation cache, which keeps compiled programs on disk for later commands.
 
-Importing the package changes nothing: only `kept`, within which the command line works, turns the cache on. Its folder
-is xla/ in the cache folder (FEDJAX_LC_CACHE, else the user's own), unless JAX_COMPILATION_CACHE_DIR chose another one.
+Importing the package does not turn the cache on; the context manager `kept` does, and the command line runs inside it.
+The folder is xla/ in the cache folder (FEDJAX_LC_CACHE, else the user's default), unless JAX_COMPILATION_CACHE_DIR
+names another one.
 
-JAX could hold the folder to a size itself (jax_compilation_cache_max_size), but that needs a file lock for every
-program, looks at all of them for each one that is written, and can write no more after a process that was killed
-between the two files of a program. So `kept` removes what was not used for longest before it starts.
+JAX can limit the size of the folder (jax_compilation_cache_max_size), but it then takes a file lock for every program,
+scans all entries for each write, and cannot write any more after a process was killed between the two files of a
+program. So `kept` removes the least recently used programs when it starts.
 """
 
 from __future__ import annotations
@@ -29,19 +30,26 @@ from fedjax_lc.core.errors import InputError
 from fedjax_lc.core.files import check_writable
 from fedjax_lc.data.download import CACHE_OFF, CACHE_VARIABLE, cache_folder
 
-MOST_BYTES = 2 * 10**9  #: what the folder may hold when a command starts
-LEFT = 0.8  #: share of that which is left where it held more
+MOST_BYTES = 2 * 10**9  #: a larger folder is reduced when a command starts
+LEFT = 0.8  #: share of MOST_BYTES that such a reduction leaves
 SETTINGS = {
     "jax_persistent_cache_min_compile_time_secs": 0.0,  # all programs: most are small, and there are many
     "jax_persistent_cache_min_entry_size_bytes": -1,
 }
-COMPILED = "/jax/core/compile/backend_compile_duration"  #: of every program, compiled or served
-SERVED = "/jax/compilation_cache/cache_retrieval_time_sec"  #: of every program that the cache served
+COMPILED = "/jax/core/compile/backend_compile_duration"  #: JAX's event for every program, compiled or from the cache
+SERVED = "/jax/compilation_cache/cache_retrieval_time_sec"  #: JAX's event for every program from the cache
 TROUBLE = r"Error (?P<what>reading|writing) persistent compilation cache entry for '(?P<name>[^']*)': (?P<why>.*)"
 
 
 class Tally(NamedTuple):
-    """Programs of this process: those made, those of them that the cache served, and the seconds both took."""
+    """Counts of this process.
+
+    Attributes:
+        programs: programs made, compiled or from the cache.
+        served: those of them that came from the cache.
+        seconds: time for all programs.
+        loading: time for those from the cache.
+    """
 
     programs: int
     served: int
@@ -49,7 +57,7 @@ class Tally(NamedTuple):
     loading: float
 
     def since(self, before: Tally) -> Tally:
-        """What was added."""
+        """The difference to an earlier tally."""
         return Tally(
             self.programs - before.programs,
             self.served - before.served,
@@ -58,7 +66,7 @@ class Tally(NamedTuple):
         )
 
     def tell(self, folder: Path | None) -> str:
-        """In words; `folder` is the cache's, None where it is off.
+        """The tally in words; `folder` is that of the cache, None if the cache is off.
 
         >>> Tally(14, 0, 6.2, 0.0).tell(None)
         'compiled 14 programs in 6.2 s'
@@ -74,7 +82,13 @@ class Tally(NamedTuple):
 
 
 class _Session(NamedTuple):
-    """One use of `kept`: the folder in use, the one that the settings name, and what had been compiled before."""
+    """One use of `kept`.
+
+    Attributes:
+        folder: the folder in use; None if the cache is off.
+        named: the folder that the settings name.
+        before: the tally when it began.
+    """
 
     folder: Path | None
     named: Path | None
@@ -87,8 +101,10 @@ _SECONDS: dict[str, float] = {COMPILED: 0.0, SERVED: 0.0}
 
 
 def folder() -> Path | None:
-    """Where compiled programs are kept; None if FEDJAX_LC_CACHE or JAX's own settings say that none are. Within `kept`
-    too, whether it uses the folder or not."""
+    """The cache's folder; None if FEDJAX_LC_CACHE or JAX's settings turn the cache off.
+
+    The answer is the same within `kept`, whether or not the folder could be used.
+    """
     session = _SESSION.get()
     if session is not None:
         return session.named
@@ -99,27 +115,28 @@ def folder() -> Path | None:
 
 
 def size(folder: Path) -> tuple[int, int]:
-    """Entries and bytes of a cache's folder; both 0 where there is none."""
+    """The number of entries and of bytes in a cache folder; both 0 if the folder does not exist."""
     files = _entries(folder)
-    return len(files), sum(found.st_size for _, found in files)
+    return len(files), sum(stat.st_size for _, stat in files)
 
 
 def tally() -> Tally:
-    """What this process compiled since `kept` was first used."""
+    """What this process compiled since this function or `kept` was first called."""
     _listen()
     return Tally(_EVENTS[COMPILED], _EVENTS[SERVED], _SECONDS[COMPILED], _SECONDS[SERVED])
 
 
 def told() -> str:
-    """What was compiled within `kept` so far, and whether the cache served, in words."""
+    """A sentence on what was compiled within `kept` so far, and what came from the cache."""
     session = _SESSION.get()
     return tally().tell(None) if session is None else tally().since(session.before).tell(session.folder)
 
 
 @contextlib.contextmanager
 def kept(on: bool = True) -> Iterator[None]:
-    """Within the block compiled programs are counted and, if `on`, kept on disk and taken from there, else neither;
-    after it JAX's settings are what they were. A folder that cannot be used is a note on stderr.
+    """Within the block count compiled programs, and if `on` use the cache on disk; afterwards restore JAX's settings.
+
+    If the folder cannot be used, a note on stderr says so and the programs are compiled.
 
     Example:
         >>> with kept():
@@ -144,7 +161,7 @@ def short(path: Path) -> str:
 
 
 def _usable(place: Path | None) -> Path | None:
-    """The folder, made and held to its size; None and a note if that cannot be."""
+    """The folder, created and reduced to MOST_BYTES; None, with a note on stderr, if it cannot be written."""
     if place is None:
         return None
     try:
@@ -158,24 +175,24 @@ def _usable(place: Path | None) -> Path | None:
 
 
 def _prune(place: Path, most: int) -> None:
-    """Remove what was not used for longest where a folder holds more than `most` bytes."""
+    """Remove the least recently used entries of a folder that holds more than `most` bytes."""
     files = _entries(place)
-    held = sum(found.st_size for _, found in files)
+    held = sum(stat.st_size for _, stat in files)
     if held <= most:
         return
-    for path, found in sorted(files, key=lambda entry: max(entry[1].st_atime, entry[1].st_mtime)):
+    for path, stat in sorted(files, key=lambda entry: max(entry[1].st_atime, entry[1].st_mtime)):
         if held <= LEFT * most:
             return
         path.unlink(missing_ok=True)
-        held -= found.st_size
+        held -= stat.st_size
 
 
 def _entries(place: Path) -> list[tuple[Path, os.stat_result]]:
-    found = []
+    entries = []
     for path in place.glob("*-cache"):
         with contextlib.suppress(OSError):  # another process may have removed it
-            found.append((path, path.stat()))
-    return found
+            entries.append((path, path.stat()))
+    return entries
 
 
 @contextlib.contextmanager
@@ -194,7 +211,7 @@ def _turned_off() -> contextlib.AbstractContextManager[None]:
 
 @contextlib.contextmanager
 def _settings(chosen: dict[str, Any]) -> Iterator[None]:
-    """JAX's settings within the block."""
+    """Set these settings of JAX within the block."""
     before = {name: _setting(name) for name in chosen}
 
     def use(settings: dict[str, Any]) -> None:
@@ -215,7 +232,7 @@ def _setting(name: str) -> Any:
 
 @contextlib.contextmanager
 def _noting(troubles: list[re.Match[str]]) -> Iterator[None]:
-    """Within the block what JAX warns of an entry of the cache goes to `troubles`: such a program is compiled."""
+    """Within the block collect JAX's warnings on cache entries in `troubles`; JAX compiles such programs itself."""
     with warnings.catch_warnings():
         warnings.filterwarnings("always", "Error (reading|writing) persistent compilation cache entry")
         usual = warnings.showwarning
@@ -229,8 +246,8 @@ def _noting(troubles: list[re.Match[str]]) -> Iterator[None]:
 
 
 def _tell(troubles: list[re.Match[str]], place: Path) -> None:
-    """Say once what went wrong with entries, and remove those that a killed process left half written: JAX would
-    neither read nor replace them."""
+    """Print one note on the troubles, and remove entries that a killed process left incomplete, which JAX would neither
+    read nor replace."""
     damaged = {trouble["name"] for trouble in troubles if trouble["what"] == "reading"}
     for name in damaged:
         for path in place.glob(f"{name}-*-cache"):

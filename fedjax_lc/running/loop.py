@@ -1,4 +1,4 @@
-"""The compiled loop that `run` and `sweep` share: records of `every` steps, measured, priced and held to limits."""
+"""The compiled loop of `run` and `sweep`: after every `every` steps it records metrics and costs and checks limits."""
 
 from __future__ import annotations
 
@@ -24,41 +24,47 @@ Metric = Callable[[Problem, Any, PyTree], Scalar]
 
 
 class Metrics(NamedTuple):
-    """What is measured at every record: by the problem at the method's point, so that no method can report
-    differently, and by functions of the state (lyapunov, a user's own)."""
+    """What is measured at every record.
 
-    known: tuple[str, ...]  #: names that `problem.measure` knows, F itself ("value") first
-    own: tuple[tuple[str, Metric], ...] = ()
+    Attributes:
+        known: metrics that `problem.measure` computes at the method's point, F ("value") first; they mean the same for
+            every method.
+        of_state: name and function (problem, hp, state) of metrics of the method's state, such as lyapunov or a user's.
+    """
+
+    known: tuple[str, ...]
+    of_state: tuple[tuple[str, Metric], ...] = ()
 
     @property
     def names(self) -> tuple[str, ...]:
-        return (*self.known, *(name for name, _ in self.own))
+        return (*self.known, *(name for name, _ in self.of_state))
 
     def at(self, algorithm: Algorithm, problem: Problem, hp: Any, state: PyTree) -> dict[str, Any]:
-        """All of them by name."""
-        found = problem.measure(algorithm.point(problem, hp, state), self.known)
-        return found | {name: f(problem, hp, state) for name, f in self.own}
+        """The values of all metrics, by name."""
+        values = problem.measure(algorithm.point(problem, hp, state), self.known)
+        return values | {name: f(problem, hp, state) for name, f in self.of_state}
 
 
-INIT_FOLD = 2**32 - 1
-BLOW_UP = 1e6  #: a run whose F rises by this multiple of its first gap (or by 1 + |F|, if more) has diverged;
-#: of 1 + |F| where no optimum is known
-CHUNK_RECORDS = 4096
-CHUNK_SECONDS = 0.25  #: what a chunk should take, for the progress bar and Ctrl-C
+INIT_FOLD = 2**32 - 1  #: folded into the key of a run for `init`, as t is for step t
+#: a run has diverged when F exceeds F(x_0) by this multiple of the first gap F(x_0) - f_star, or of 1 + |F(x_0)| where
+#: no optimum is known
+BLOW_UP = 1e6
+CHUNK_RECORDS = 4096  #: records that a chunk can hold at most
+CHUNK_SECONDS = 0.25  #: intended time of a chunk, after which the progress bar moves and Ctrl-C takes effect
 
 GO_ON, TARGET, DIVERGED, SPENT = range(4)  #: stop codes
 STATUS = {GO_ON: "", TARGET: "target", DIVERGED: "diverged", SPENT: "finished"}
 
 
 class At(NamedTuple):
-    """Where a run stands: the method's state, and what it has spent."""
+    """What a run carries from step to step: the method's state, and its cumulative costs."""
 
     state: PyTree
-    spent: jax.Array  # (2, 4) float32: cumulative costs and what float32 leaves off them
+    spent: jax.Array  # (2, 4) float32: cumulative costs, and their rounding errors
 
 
 class Limits(NamedTuple):
-    """Where a run stops. `F <= target`, `F > blow_up`, or a cost at its budget; one that is not live never does."""
+    """When a run stops: F <= target, F > blow_up, or a cost >= its budget; never if it is not live (an idle slot)."""
 
     target: Scalar  # ()
     blow_up: Scalar  # ()
@@ -67,7 +73,7 @@ class Limits(NamedTuple):
 
 
 class Ran(NamedTuple):
-    """What a chunk returns; over lanes, `at`, `x` and `stop` have them first, the buffers after the records."""
+    """What a chunk returns. Lanes are the first axis of `at`, `x` and `stop`, and the second axis of the buffers."""
 
     at: At
     x: jax.Array  # (d,)
@@ -78,7 +84,7 @@ class Ran(NamedTuple):
 
 
 def start(algorithm: Algorithm, problem: Problem, hp: Any, key: Key, metrics: Metrics) -> tuple[At, dict[str, Scalar]]:
-    """A run before its first step, and what is measured there."""
+    """The start of a run, before its first step, and the metrics there."""
     state = algorithm.init(problem, hp, jax.random.fold_in(key, INIT_FOLD))
     values = metrics.at(algorithm, problem, hp, state)
     return At(state, jnp.zeros((2, len(ledger.COSTS)), jnp.float32)), values
@@ -92,11 +98,15 @@ def chunk(
     metrics: Metrics,
     over_lanes: tuple[PyTree, ...] | None = None,
 ) -> Callable[..., Ran]:
-    """A function (problem, hp, at, key, first, count, limits) -> Ran to compile: up to `count` records of `every`
-    steps, ending at the first one where any lane stops.
+    """A function (problem, hp, at, key, first, count, limits) -> Ran, to be compiled.
 
-    first: () uint32, the number of the next step. over_lanes: None for one run; else which of hp's leaves, key and
-    first have an axis of lanes, as `jax.vmap` takes them (leaves as a tuple).
+    It makes up to `count` records of `every` steps each, and ends at the first record where a lane stops. `first` is
+    the number of the next step, () uint32.
+
+    Args:
+        every: steps of one record.
+        capacity: records that the buffers hold.
+        over_lanes: None for one run; else the axes of lanes of hp's leaves (a tuple), key and first, as for `jax.vmap`.
     """
 
     def run_chunk(problem: Problem, hp: Any, at: At, key: Key, first: Scalar, count: Scalar, limits: Limits) -> Ran:
@@ -146,7 +156,7 @@ def _record(
     first: Scalar,
     limits: Limits,
 ) -> tuple[At, jax.Array, dict[str, Scalar], jax.Array]:
-    """`every` steps of one run: where it then stands, their costs (every, 4), what is measured, the stop code."""
+    """`every` steps of one run. Returns the run after them, their costs (every, 4), the metrics and the stop code."""
 
     def one_step(state: PyTree, t: jax.Array) -> tuple[PyTree, jax.Array]:
         state, cost = algorithm.step(problem, hp, state, jax.random.fold_in(key, t))
@@ -159,7 +169,7 @@ def _record(
 
 
 def _add(total: jax.Array, more: jax.Array) -> jax.Array:
-    """total (2, 4) + more (4,), where total[1] gathers the rounding of total[0] (two-sum: exact)."""
+    """total (2, 4) + more (4,); total[1] collects the rounding errors of total[0] (two-sum, exact)."""
     high = total[0] + more
     shown = high - total[0]
     return jnp.stack([high, total[1] + (total[0] - (high - shown)) + (more - shown)])
@@ -181,7 +191,7 @@ def make_limits(
     """The limits of a run that starts at F = `initial`, as host numbers in the problem's dtype.
 
     Raises:
-        InputError: a target that has no meaning here.
+        InputError: the target needs an optimum that is unknown, or is finer than the dtype resolves.
     """
     kind, f_star = jnp.dtype(problem.dtype).type, problem.f_star
     span = max(abs(initial - f_star), (1 + abs(initial)) / BLOW_UP) if np.isfinite(f_star) else 1 + abs(initial)
@@ -193,10 +203,10 @@ def make_limits(
 
 
 def plain_limits(rel_gap: Any, budget: Mapping[str, Any] | None) -> tuple[float | None, dict[str, float]]:
-    """What a caller asked for, as plain numbers.
+    """`rel_gap` and `budget` as plain numbers.
 
     Raises:
-        InputError: one that is not a number > 0, or a budget of an unknown cost.
+        InputError: a value is not a number > 0, or the budget names an unknown cost.
     """
     for name in budget or {}:
         if name not in ledger.COSTS:
@@ -213,7 +223,7 @@ def _positive(what: str, number: Any) -> float:
 
 
 def _split(budget: Mapping[str, float]) -> np.ndarray:
-    """(2, 4) float32: each cost's budget, and what float32 leaves off it."""
+    """(2, 4) float32: the budget of each cost, and its rounding error."""
     exact = np.array([budget.get(name, np.inf) for name in ledger.COSTS], np.float64)
     high = exact.astype(np.float32)
     with np.errstate(invalid="ignore"):
@@ -233,7 +243,7 @@ def _check_target(problem: Problem, initial: float, rel_gap: float) -> None:
 
 
 def at_most(f_star: float, gap: float, dtype: Any) -> np.floating[Any]:
-    """f_star + gap in that dtype, lowered until its difference to f_star is at most `gap`, as Trace.reach asks."""
+    """f_star + gap in that dtype, lowered until its difference to f_star is at most `gap`, as in `Trace.reach`."""
     f_star, gap = float(f_star), float(gap)
     number = jnp.dtype(dtype).type(f_star + gap)
     while float(number) - f_star > gap:
@@ -242,7 +252,7 @@ def at_most(f_star: float, gap: float, dtype: Any) -> np.floating[Any]:
 
 
 def whole_records(steps: int, every: int) -> tuple[int, int, list[str]]:
-    """Records to make, steps of each, and a note where steps were cut to a multiple of `every`."""
+    """The number of records, steps per record, and a note if steps were cut to a multiple of `every`."""
     if int(every) != every or every < 1:
         raise InputError(f"every must be a whole number >= 1, got {every}")
     if int(steps) != steps or steps < every:
@@ -256,14 +266,14 @@ def whole_records(steps: int, every: int) -> tuple[int, int, list[str]]:
 def choose_metrics(
     algorithm: Algorithm, problem: Problem, measure: Sequence[str] | Mapping[str, Metric] | str
 ) -> Metrics:
-    """F, what the problem usually measures, and what `measure` names or gives.
+    """The metrics of a run: F, the problem's usual ones, and those of `measure` (names, or functions by name).
 
     Raises:
-        InputError: a name that neither the problem nor the method knows.
+        InputError: neither the problem nor the method knows a name.
     """
     if isinstance(measure, Mapping):
-        own = tuple((name, f) for name, f in measure.items() if name != "value")
-        return Metrics(("value", *(name for name in problem.usual_metrics if name not in measure)), own)
+        given = tuple((name, f) for name, f in measure.items() if name != "value")
+        return Metrics(("value", *(name for name in problem.usual_metrics if name not in measure)), given)
     names = [measure] if isinstance(measure, str) else list(measure)
     extra = _of_the_method(algorithm, problem)
     for name in names:
@@ -279,22 +289,22 @@ def _error_norm(algorithm: Algorithm) -> Metric:
 
 
 def _of_the_method(algorithm: Algorithm, problem: Problem) -> dict[str, Metric]:
-    """What can be measured of a method's state besides its point."""
-    found: dict[str, Metric] = {}
+    """Metrics of the method's state, by name."""
+    metrics: dict[str, Metric] = {}
     if algorithm.lyapunov and problem.solvable:
-        found["lyapunov"] = algorithm.lyapunov
+        metrics["lyapunov"] = algorithm.lyapunov
     if algorithm.error:
-        found["error_norm"] = _error_norm(algorithm)
-    return found
+        metrics["error_norm"] = _error_norm(algorithm)
+    return metrics
 
 
 def needs_solution(metrics: Metrics) -> bool:
-    """Whether a metric looks at x_star inside the loop."""
+    """Whether a metric needs x_star inside the compiled loop."""
     return bool({"distance", "lyapunov"} & {*metrics.names})
 
 
 def start_at(x0: Any, problem: Problem) -> Problem:
-    """The problem with that warm start; as it is for None."""
+    """The problem with the start x0; unchanged if x0 is None."""
     if x0 is None:
         return problem
     x0 = jnp.asarray(x0, problem.dtype)
@@ -304,13 +314,13 @@ def start_at(x0: Any, problem: Problem) -> Problem:
 
 
 def next_count(count: int, capacity: int, seconds: float) -> int:
-    """Records for the next chunk so that it takes about CHUNK_SECONDS, at most four times as many as before."""
+    """Records of the next chunk, so that it takes about CHUNK_SECONDS; at most four times as many as before."""
     wanted = count * CHUNK_SECONDS / max(seconds, 1e-6)
     return int(max(1, min(wanted, 4 * count, capacity)))
 
 
 class _CtrlC:
-    """A handler that notes the first Ctrl-C and leaves a second one to whom it would have gone."""
+    """A signal handler that notes the first Ctrl-C and then restores the previous handler."""
 
     def __init__(self) -> None:
         self.pressed = False
@@ -326,8 +336,10 @@ class _CtrlC:
 
 @contextlib.contextmanager
 def interruptible() -> Iterator[Callable[[], bool]]:
-    """Within the block the first Ctrl-C only sets a flag (returned by the yielded function); a second one raises. A
-    block within another one shares its flag."""
+    """Within the block the first Ctrl-C only sets a flag, which the yielded function returns; a second one raises.
+
+    Nested blocks share one flag. Outside the main thread the flag is never set.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield lambda: False
         return

@@ -1,4 +1,4 @@
-"""What a run and every lane of a sweep are asked for, and the task that it comes to."""
+"""The options that `run` and `sweep` share, and the checked task they amount to."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fedjax_lc.running.loop import Metric, Metrics
 
 
 class Options(TypedDict, total=False):
-    """How far a run goes and what it records: see `fl.run`."""
+    """When a run ends and what it records; explained in `fl.run`."""
 
     steps: int
     every: int
@@ -24,22 +24,32 @@ class Options(TypedDict, total=False):
 
 
 class Task(NamedTuple):
-    """What a run is to do."""
+    """What a run, or every lane of a sweep, is to do.
 
-    problem: Problem  # from its start on, with its optimum where a metric needs it
+    Attributes:
+        problem: with the chosen start, and with its optimum attached where a metric needs it.
+        records: how many records to make at most.
+        every: steps of one record.
+        metrics: what is measured at every record.
+        rel_gap: relative gap at which to stop, or None.
+        budget: limits of costs, by name.
+        notes: remarks for people.
+    """
+
+    problem: Problem
     records: int
-    every: int  # steps of a record
+    every: int
     metrics: Metrics
     rel_gap: float | None
     budget: dict[str, float]
-    notes: list[str]  # for people
+    notes: list[str]
 
 
 def task(function: str, algorithm: Algorithm, problem: Problem, options: Options) -> Task:
-    """The task of `options`, which were given to that function; by default 10,000 steps, recorded every 10.
+    """Check `options`, given to the function called `function`; defaults are 10,000 steps, a record every 10.
 
     Raises:
-        InputError: an option that there is not, or one that does not fit the problem or the method.
+        InputError: an option is unknown, or does not fit the problem or the method.
     """
     refuse_unknown(function, options, Options)
     problem = loop.start_at(options.get("x0"), problem)

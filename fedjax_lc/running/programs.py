@@ -1,4 +1,4 @@
-"""Compiled programs: each compiled once per process, their memory known before they run."""
+"""Compiled programs: each is compiled once per process, and its memory is known before it runs."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ _COMPILED: dict[Any, Any] = {}
 
 
 def compile_once(function: Callable[..., Any], arguments: tuple[Any, ...]) -> tuple[Any, float]:
-    """`function` compiled for arguments (arrays or their shapes), the third one donated; and the seconds that took now.
+    """Compile `function` for these arguments (arrays or shapes), donating the third. Returns it and the seconds needed.
 
-    Equal functions and shapes compile once per process and default device: the second call takes no time.
+    Equal functions and shapes are compiled once per process and default device; later calls return 0.0 seconds.
     """
     leaves, structure = jax.tree.flatten(arguments)
     abstract = tuple((leaf.shape, leaf.dtype, bool(getattr(leaf, "weak_type", False))) for leaf in leaves)
@@ -39,20 +39,21 @@ def compile_count() -> int:
 
 
 def memory_bytes(compiled: Any) -> int:
-    """Bytes a compiled program holds at once: arguments, results and scratch, less what it updates in place."""
-    found = compiled.memory_analysis()
-    if found is None:
+    """Bytes that a compiled program needs: arguments, results and scratch, less what it updates in place."""
+    usage = compiled.memory_analysis()
+    if usage is None:
         return 0
-    total = found.argument_size_in_bytes + found.output_size_in_bytes + found.temp_size_in_bytes
-    return int(total - found.alias_size_in_bytes)
+    total = usage.argument_size_in_bytes + usage.output_size_in_bytes + usage.temp_size_in_bytes
+    return int(total - usage.alias_size_in_bytes)
 
 
 def out_of_memory(error: Exception) -> bool:
-    """Whether a device had no room for what was asked of it."""
+    """Whether the error says that a device ran out of memory."""
     return isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" in str(error)
 
 
 def check_memory(needed: int) -> None:
+    """Raise InputError if the default device has fewer than `needed` bytes free."""
     free = free_bytes()
     if free is not None and needed > free:
         raise InputError(f"this run needs {needed / 1e9:.2f} GB and {free / 1e9:.2f} GB are free: use fewer clients, "
@@ -60,8 +61,10 @@ def check_memory(needed: int) -> None:
 
 
 def free_bytes(device: Any = None) -> int | None:
-    """Memory that XLA can still get on a device, the default one for None (of a CPU the host's); None where it cannot
-    be told."""
+    """Bytes that XLA can still allocate on a device (default: JAX's default device); on a CPU the host's free memory.
+
+    None if the device does not report it.
+    """
     if device is None:
         chosen = jax.config.jax_default_device  # type: ignore[attr-defined]
         device = chosen if hasattr(chosen, "memory_stats") else jax.devices()[0]

@@ -1,4 +1,4 @@
-"""One run of one method: a compiled loop over steps, driven chunk by chunk from the host."""
+"""One run of one method: a compiled loop over steps, which the host calls chunk by chunk."""
 
 from __future__ import annotations
 
@@ -43,16 +43,16 @@ def run(
 
     Args:
         method: a name of `fl.algorithms.names()`, or an Algorithm.
-        hp: its hyperparameters; its theory's if None.
+        hp: hyperparameters of the method; None for those of its theory.
         key: a PRNG key, or a whole number s for `jax.random.key(s)`. Step t uses `fold_in(key, t)`.
         on_chunk: called with the trace so far after every chunk; a true result stops the run (status interrupted).
         progress: show a bar on anything over two seconds.
-        steps: steps at most; cut to a multiple of `every`.
-        every: record j is taken after step (j + 1) * every.
+        steps: largest number of steps, cut to a multiple of `every`.
+        every: steps between records; record j = 0, 1, ... is made after step (j + 1) * every.
         rel_gap: stop at the first record with F(x) - f_star <= rel_gap * (F(x_0) - f_star).
         budget: stop at the first record where a cumulative cost (bits_up, bits_down, grads, rounds) reaches its limit.
-        x0: (d,) warm start; the problem's own start if None.
-        measure: further metrics: names out of `problem.metrics` (grad_norm; distance, |x - x*|; a network's
+        x0: (d,) start; None for the problem's x0.
+        measure: further metrics: names among `problem.metrics` (grad_norm; distance, |x - x*|; a network's
             train_accuracy, accuracy_min, ...) and lyapunov, or a mapping from a name to `f(problem, hp, state)` -> ()
             or (k,), compiled into the loop.
 
@@ -61,7 +61,7 @@ def run(
         status, not raised. Ctrl-C ends a run after the current chunk and keeps what was computed.
 
     Raises:
-        InputError: in one line, before any work starts.
+        InputError: an argument cannot be used; raised before any work starts.
 
     Example:
         >>> trace = fl.run("gd", problem, steps=1000, rel_gap=1e-10)
@@ -84,7 +84,7 @@ def run(
 
 @dataclasses.dataclass
 class _Run:
-    """The host's side of a run."""
+    """A run as the host sees it: it calls the compiled chunk and collects the records."""
 
     algorithm: Algorithm
     task: Task
@@ -130,7 +130,7 @@ class _Run:
         return compiled, seconds
 
     def _advance(self, chunk: Any, at: At, limits: Limits, done: int, count: int) -> tuple[At, dict[str, np.ndarray]]:
-        """Up to `count` further records: where the run then stands, and their columns."""
+        """Make up to `count` further records. Returns the run after them, and their columns."""
         first = _count(done * self.every)
         ran = chunk(self.problem, self.cast_hp, at, self.key, first, _count(count), limits)
         recorded, self.stop, self.x = int(ran.done), STATUS[int(ran.stop)], ran.x
@@ -142,7 +142,7 @@ class _Run:
         return ran.at, block
 
     def _keep(self, block: dict[str, np.ndarray]) -> None:
-        """Append a block, less the record that diverged."""
+        """Keep a block of records, without the record that diverged."""
         length = len(block["step"]) - (self.stop == STATUS[DIVERGED])
         self.blocks.append({name: series[:length] for name, series in block.items()})
 
@@ -183,7 +183,7 @@ class _Run:
 def _start(algorithm: Algorithm, metrics: Metrics) -> Callable[..., Any]:
     @jax.jit
     def start(problem: Problem, hp: Any, key: jax.Array) -> Any:
-        # Copies, as the state's buffers will be donated and must not be the problem's own.
+        # Copies: the buffers of the state will be donated, and must not be shared with the problem.
         return jax.tree.map(jnp.copy, loop.start(algorithm, problem, hp, key, metrics))
 
     return start
@@ -194,7 +194,7 @@ def _count(number: int) -> jax.Array:
 
 
 class _Shown:
-    """A bar over steps that says how good the model is."""
+    """A progress bar over steps that shows the current gap, or the loss and accuracy."""
 
     def __init__(self, run: _Run) -> None:
         self.f_star, self.every = run.problem.f_star, run.every
