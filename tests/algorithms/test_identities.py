@@ -60,9 +60,8 @@ def test_locodl_without_compression_is_scaffnew_on_twice_the_clients():
 def fixed_point(problem):
     x_star, mu = jnp.asarray(problem.x_star), problem.strong / 2
     x = jnp.tile(x_star, (problem.n, 1))
-    return LOCODL.init(problem, LOCODL.theory(problem), KEY)._replace(
-        x=x, u=problem.grads(x) - mu * x, y=x_star, v=mu * x_star
-    )
+    start = LOCODL.init(problem, LOCODL.theory(problem), KEY)
+    return start._replace(x=x, u=problem.grads(x) - mu * x, y=x_star, v=mu * x_star)
 
 
 UNBIASED = ["identity", "rand_k:1", "rand_k:3", "natural", "rand_k:2|natural", "bernoulli:0.5"]
