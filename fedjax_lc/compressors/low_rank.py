@@ -1,4 +1,4 @@
-"""Low-rank compression of vectors that are matrices."""
+"""Low-rank compression of vectors that represent matrices."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from fedjax_lc.core.typing import Scalar, Vec
 
 @pytree.dataclass
 class LowRank(Compressor):
-    """The best approximation of rank `rank` to x seen as a (rows, d/rows) matrix, by its singular value decomposition.
+    """The best approximation of rank `rank` of x as a (rows, d/rows) matrix, by the singular value decomposition.
 
     delta >= rank / min(rows, d/rows), tight when all singular values are equal. Bits: 32 rank (rows + d/rows), the two
-    factors. Inside `per_block` it serves the matrix-shaped layers of a network.
+    factors. Use it inside `per_block` for the layers of a network that are matrices.
 
     Example:
         >>> parse("low_rank:1,rows=3").validate(12)  # a 3 x 4 matrix
