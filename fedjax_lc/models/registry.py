@@ -45,12 +45,12 @@ def get(spec: str, classes: int | None = None, **options: Any) -> linen.Module:
     """The network that a string names, such as `mlp`, `mlp:hidden=100x50` or `resnet18:norm=batch,width=16`.
 
     Args:
-        spec: a name of `names()` and, after a colon, fields of the module by name; sizes are joined by x.
-        classes: outputs, where the string does not say and the network has this field; those of text have `vocab`.
-        options: other fields of the module, for what the string does not say.
+        spec: a name of `names()` and, after a colon, fields of the module, as field=value; sizes are joined by x.
+        classes: number of outputs, unless the string gives it; ignored by networks of text, whose field is `vocab`.
+        options: other fields of the module, unless the string gives them.
 
     Raises:
-        InputError: an unknown name or option, or a value of the wrong kind.
+        InputError: a name or option is unknown, or a value is of the wrong type.
 
     Example:
         >>> get("mlp:hidden=100x50", classes=3)  # MLP(hidden=(100, 50), classes=3)
@@ -75,15 +75,15 @@ def get(spec: str, classes: int | None = None, **options: Any) -> linen.Module:
 
 
 def _kinds(model: linen.Module) -> dict[str, type]:
-    """The kind of each option, as its default value is one."""
+    """The type of each option: that of its default value."""
     return {f.name: type(getattr(model, f.name)) for f in dataclasses.fields(model) if f.name not in ("parent", "name")}
 
 
 def _convert(spec: str, option: str, kind: type, value: str) -> Any:
     try:
-        found = tuple(int(part) for part in value.split("x")) if kind is tuple else kind(value)
-        if not _ALLOWED[kind](found):
+        converted = tuple(int(part) for part in value.split("x")) if kind is tuple else kind(value)
+        if not _ALLOWED[kind](converted):
             raise ValueError
     except ValueError:
         raise InputError(f"model {spec!r}: {option} must be {_WORDS[kind]}, got {value!r}") from None
-    return found
+    return converted
