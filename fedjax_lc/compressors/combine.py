@@ -142,8 +142,8 @@ class FCC(Compressor):
             message = self.inner.apply(x - s, u_round, sent)
             return s + message.value, dataclasses.replace(message, value=jnp.zeros((0,), x.dtype))
 
-        turns = lambda unroll: lambda x, u: jax.lax.scan(repeat, jnp.zeros_like(x), u, self.rounds, unroll=unroll)
-        value, rounds = unrolled(turns, self.rounds)(x, u)
+        loop = lambda unroll: lambda x, u: jax.lax.scan(repeat, jnp.zeros_like(x), u, self.rounds, unroll=unroll)
+        value, rounds = unrolled(loop, self.rounds)(x, u)
         some = sent if rounds.sent is None else jnp.any(rounds.sent, axis=0)
         return together(value, some, [rounds])
 

@@ -1,4 +1,4 @@
-"""Select the k smallest of d keys, where k may be traced; all algorithms and platforms give the same mask."""
+"""Select the k smallest of d keys, where k may be traced; the mask is the same by every route and on every platform."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def smallest(keys: jax.Array, k: Scalar) -> jax.Array:
     """(d,) mask of the min(k, d) smallest of the unsigned `keys` (d,); ties go to the lowest index.
 
     A CPU searches for a threshold (8 to 17 ns an entry; a sort takes 29 to 76). The length of that search depends on
-    the keys, so an accelerator waits for the host at each turn: it sorts up to 50,000 keys (100 x 123 keys: 19 us,
+    the keys, so an accelerator waits for the host at each iteration: it sorts up to 50,000 keys (100 x 123 keys: 19 us,
     search 295 us; 100 x 20,000: 173 and 538) and searches for more (10 x 10^6: 3566 and 411).
 
     Example:

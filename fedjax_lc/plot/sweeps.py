@@ -110,7 +110,7 @@ def best_over(table: Table, lanes: pd.DataFrame, cell: Sequence[str]) -> list[st
 
 
 def missed(row: dict[str, Any]) -> str:
-    """How a row of `Table.best` missed the target: "capped", or "diverged" if most seeds that missed it did; else ""."""
+    """How a row of `Table.best` missed the target: "capped", or "diverged" if most such seeds did; else empty."""
     if np.isfinite(row["median"]):
         return ""
     return "diverged" if 2 * row["diverged"] >= row["seeds"] - row["reached"] else "capped"
