@@ -26,7 +26,7 @@ INDEX_BITS = ("log2", "binom", "int32", "none")
 
 @pytree.dataclass
 class Message:
-    """What one client sends: the decoded vector, and the terms of its price.
+    """The message of one client: the decoded vector, and the terms of its price.
 
     `bits` = entries * entry_bits + index_bits + header_bits; all four are () and may be traced. A message combined from
     several (see `together`) has entry_bits = 1, and `entries` counts the bits of all entries. `joint` returns one

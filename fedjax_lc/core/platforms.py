@@ -86,7 +86,7 @@ def unrolled(loop: Callable[[int], Callable[..., Any]], count: int) -> Callable[
 
 
 def numbers(tree: PyTree) -> int:
-    """How many numbers the arrays of `tree` hold."""
+    """The number of entries of all arrays of `tree`."""
     return sum(int(np.prod(jnp.shape(leaf), dtype=np.int64)) for leaf in jax.tree.leaves(tree))
 
 

@@ -90,14 +90,14 @@ def curves(
         >>> fl.plot.curves({"GD": gd, "LoCoDL": [seed0, seed1]}, x="total_bits", down_weight=0.1, path="out/plot.pdf")
     """
     page, groups = named("curves", page), _groups(traces, labels)
-    everyone = [trace for group in groups.values() for trace in group]
-    y = _usual(everyone) if y is None else y
-    _check(everyone, x, y)
+    all_traces = [trace for group in groups.values() for trace in group]
+    y = _usual(all_traces) if y is None else y
+    _check(all_traces, x, y)
     check_names("time_model entry", time_model, TIME_MODEL)
     check_names("theory label", theory, groups)
     cost = functools.partial(_cost, x=x, down_weight=down_weight, time_model=time_model)
     log_x = "bits" in x if log_x is None else log_x
-    log_y = _spans_decades(everyone, y) if log_y is None else log_y
+    log_y = _spans_decades(all_traces, y) if log_y is None else log_y
     figure = new_figure(6.4, 4.2 + 0.12 * len(groups))
     axes = figure.add_subplot(xscale="log" if log_x else "linear", yscale="log" if log_y else "linear")
     for place, (label, group) in enumerate(groups.items()):

@@ -170,11 +170,11 @@ class Sparse:
         (n, b), P = picks.shape, self.owners.shape[1]
         place = jnp.arange(b, dtype=jnp.int32)
         first = jnp.take_along_axis(self.first, picks, axis=1)
-        wanted = first[..., None] + jnp.arange(self.most, dtype=jnp.int32)[None, None]
-        wanted = wanted.reshape(n, -1)  # `most` pieces for every row; those of other rows get the value 0
-        pieces = jnp.minimum(wanted, P - 1)
+        following = first[..., None] + jnp.arange(self.most, dtype=jnp.int32)[None, None]
+        following = following.reshape(n, -1)  # `most` pieces for every row; those of other rows get the value 0
+        pieces = jnp.minimum(following, P - 1)
         row = jnp.take_along_axis(self.owners, pieces, axis=1)
-        belongs = (wanted < P) & (row == jnp.repeat(picks, self.most, axis=1))
+        belongs = (following < P) & (row == jnp.repeat(picks, self.most, axis=1))
         values = jnp.take_along_axis(self.values, pieces[..., None], axis=1)
         return Sparse(
             jnp.take_along_axis(self.columns, pieces[..., None], axis=1),

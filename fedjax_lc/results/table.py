@@ -137,8 +137,8 @@ class Table:
         """
         import pandas as pd
 
-        asked = [] if self.config.get("rel_gap") is None else [self.config["rel_gap"]]
-        usual = [*(t for t in TARGETS if t > max(asked, default=0)), *asked]
+        of_sweep = [] if self.config.get("rel_gap") is None else [self.config["rel_gap"]]
+        usual = [*(t for t in TARGETS if t > max(of_sweep, default=0)), *of_sweep]
         usual = [] if self.lanes["f_star"].isna().any() else usual
         hits = {target: self._hits(target) for target in (usual if targets is None else targets)}
         start = self.lanes[[*HEAD, *self.names, "status"]].assign(diverged=self._diverged, rel_gap=self._last_rel_gap())
@@ -418,15 +418,15 @@ class Table:
         return self.records[list(PRICES)].reindex(rows).set_axis(self.lanes.index)
 
     def _target(self, rel_gap: float | None) -> float:
-        """The relative gap asked for, checked."""
+        """The target `rel_gap`, or that of the sweep, after checks."""
         if self.lanes["f_star"].isna().any():
             raise InputError(
                 "a target gap needs a known optimum, and this problem has none: give it f_star=, sweep again"
             )
-        asked = self.config.get("rel_gap") if rel_gap is None else rel_gap
-        if asked is None or not 0 <= asked < np.inf:
-            raise InputError(f"rel_gap must be a number >= 0, got {asked}: give rel_gap=, such as 1e-4")
-        return float(asked)
+        target = self.config.get("rel_gap") if rel_gap is None else rel_gap
+        if target is None or not 0 <= target < np.inf:
+            raise InputError(f"rel_gap must be a number >= 0, got {target}: give rel_gap=, such as 1e-4")
+        return float(target)
 
 
 def _text(target: float) -> str:

@@ -24,7 +24,7 @@ Metric = Callable[[Problem, Any, PyTree], Scalar]
 
 
 class Metrics(NamedTuple):
-    """What is measured at every record.
+    """The metrics that are measured at every record.
 
     Attributes:
         known: metrics that `problem.measure` computes at the method's point, F ("value") first; they mean the same for
@@ -57,7 +57,7 @@ STATUS = {GO_ON: "", TARGET: "target", DIVERGED: "diverged", SPENT: "finished"}
 
 
 class At(NamedTuple):
-    """What a run carries from step to step: the method's state, and its cumulative costs."""
+    """The loop's carry: the method's state, and the cumulative costs of the run."""
 
     state: PyTree
     spent: jax.Array  # (2, 4) float32: cumulative costs, and their rounding errors
@@ -73,7 +73,7 @@ class Limits(NamedTuple):
 
 
 class Ran(NamedTuple):
-    """What a chunk returns. Lanes are the first axis of `at`, `x` and `stop`, and the second axis of the buffers."""
+    """The results of a chunk. Lanes are the first axis of `at`, `x` and `stop`, and the second axis of the buffers."""
 
     at: At
     x: jax.Array  # (d,)

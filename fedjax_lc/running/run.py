@@ -69,11 +69,11 @@ def run(
         'target'
     """
     algorithm = algorithms.get(method)
-    asked = task("run", algorithm, problem, options)
-    hp = algorithm.theory(asked.problem) if hp is None else hp
-    algorithm.check(asked.problem, hp)
+    checked_task = task("run", algorithm, problem, options)
+    hp = algorithm.theory(checked_task.problem) if hp is None else hp
+    algorithm.check(checked_task.problem, hp)
     key = jax.random.key(key) if isinstance(key, int | np.integer) else key
-    work = _Run(algorithm, asked, hp, key, progress)
+    work = _Run(algorithm, checked_task, hp, key, progress)
     try:
         return work.go(on_chunk)
     except jax.errors.JaxRuntimeError as error:

@@ -25,7 +25,7 @@ from fedjax_lc.sweeping.store import Store
 
 
 class Room(NamedTuple):
-    """What a sweep may use.
+    """The resources that a sweep may use.
 
     Attributes:
         mesh: devices.

@@ -78,8 +78,8 @@ def sweep(
         >>> table.best("bits_up", rel_gap=1e-8)
     """
     algorithm = algorithms.get(method)
-    asked = task("sweep", algorithm, problem, options)
-    problem = asked.problem
+    checked_task = task("sweep", algorithm, problem, options)
+    problem = checked_task.problem
     grid = Grid.of(algorithm.theory(problem) if hparams is None else hparams)
     for hp in grid.hparams:
         algorithm.check(problem, hp)
@@ -88,10 +88,10 @@ def sweep(
         if name not in TRIP_COUNTS:
             raise unknown("field to mask", name, TRIP_COUNTS)
     # raises if a limit has no meaning for this problem
-    loop.make_limits(problem, float(jax.jit(_first_value)(problem)), asked.rel_gap, asked.budget)
+    loop.make_limits(problem, float(jax.jit(_first_value)(problem)), checked_task.rel_gap, checked_task.budget)
     room = Room(mesh.mesh(devices), _whole_number("block_size", block_size), _whole_number("memory", memory))
-    work = _Sweep(algorithm, asked, grid, _seeds(seeds), masked, room, say if progress else _nothing)
-    for note in asked.notes:
+    work = _Sweep(algorithm, checked_task, grid, _seeds(seeds), masked, room, say if progress else _nothing)
+    for note in checked_task.notes:
         work.say(f"note: {note}")
     return work.go(None if out is None else Path(out), progress)
 

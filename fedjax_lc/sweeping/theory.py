@@ -21,8 +21,8 @@ def theory_with_steps(algorithm: Algorithm, problem: Problem) -> Callable[..., A
     """
 
     def theory(step_size: float = 1.0, **choices: Any) -> Any:
-        believed = {"smooth": problem.smooth / step_size, "smooth_mean": problem.smooth_mean / step_size}
-        return algorithm.theory(problem.replace(**believed), **choices)
+        scaled = {"smooth": problem.smooth / step_size, "smooth_mean": problem.smooth_mean / step_size}
+        return algorithm.theory(problem.replace(**scaled), **choices)
 
     parameters = list(inspect.signature(algorithm.theory, eval_str=True).parameters.values())[1:]
     step = inspect.Parameter("step_size", inspect.Parameter.KEYWORD_ONLY, default=1.0)
