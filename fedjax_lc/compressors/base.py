@@ -220,7 +220,7 @@ def count(x: Vec, sent: jax.Array | None) -> Scalar:
     return x.shape[-1] if sent is None else jnp.sum(sent, axis=-1, dtype=x.dtype)
 
 
-def whole(c: Compressor, sent: jax.Array | None) -> None:
+def check_whole(c: Compressor, sent: jax.Array | None) -> None:
     """Raise InputError if only some entries exist, for compressors of whole vectors (layers, matrix, shared mask)."""
     if sent is not None:
         raise InputError(f"{c.name} acts on whole vectors: put it first in a chain, not behind a sparsifier")

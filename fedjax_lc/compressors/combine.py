@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 
-from fedjax_lc.compressors.base import Compressor, Message, count, larger, smaller, together, whole
+from fedjax_lc.compressors.base import Compressor, Message, check_whole, count, larger, smaller, together
 from fedjax_lc.core import pytree
 from fedjax_lc.core.errors import InputError
 from fedjax_lc.core.platforms import unrolled
@@ -201,7 +201,7 @@ class PerBlock(Compressor):
         return [_repeat_draws(self.inner, keys[b : b + c], n, size, dtype) for b, size, c in self._runs(d)]
 
     def apply(self, x: Vec, u: Any, sent: jax.Array | None = None) -> Message:
-        whole(self, sent)
+        check_whole(self, sent)
         messages, start = [], 0
         for (_, size, number), u_run in zip(self._runs(x.shape[-1]), u, strict=True):
             blocks = x[start : start + size * number].reshape(number, size)

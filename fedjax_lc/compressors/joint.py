@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 
-from fedjax_lc.compressors.base import FLOAT_BITS, Compressor, Message, count, divisor, index_cost, real, whole
+from fedjax_lc.compressors.base import FLOAT_BITS, Compressor, Message, check_whole, count, divisor, index_cost, real
 from fedjax_lc.compressors.draws import random_bits
 from fedjax_lc.compressors.select import smallest
 from fedjax_lc.compressors.sparse import Sparsifier
@@ -39,7 +39,7 @@ class SharedRandK(Sparsifier):
         return jnp.broadcast_to(self.draw(key, d, dtype), (n, d))
 
     def apply(self, x: Vec, u: Any, sent: jax.Array | None = None) -> Message:
-        whole(self, sent)
+        check_whole(self, sent)
         scale = jnp.asarray(x.shape[-1], x.dtype) / divisor(self.entries(x.shape[-1]), x.dtype)
         return self._message(jnp.where(u, x * scale, jnp.zeros_like(x)), u, None)
 
@@ -84,7 +84,7 @@ class PermK(Compressor):
         return dealt[:n, None] == jnp.arange(d)[None, :]
 
     def apply(self, x: Vec, u: Any, sent: jax.Array | None = None) -> Message:
-        whole(self, sent)
+        check_whole(self, sent)
         d = x.shape[-1]
         kept = count(x, u) if d % self.n else d // self.n
         value = jnp.where(u, x * min(self.n, d), jnp.zeros_like(x))

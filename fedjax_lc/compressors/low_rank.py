@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 
-from fedjax_lc.compressors.base import FLOAT_BITS, Compressor, Message, real, whole
+from fedjax_lc.compressors.base import FLOAT_BITS, Compressor, Message, check_whole, real
 from fedjax_lc.core import products, pytree
 from fedjax_lc.core.errors import InputError
 from fedjax_lc.core.typing import Scalar, Vec
@@ -30,7 +30,7 @@ class LowRank(Compressor):
     deterministic: ClassVar[bool] = True
 
     def apply(self, x: Vec, u: Any, sent: jax.Array | None = None) -> Message:
-        whole(self, sent)
+        check_whole(self, sent)
         left, right = self.factors(x)
         value = products.matmul(left, right).reshape(-1)
         entries = self.rank * (self.rows + x.shape[-1] // self.rows)

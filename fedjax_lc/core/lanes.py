@@ -22,7 +22,7 @@ import jax.numpy as jnp
 from jax.custom_batching import custom_vmap
 from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
 
-from fedjax_lc.core.platforms import BLOCKS, BOTH_SIDES_OF_LANES_UP_TO, BOTH_SIDES_UP_TO, by_platform, numbers
+from fedjax_lc.core.platforms import BLOCKS, BOTH_SIDES_OF_LANES_UP_TO, BOTH_SIDES_UP_TO, by_platform, entry_count
 
 T = TypeVar("T")
 
@@ -83,7 +83,7 @@ def _branch(closed: ClosedJaxpr) -> Callable[..., list[jax.Array]]:
         return [jnp.where(coin, new, old) for new, old in zip(talk(consts, leaves), leaves, strict=True)]
 
     def shared(lanes: int, coin: jax.Array, consts: list[Any], leaves: list[Any]) -> list[Any]:
-        small = lanes * numbers((consts, leaves)) <= BOTH_SIDES_UP_TO
+        small = lanes * entry_count((consts, leaves)) <= BOTH_SIDES_UP_TO
         return (by_platform(cpu=branch_on, accelerator=both) if small else branch_on)(coin, consts, leaves)
 
     one = functools.partial(shared, 1)
@@ -101,7 +101,7 @@ def _branch(closed: ClosedJaxpr) -> Callable[..., list[jax.Array]]:
             return lambda coin, consts, leaves: _by_blocks(coin, talk, consts, batched[1], leaves, blocks)
 
         each = [leaf if b else _repeat(leaf, size) for leaf, b in zip(leaves, batched[2], strict=True)]
-        if numbers((consts, each)) > BOTH_SIDES_OF_LANES_UP_TO:
+        if entry_count((consts, each)) > BOTH_SIDES_OF_LANES_UP_TO:
             accelerated = by_blocks(BLOCKS["accelerator"])
         else:
             accelerated = jax.vmap(both, (0, axes[0], 0), axis_size=size)

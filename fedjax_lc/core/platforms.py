@@ -71,7 +71,7 @@ def repeat(count: Any, one: Callable[[jax.Array, PyTree], PyTree], carry: PyTree
     if not pytree.is_whole(count):
         return jax.lax.fori_loop(np.int32(first), jnp.asarray(count).astype(jnp.int32), step, carry)
     loop = lambda unroll: lambda carry: jax.lax.fori_loop(first, int(count), step, carry, unroll=unroll)
-    small = numbers(carry) <= UNROLL_UP_TO
+    small = entry_count(carry) <= UNROLL_UP_TO
     return (unrolled(loop, int(count) - first) if small else loop(1))(carry)
 
 
@@ -85,7 +85,7 @@ def unrolled(loop: Callable[[int], Callable[..., Any]], count: int) -> Callable[
     return by_platform(cpu=loop(1), accelerator=loop(min(UNROLL, count)))
 
 
-def numbers(tree: PyTree) -> int:
+def entry_count(tree: PyTree) -> int:
     """The number of entries of all arrays of `tree`."""
     return sum(int(np.prod(jnp.shape(leaf), dtype=np.int64)) for leaf in jax.tree.leaves(tree))
 
@@ -108,13 +108,13 @@ def memory_share() -> float:
 # --- layouts ---
 
 
-def whole_vectors(A: np.ndarray, kind: Any) -> np.ndarray:
+def whole_vectors(A: np.ndarray, dtype: Any) -> np.ndarray:
     """Features (n, m, d) with zero columns added until the rows fill a CPU's vector registers.
 
     Matrix-vector products on a CPU take up to twice as long where rows leave a remainder. On an accelerator the zeros
     that models then get as well cost 8 % of a step, and rows stay as they are.
     """
-    columns = VECTOR_BYTES // np.dtype(kind).itemsize if on_cpu() else 1
+    columns = VECTOR_BYTES // np.dtype(dtype).itemsize if on_cpu() else 1
     return np.pad(A, ((0, 0), (0, 0), (0, -A.shape[-1] % columns)))
 
 

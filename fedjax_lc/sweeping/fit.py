@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 from fedjax_lc.algorithms import Algorithm
 from fedjax_lc.core import pytree
 from fedjax_lc.core.errors import InputError
-from fedjax_lc.core.platforms import lanes_side_by_side, memory_share, numbers, on_cpu
+from fedjax_lc.core.platforms import entry_count, lanes_side_by_side, memory_share, on_cpu
 from fedjax_lc.core.progress import bar
 from fedjax_lc.running.options import Task
 from fedjax_lc.running.programs import free_bytes, out_of_memory
@@ -38,7 +38,7 @@ class Room(NamedTuple):
     memory: int | None
 
 
-class Shown:
+class RecordsBar:
     """A progress bar over the records of all lanes; it shows the lanes that ended and the current part."""
 
     def __init__(self, title: str, lanes: int, records: int, progress: bool) -> None:
@@ -56,7 +56,7 @@ class Shown:
         self.bar.set_postfix_str(f"{self.ended}/{self.lanes} lanes{self.where}", refresh=False)
         self.bar.update(records)
 
-    def __enter__(self) -> Shown:
+    def __enter__(self) -> RecordsBar:
         return self
 
     def __exit__(self, *_: Any) -> None:
@@ -107,7 +107,7 @@ class Blocks:
             (planner.COPIES * pytree.nbytes(at), pytree.nbytes(placed)),
             self._bytes,
             memory=room.memory or _free(room.mesh),
-            most=lanes_side_by_side(numbers(at)),
+            most=lanes_side_by_side(entry_count(at)),
             block_size=room.block_size,
             begun=self.begun,
             devices=room.mesh.size,
@@ -140,7 +140,7 @@ class Blocks:
             )
         return self.built[size]
 
-    def run(self, lanes: Lanes, bar: Shown, interrupted: Callable[[], bool]) -> Ended:
+    def run(self, lanes: Lanes, bar: RecordsBar, interrupted: Callable[[], bool]) -> Ended:
         """Run these lanes; if the device runs out of memory, run them again in a block of half the size.
 
         Raises:

@@ -23,7 +23,7 @@ from fedjax_lc.running import loop
 from fedjax_lc.running.options import Options, Task, task
 from fedjax_lc.sweeping import mesh
 from fedjax_lc.sweeping.blocks import Ended
-from fedjax_lc.sweeping.fit import Blocks, Room, Shown
+from fedjax_lc.sweeping.fit import Blocks, RecordsBar, Room
 from fedjax_lc.sweeping.grid import Grid
 from fedjax_lc.sweeping.groups import TRIP_COUNTS, Group, group
 from fedjax_lc.sweeping.store import Store
@@ -148,7 +148,7 @@ class _Sweep:
                  f"{self.lanes} lanes in {programs} program{'s' * (programs > 1)}")  # fmt: skip
         ended: list[Ended] = []
         with (
-            Shown(self.algorithm.title, self.lanes, self.task.records, progress) as bar,
+            RecordsBar(self.algorithm.title, self.lanes, self.task.records, progress) as bar,
             loop.interruptible() as interrupted,
         ):
             for number, members in enumerate(groups):
@@ -164,7 +164,7 @@ class _Sweep:
     def lanes(self) -> int:
         return len(self.grid) * len(self.seeds)
 
-    def _run(self, number: int, members: Group, bar: Shown, interrupted: Callable[[], bool]) -> list[Ended]:
+    def _run(self, number: int, members: Group, bar: RecordsBar, interrupted: Callable[[], bool]) -> list[Ended]:
         """The results of all parts of one group: read if they are saved, else run now."""
         blocks = Blocks(self.algorithm, self.task, self.room, self.store, number, members, self.say)
         size = blocks.part_size
