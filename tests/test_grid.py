@@ -217,7 +217,7 @@ def test_times_of_a_choice_is_passed_on():
 def test_times_errors():
     one_line("needs a number, got rand_k:2|natural", grid, HP, compressor=times([1]))
     one_line("needs a number, got 'mean'", grid, HP, bits="theory*1,2")
-    one_line("0.3 times the base's own value is 1.2, not a whole number", grid, HP, local_steps=times([0.3]))
+    one_line("0.3 times the base's value is 1.2, not a whole number", grid, HP, local_steps=times([0.3]))
     one_line("takes finite numbers, got 'natural'", grid, HP, gamma="theory*natural")
     one_line("multiplies twice", grid, HP, gamma="theory*theory*2")
     one_line("axis gamma/theory is empty", grid, HP, gamma=times([]))

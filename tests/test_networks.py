@@ -452,7 +452,7 @@ def test_bad_input():
         def __call__(self, x, is_learning=False):
             return linen.BatchNorm(use_running_average=not is_learning)(x)
 
-    refused("cannot be told when it trains: give it one of train", Flagless())
+    refused("has no flag for training mode: give it one of train", Flagless())
     refused("one array of outputs, got tuple", lambda p, x: (x, p), params={"p": jnp.ones(1)})
     refused("measured_rows must be whole and >= 1, got 0", measured_rows=0)
     refused("rows_at_once must be whole and >= 1, got 0.5", rows_at_once=0.5)

@@ -1,4 +1,4 @@
-"""Compressors: pure functions of a key and a vector that know their constants and their price.
+"""Compressors: pure functions of a key and a vector, with their constants (omega, delta) and the price of a message.
 
 `parse("rand_k:4|natural")` gives one from its string form; `names()` lists them; `default` picks one for a problem.
 """
@@ -26,7 +26,7 @@ register(Scaled, Induced, FCC, PerBlock)
 
 
 def default(d: int, n: int, *, contractive: bool = False) -> Compressor:
-    """rand-k followed by natural, with k = max(1, ceil(d/n)); top-k of that k where a contraction is wanted.
+    """The default compressor: rand-k, then natural, with k = max(1, ceil(d/n)); top-k if it must be contractive.
 
     Source of k: LoCoDL, arXiv 2403.04348, experiments.
     """

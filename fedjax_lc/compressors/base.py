@@ -1,8 +1,8 @@
-"""What a compressor is, what a message costs, and how compressors compose.
+"""The interface of compressors, the price of a message, and chains of compressors.
 
 A compressor is a frozen pytree. Its numbers (k, p, levels) may be traced and swept; its choices (index convention,
-norm) are static. It is called with a key on one client's vector, `compressor(key, x)`, and vmapped over clients by
-`joint`. Randomness is explicit inside: `draw` makes it and `apply` uses it, so every outcome can be enumerated.
+norm) are static. `compressor(key, x)` compresses one client's vector, and `joint` those of all clients. Randomness is
+explicit: `draw` generates it and `apply` is a deterministic function of it, so that tests can enumerate all outcomes.
 """
 
 from __future__ import annotations
@@ -27,23 +27,31 @@ INDEX_BITS = ("log2", "binom", "int32", "none")
 
 @pytree.dataclass
 class Message:
-    """What one client sends: `value` (d,) as the receiver decodes it, and the parts its price is made of.
+    """The message of one client: the decoded vector, and the terms of its price.
 
-    `bits` = entries * entry_bits + index_bits + header_bits. All four are () and may be traced. A message of several
-    parts (see `together`) holds its entries' bits in `entries`, one bit each. `joint` returns one stacked Message:
-    value (n, d), bits (n,).
+    `bits` = entries * entry_bits + index_bits + header_bits; all four are () and may be traced. A message combined from
+    several (see `together`) has entry_bits = 1, and `entries` counts the bits of all entries. `joint` returns one
+    stacked Message: value (n, d), bits (n,).
+
+    Attributes:
+        value: (d,) the vector as the receiver decodes it.
+        entries: number of entries sent.
+        entry_bits: bits of one entry.
+        index_bits: bits that identify the entries sent, for the whole message.
+        header_bits: bits of norms, scales and factors.
+        sent: (d,) mask of the entries sent; None if all are.
     """
 
     value: Vec
-    entries: Scalar  #: entries sent, ()
-    entry_bits: Scalar  #: bits of one entry, ()
-    index_bits: Scalar  #: bits that say which entries, for the whole message, ()
-    header_bits: Scalar  #: norms, scales, factors, ()
-    sent: jax.Array | None = None  #: (d,) mask of the entries sent; None when all are
+    entries: Scalar
+    entry_bits: Scalar
+    index_bits: Scalar
+    header_bits: Scalar
+    sent: jax.Array | None = None
 
     @property
     def bits(self) -> Scalar:
-        """Modelled bits of the message (float32 values), (): a Python number where nothing is traced, else float32."""
+        """Bits of the message in the cost model, (): a Python number if nothing is traced, else float32."""
         entries, entry_bits, index_bits, header_bits = map(
             _float32, (self.entries, self.entry_bits, self.index_bits, self.header_bits)
         )
@@ -55,7 +63,7 @@ def _float32(number: Scalar) -> Scalar:
 
 
 class Compressor:
-    """Base of all compressors: subclasses give `draw`, `apply` and a certificate, `omega` or `delta`.
+    """Base of all compressors. Subclasses implement `draw`, `apply` and a certified constant, `omega` or `delta`.
 
     Example:
         >>> c = fl.compressors.parse("rand_k:2")
@@ -66,25 +74,25 @@ class Compressor:
 
     name: ClassVar[str]
     deterministic: ClassVar[bool] = False
-    projects: ClassVar[bool] = False  #: the value is x itself on the entries sent, zero elsewhere
-    conventions: ClassVar[tuple[str, ...]] = ()  #: what the field `index` may say
+    projects: ClassVar[bool] = False  #: whether the value equals x on the entries sent and is zero elsewhere
+    conventions: ClassVar[tuple[str, ...]] = ()  #: allowed values of the field `index`
 
     @property
     def shares(self) -> bool:
-        """Whether clients share a draw, so that messages of a cohort must be drawn together, by `joint`."""
+        """Whether clients share random draws, so that all messages of a cohort must come from one `joint` call."""
         parts = (getattr(self, field.name) for field in dataclasses.fields(self))  # type: ignore[arg-type]
         return any(part.shares for part in parts if isinstance(part, Compressor))
 
     def draw(self, key: Key, d: int, dtype: Any) -> Any:
-        """The randomness one message needs: a pytree that `apply` takes (None if deterministic)."""
+        """The random draws of one message: a pytree that `apply` takes (None if deterministic)."""
         return None
 
     def draws(self, key: Key, n: int, d: int, dtype: Any) -> Any:
-        """The randomness of n clients' messages, stacked: independent, by client index, unless a subclass shares it."""
+        """The random draws of n clients' messages, stacked; independent, unless a subclass shares them."""
         return jax.vmap(lambda k: self.draw(k, d, dtype))(jax.random.split(key, n))
 
     def apply(self, x: Vec, u: Any, sent: jax.Array | None = None) -> Message:
-        """Compress x (d,) with the randomness u; `sent` (d,) masks the entries that exist, x is zero elsewhere."""
+        """Compress x (d,) with the draws u. `sent` (d,) marks the entries that exist; x is zero elsewhere."""
         raise NotImplementedError
 
     def __call__(self, key: Key, x: Vec, sent: jax.Array | None = None) -> Message:
@@ -92,7 +100,7 @@ class Compressor:
         return self.apply(x, self.draw(key, x.shape[-1], x.dtype), sent)
 
     def joint(self, key: Key, X: ClientVecs, sent: jax.Array | None = None) -> Message:
-        """Compress all clients' vectors X (n, d) with the randomness of `draws`."""
+        """Compress all clients' vectors X (n, d), with draws from `draws`."""
         return jax.vmap(self.apply)(X, self.draws(key, X.shape[0], X.shape[1], X.dtype), sent)
 
     def omega(self, d: Scalar) -> Scalar:
@@ -108,7 +116,7 @@ class Compressor:
         return self.omega(d) / n
 
     def entries(self, d: Scalar) -> Scalar:
-        """The most entries a message can carry; what a following compressor's constants are computed with."""
+        """The largest number of entries of a message, with which constants of the next compressor are computed."""
         return d
 
     def validate(self, d: int) -> None:
@@ -132,11 +140,11 @@ class Compressor:
 
 @pytree.dataclass
 class Chain(Compressor):
-    """`first|second`: second acts on the entries first sends, and each prices its own part.
+    """`first|second`: the second compressor acts on the k entries that the first one sends.
 
-    Unbiased: 1 + omega = (1 + omega_1(d)) (1 + omega_2(k)), k the entries first sends. A first that keeps entries as
-    they are (top-k, unscaled rand-k), then any contraction of the kept ones: delta >= delta_1(d) delta_2(k). No other
-    pair has a general constant, and none is claimed (omega = inf, delta = 0).
+    The price is that of the second's entries, plus the index and header bits of both. If both are unbiased,
+    1 + omega = (1 + omega_1(d)) (1 + omega_2(k)). If the first keeps entries unchanged (top-k, unscaled rand-k),
+    delta >= delta_1(d) delta_2(k). Other pairs have no general constant, so omega = inf and delta = 0.
 
     Source: LoCoDL, arXiv 2403.04348, section on compressors (rand-k followed by natural).
     """
@@ -162,7 +170,7 @@ class Chain(Compressor):
         return self.first.draws(first_key, n, d, dtype), self.second.draws(second_key, n, d, dtype)
 
     def apply(self, x: Vec, u: Any, sent: jax.Array | None = None) -> Message:
-        """second's entries at second's price, plus both headers and both indices."""
+        """The second compressor's message of the first one's entries, with the index and header bits of both."""
         outer = self.first.apply(x, u[0], sent)
         inner = self.second.apply(outer.value, u[1], outer.sent)
         return Message(
@@ -183,7 +191,7 @@ class Chain(Compressor):
         return Compressor.delta(self, d)
 
     def omega_av(self, d: Scalar, n: int) -> Scalar:
-        """second's errors are centred given first's output, whose second moment is at most (1 + omega_1) |x|^2."""
+        """Given the first output, of second moment <= (1 + omega_1) |x|^2, the second errors have mean zero."""
         inner = self.second.omega_av(self._passed(d), n)
         return self.first.omega_av(d, n) + (1 + self.first.omega(d)) * inner
 
@@ -218,7 +226,7 @@ def _is_default(value: Any, default: Any) -> bool:
 
 
 def together(value: Vec, sent: jax.Array | None, parts: list[Message]) -> Message:
-    """One message made of several, whose bits add up; the fields of each part may have a leading axis of their own."""
+    """One message combined from several, whose bits are added; fields of a part may have an axis of messages first."""
 
     def total(amounts: list[Scalar]) -> Scalar:
         if all(isinstance(amount, int | float) for amount in amounts):
@@ -231,24 +239,24 @@ def together(value: Vec, sent: jax.Array | None, parts: list[Message]) -> Messag
 
 
 def count(x: Vec, sent: jax.Array | None) -> Scalar:
-    """How many entries exist: d, or those that `sent` marks."""
+    """The number of entries that exist: d, or those marked in `sent`."""
     return x.shape[-1] if sent is None else jnp.sum(sent, axis=-1, dtype=x.dtype)
 
 
-def whole(c: Compressor, sent: jax.Array | None) -> None:
-    """Refuse to act on some entries only: for compressors of positions (layers, a matrix, a shared mask)."""
+def check_whole(c: Compressor, sent: jax.Array | None) -> None:
+    """Raise InputError if only some entries exist, for compressors of whole vectors (layers, matrix, shared mask)."""
     if sent is not None:
         raise InputError(f"{c.name} acts on whole vectors: put it first in a chain, not behind a sparsifier")
 
 
 def real(k: Scalar) -> Scalar:
-    """A number to compute constants with: traced whole numbers become weakly typed floats, in full precision."""
+    """A number for computing constants: traced whole numbers become weakly typed floats, in full precision."""
     return k if isinstance(k, int | float) else 1.0 * k
 
 
 def divisor(number: Scalar, dtype: Any) -> jax.Array:
-    """A number to divide by: XLA would turn a constant into its rounded reciprocal, and results would differ from
-    those of the same number traced."""
+    """A number to divide by, hidden from XLA's optimiser: XLA would replace division by a constant with multiplication
+    by its rounded reciprocal, and results would differ from those with a traced number."""
     return jax.lax.optimization_barrier(jnp.asarray(number, dtype))
 
 
@@ -263,7 +271,7 @@ def larger(a: Scalar, b: Scalar) -> Scalar:
 
 
 def index_cost(convention: str, k: Scalar, d: int) -> Scalar:
-    """Bits that say which k of d entries are sent, by convention (compressors catalogue, section 6).
+    """Bits that identify the k of d entries sent, for each convention.
 
     none: 0 (a seed both sides know, or free by convention); seed: 32 (a seed sent with the message); log2:
     k ceil(log2 d); binom: ceil(log2 binom(d, k)); int32: 32 k; mask: d.
@@ -276,14 +284,14 @@ def index_cost(convention: str, k: Scalar, d: int) -> Scalar:
 
 
 def check_index(c: Any) -> None:
-    """Raise InputError where the index convention is not one that the compressor knows."""
+    """Raise InputError unless the compressor knows its index convention."""
     if c.index not in c.conventions:
         raise InputError(f"{c.name} index must be one of {', '.join(c.conventions)}, got {c.index!r}")
 
 
 @functools.lru_cache(maxsize=64)
 def _binom_bits(d: int) -> np.ndarray:
-    """(d+1,) ceil(log2 binom(d, k)), exact: from lgamma, and from whole numbers where that is too close to call."""
+    """(d+1,) ceil(log2 binom(d, k)), exact: from lgamma, or from whole numbers where rounding could matter."""
     log2_factorial = np.array([math.lgamma(j + 1) for j in range(d + 1)]) / math.log(2)
     bits = log2_factorial[d] - log2_factorial - log2_factorial[::-1]
     near = np.abs(bits - np.round(bits)) < 1e-6

@@ -1,4 +1,4 @@
-"""Identity, zero, natural compression, and the coin-flip (Bernoulli) compressors."""
+"""Identity, zero, natural compression, and the Bernoulli compressor."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Identity(Compressor):
 
 @pytree.dataclass
 class Zero(Compressor):
-    """C(x) = 0, no bits; not contractive (delta = 0). For identities such as induced(zero; Q) = Q."""
+    """C(x) = 0 at no bits; not contractive (delta = 0). Useful for identities such as induced(zero; Q) = Q."""
 
     name: ClassVar[str] = "zero"
     deterministic: ClassVar[bool] = True
@@ -43,11 +43,11 @@ class Zero(Compressor):
 
 @pytree.dataclass
 class Natural(Compressor):
-    """Natural compression: each entry to one of the two powers of two around it, at random and unbiased.
+    """Natural compression: round each entry at random, without bias, to one of its two neighbouring powers of two.
 
-    2^e <= |x_j| < 2^(e+1) goes up with probability |x_j| / 2^e - 1, so powers of two and zero pass unchanged. Nine bits
-    an entry (sign and 8-bit exponent); omega = 1/8, reached at |x_j| = (4/3) 2^e. The bits are exact for magnitudes
-    from 2^-126 to 2^127; outside, values follow the input's dtype and the bits are nominal.
+    An entry with 2^e <= |x_j| < 2^(e+1) is rounded up with probability |x_j| / 2^e - 1; powers of two and zero are
+    unchanged. Nine bits an entry (sign and 8-bit exponent); omega = 1/8, attained at |x_j| = (4/3) 2^e. The bits are
+    exact for magnitudes from 2^-126 to 2^127; beyond that, values follow the input's dtype and bits are nominal.
 
     Source: Horvath et al., arXiv 1905.10988; LoCoDL, arXiv 2403.04348.
     """
@@ -65,9 +65,9 @@ class Natural(Compressor):
 
 
 def round_to_power(x: Vec, u: Vec) -> Vec:
-    """Each entry to a neighbouring power of two, up iff u_j < |x_j| / 2^e - 1; on the bits of normal floats.
+    """Round each entry to a neighbouring power of two, up iff u_j < |x_j| / 2^e - 1, by operations on its bits.
 
-    Subnormals are lifted into the normal range first; where the backend flushes them (XLA on CPU) they become zero.
+    Subnormal numbers are scaled into the normal range first; where the backend flushes them (XLA on CPU) they are zero.
     """
     kind = jnp.uint64 if x.dtype == jnp.float64 else jnp.uint32
     mantissa_bits = jnp.finfo(x.dtype).nmant
@@ -86,9 +86,9 @@ def round_to_power(x: Vec, u: Vec) -> Vec:
 class Bernoulli(Compressor):
     """x / p with probability p, else 0: one coin for the whole vector, or one for each entry (`per="entry"`).
 
-    omega = 1/p - 1 either way, with equality. Bits: 32 d if the coin says so (a silent client sends nothing); per
-    entry, 32 for each entry sent plus a d-bit mask, or nothing more with `index="none"` (a seed both sides know), or
-    32 with `index="seed"`.
+    omega = 1/p - 1 in both cases, with equality. Bits with one coin: 32 d or 0. With one coin per entry: 32 for each
+    entry sent, plus a mask of d bits (`index="mask"`), 32 bits for a seed (`index="seed"`), or nothing if both sides
+    know the seed (`index="none"`).
     """
 
     p: Scalar

@@ -1,4 +1,4 @@
-"""Compressors made of compressors: scaled, induced, repeated on the residual, and block by block."""
+"""Compressors built from compressors: scaled, induced, repeated on the residual, and block by block."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 
-from fedjax_lc.compressors.base import Compressor, Message, count, larger, smaller, together, whole
+from fedjax_lc.compressors.base import Compressor, Message, check_whole, count, larger, smaller, together
 from fedjax_lc.core import pytree
 from fedjax_lc.core.errors import InputError
 from fedjax_lc.core.platforms import unrolled
@@ -19,7 +19,7 @@ from fedjax_lc.core.typing import Key, Scalar, Vec
 
 
 def is_biased(c: Compressor, d: int) -> bool:
-    """Whether no finite omega is certified."""
+    """Whether the compressor has no finite certified omega."""
     omega = c.omega(d)
     return isinstance(omega, int | float) and math.isinf(omega)
 
@@ -117,9 +117,9 @@ class Induced(Compressor):
 
 @pytree.dataclass
 class FCC(Compressor):
-    """C repeated on what is left: s = 0, then `rounds` times s += C(x - s), with fresh randomness each time; bits add.
+    """C repeated on the residual: s = 0, then R = `rounds` times s += C(x - s), with independent draws; bits are added.
 
-    Contractive with 1 - delta_R = (1 - delta)^R. Of an unbiased C it is unbiased with omega_R = omega^R (derived here).
+    Contractive with 1 - delta_R = (1 - delta)^R. If C is unbiased, so is FCC, with omega_R = omega^R (derived here).
     Spelled fcc(top_k:2):3. Source: NEOLITHIC, arXiv 2206.03665 (fast compressed communication).
     """
 
@@ -142,8 +142,8 @@ class FCC(Compressor):
             message = self.inner.apply(x - s, u_round, sent)
             return s + message.value, dataclasses.replace(message, value=jnp.zeros((0,), x.dtype))
 
-        turns = lambda unroll: lambda x, u: jax.lax.scan(repeat, jnp.zeros_like(x), u, self.rounds, unroll=unroll)
-        value, rounds = unrolled(turns, self.rounds)(x, u)
+        loop = lambda unroll: lambda x, u: jax.lax.scan(repeat, jnp.zeros_like(x), u, self.rounds, unroll=unroll)
+        value, rounds = unrolled(loop, self.rounds)(x, u)
         some = sent if rounds.sent is None else jnp.any(rounds.sent, axis=0)
         return together(value, some, [rounds])
 
@@ -167,16 +167,19 @@ class FCC(Compressor):
 
 @pytree.dataclass
 class PerBlock(Compressor):
-    """C on each block of consecutive entries, with randomness of its own: the layers of a network, or equal pieces.
+    """C on each block of consecutive entries, with independent draws: the layers of a network, or equal blocks.
 
-    `sizes` are the blocks' sizes (per_block(natural):3x4x5), or one size for all, the last block shorter
-    (per_block(natural):4), or the word layers (per_block(natural):layers), for those of the network that a method's
-    theory is asked for; `for_layers` puts them in. The constants are the worst block's; bits add.
+    Constants are those of the worst block; bits are added.
+
+    Attributes:
+        sizes: sizes of the blocks (per_block(natural):3x4x5); or one size for all blocks, the last one possibly shorter
+            (per_block(natural):4); or "layers" (per_block(natural):layers), the layers of the problem's network.
+        layers: the sizes for "layers", which `for_layers` fills in; None before.
     """
 
     inner: Compressor
     sizes: tuple[int, ...] | int | str = pytree.static()
-    layers: tuple[int, ...] | None = pytree.static(default=None)  # what the word layers stands for
+    layers: tuple[int, ...] | None = pytree.static(default=None)
     name: ClassVar[str] = "per_block"
 
     @property
@@ -198,7 +201,7 @@ class PerBlock(Compressor):
         return [_repeat_draws(self.inner, keys[b : b + c], n, size, dtype) for b, size, c in self._runs(d)]
 
     def apply(self, x: Vec, u: Any, sent: jax.Array | None = None) -> Message:
-        whole(self, sent)
+        check_whole(self, sent)
         messages, start = [], 0
         for (_, size, number), u_run in zip(self._runs(x.shape[-1]), u, strict=True):
             blocks = x[start : start + size * number].reshape(number, size)
@@ -257,6 +260,6 @@ class PerBlock(Compressor):
 
 
 def _repeat_draws(c: Compressor, keys: Key, n: int, d: int, dtype: Any) -> Any:
-    """The draws of n clients, clients first, for as many messages of each as there are keys."""
+    """The draws of n clients for one message per key; axes: clients, then keys."""
     drawn = jax.vmap(lambda key: c.draws(key, n, d, dtype))(keys)
     return jax.tree.map(lambda leaf: jnp.swapaxes(leaf, 0, 1), drawn)

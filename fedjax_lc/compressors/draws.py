@@ -1,4 +1,4 @@
-"""Random bits for compressors: 32 an entry, never 64; those of `jax.random.bits`, in half the time on CPU."""
+"""Random bits for compressors, 32 for each entry: those of `jax.random.bits`, in half the time on a CPU."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ _ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
 def random_bits(key: Key, d: int) -> jax.Array:
     """(d,) uint32, bit for bit `jax.random.bits(key, (d,), jnp.uint32)`.
 
-    XLA's CPU backend runs jax's threefry as a loop over rounds; written out it is one fused kernel. (Keys are still
-    split by jax: its loop keeps XLA from fusing, and so repeating, the parent's rounds in every number drawn.) Keys of
-    another generator go to `jax.random.bits`.
+    XLA's CPU backend executes jax's threefry as a loop; written out it becomes one fused kernel. (Keys are still split
+    by jax, whose loop keeps XLA from fusing, and so repeating, the split for every number drawn.) For keys of another
+    generator the bits are those of `jax.random.bits`.
     """
     if jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
         if str(jax.random.key_impl(key)) != "threefry2x32":

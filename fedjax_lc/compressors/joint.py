@@ -1,4 +1,4 @@
-"""Joint compressors: all clients share one draw, so their errors are not independent."""
+"""Joint compressors: all clients share one random draw, so that their errors are not independent."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 
-from fedjax_lc.compressors.base import FLOAT_BITS, Compressor, Message, count, divisor, index_cost, real, whole
+from fedjax_lc.compressors.base import FLOAT_BITS, Compressor, Message, check_whole, count, divisor, index_cost, real
 from fedjax_lc.compressors.draws import random_bits
 from fedjax_lc.compressors.select import smallest
 from fedjax_lc.compressors.sparse import Sparsifier
@@ -21,7 +21,7 @@ class SharedRandK(Sparsifier):
     """rand-k with one mask for all clients, from a seed they share: linear, mean_i Q(x_i) = Q(mean_i x_i).
 
     omega = d/k - 1 for one client. The error of the mean is omega |mean x|^2, not divided by n, so that
-    omega_av = omega, reached when all clients send the same. Bits: 32 k (no indices), plus 32 with index="seed".
+    omega_av = omega, attained when all clients send the same. Bits: 32 k (no indices), plus 32 with index="seed".
     """
 
     k: Scalar
@@ -39,7 +39,7 @@ class SharedRandK(Sparsifier):
         return jnp.broadcast_to(self.draw(key, d, dtype), (n, d))
 
     def apply(self, x: Vec, u: Any, sent: jax.Array | None = None) -> Message:
-        whole(self, sent)
+        check_whole(self, sent)
         scale = jnp.asarray(x.shape[-1], x.dtype) / divisor(self.entries(x.shape[-1]), x.dtype)
         return self._message(jnp.where(u, x * scale, jnp.zeros_like(x)), u, None)
 
@@ -52,15 +52,15 @@ class SharedRandK(Sparsifier):
 
 @pytree.dataclass
 class PermK(Compressor):
-    """PermK: one permutation shared by all n clients gives each coordinate to one of them, who sends it times n.
+    """PermK: a random permutation that n clients share assigns each coordinate to one client, which sends n times it.
 
     omega = n - 1 for one client (n <= d), and the mean over clients is exact when all send the same: the error of the
     mean is mean_i |x_i|^2 - |mean x|^2, hence omega_av = 1. n need not divide d: coordinates are padded to a multiple.
     If n > d each client sends one coordinate times d, clients padded to a multiple of d, and omega = d - 1,
     omega_av = m (d - 1)/(n (m - 1)) with m the padded number. Bits: 32 an entry, no indices (a shared seed).
 
-    Called on one client's vector it is that client's marginal law; with a cohort, n is its size. Source: Szlendak et
-    al., arXiv 2110.03300; the regime n > d is recalled only, its omega_av derived here.
+    On one client's vector it has the marginal law of that client. With a cohort, n is the cohort's size. Source:
+    Szlendak et al., arXiv 2110.03300; the case n > d is recalled from memory, its omega_av derived here.
     """
 
     n: int = pytree.static()
@@ -70,11 +70,11 @@ class PermK(Compressor):
     conventions: ClassVar[tuple[str, ...]] = ("none", "seed")
 
     def draw(self, key: Key, d: int, dtype: Any) -> Any:
-        """(d,) mask of what one client (the first) sends."""
+        """(d,) mask of the entries that the first client sends."""
         return self.draws(key, self.n, d, dtype)[0]
 
     def draws(self, key: Key, n: int, d: int, dtype: Any) -> Any:
-        """(n, d) masks; row i is what client i sends."""
+        """(n, d) masks; row i marks the entries that client i sends."""
         if n != self.n:
             raise InputError(f"perm_k:{self.n} is for {self.n} clients, got {n}: write perm_k:{n}")
         parts = min(n, d)
@@ -84,7 +84,7 @@ class PermK(Compressor):
         return dealt[:n, None] == jnp.arange(d)[None, :]
 
     def apply(self, x: Vec, u: Any, sent: jax.Array | None = None) -> Message:
-        whole(self, sent)
+        check_whole(self, sent)
         d = x.shape[-1]
         kept = count(x, u) if d % self.n else d // self.n
         value = jnp.where(u, x * min(self.n, d), jnp.zeros_like(x))
@@ -110,6 +110,6 @@ class PermK(Compressor):
 
 
 def _padded(n: int, d: int) -> int:
-    """The larger of n and d, up to a multiple of the smaller."""
+    """The larger of n and d, rounded up to a multiple of the smaller."""
     few, many = min(n, d), max(n, d)
     return -(-many // few) * few

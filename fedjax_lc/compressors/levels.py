@@ -1,4 +1,4 @@
-"""Quantisers that send a norm and, for each entry, a sign and a level: dithering, QSGD, ternary, natural dithering."""
+"""Quantisers with a norm and, for each entry, a sign and a level: dithering, QSGD, ternary, natural dithering."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from fedjax_lc.core.typing import Key, Scalar, Vec
 
 
 def norm(x: Vec, q: float) -> Scalar:
-    """The l_q norm of x (d,), (); divided by the largest modulus first, so that squares neither over- nor underflow."""
+    """The l_q norm of x (d,), computed relative to the largest modulus, so that powers neither over- nor underflow."""
     largest = jnp.max(jnp.abs(x))
     if q == math.inf:
         return largest
@@ -32,21 +32,21 @@ def norm(x: Vec, q: float) -> Scalar:
 def dither(x: Vec, u: Vec, s: Scalar, q: float) -> Vec:
     """nrm sgn(x) (floor(l) + [u < frac l]) / s with l = s |x| / nrm: unbiased rounding to s + 1 equidistant levels."""
     nrm, s = norm(x, q), divisor(s, x.dtype)
-    # Rounding can lift |x| / nrm above one.
+    # |x| / nrm can exceed one by a rounding error.
     level = jnp.minimum(jnp.abs(x) / jnp.where(nrm > 0, nrm, 1) * s, s)
     low = jnp.floor(level)
     return jnp.sign(x) * (nrm * ((low + (u < level - low)) / s))
 
 
 class Levels(Compressor):
-    """Shared by the quantisers: one uniform for each entry."""
+    """Base of the quantisers: one uniform draw for each entry."""
 
     def draw(self, key: Key, d: int, dtype: Any) -> Any:
         return uniform(key, d, dtype)
 
 
 def _message(value: Vec, s: Scalar, sent: jax.Array | None) -> Message:
-    """F bits of norm; a sign and ceil log2(s + 1) bits for each entry."""
+    """The message: 32 bits for the norm, and a sign and ceil log2(s + 1) bits for each entry."""
     return Message(value, count(value, sent), 1 + _bit_length(s), 0, FLOAT_BITS, sent)
 
 
@@ -64,14 +64,14 @@ def _bit_length(s: Scalar) -> Scalar:
 
 @pytree.dataclass
 class Dithering(Levels):
-    """Standard dithering: |x_j| / |x|_q to one of s + 1 equidistant levels, at random and unbiased; q in {1, 2, inf}.
+    """Standard dithering: round |x_j| / |x|_q at random, without bias, to s + 1 equidistant levels; q in {1, 2, inf}.
 
     omega: q = 2, min(d/s^2, sqrt(d)/s) (arXiv 1610.02132; sqrt(d) - 1 is the supremum at s = 1, so not tight);
     q = inf, min(d/(4 s^2), (1 + sqrt(d))/(2 s)) and q = 1, min((d - 1)/s, d^2/(4 s^2)) (both derived here; the latter
     tight at s = 1). Exact variance for every x: (|x|_q^2 / s^2) sum_j f_j (1 - f_j), f_j = frac(s |x_j| / |x|_q).
 
     Bits: code="fixed", 32 + d (1 + ceil log2(s + 1)); code="elias" (q = 2 only), the expected length
-    (3 + 1.5 log2(2 (s^2 + d)/(s^2 + s sqrt d))) (s^2 + s sqrt d) + 32, recalled only, nominal for a single message.
+    (3 + 1.5 log2(2 (s^2 + d)/(s^2 + s sqrt d))) (s^2 + s sqrt d) + 32, recalled from memory, not of a single message.
     """
 
     s: Scalar
@@ -111,7 +111,7 @@ def _elias_bits(s: Scalar, d: Scalar) -> Scalar:
 class QSGD(Dithering):
     """QSGD: dithering with s levels of the l2 norm; omega = min(d/s^2, sqrt(d)/s).
 
-    The same mechanism and options as `Dithering`, under its paper's name. Source: Alistarh et al., arXiv 1610.02132.
+    The same as `Dithering`, under the name in its paper. Source: Alistarh et al., arXiv 1610.02132.
     """
 
     name: ClassVar[str] = "qsgd"
@@ -119,7 +119,7 @@ class QSGD(Dithering):
 
 @pytree.dataclass
 class Ternary(Levels):
-    """TernGrad without clipping: each entry to {-m, 0, m}, m = max|x|, at random and unbiased.
+    """TernGrad without clipping: round each entry at random, without bias, to {-m, 0, m} with m = max|x|.
 
     Dithering with s = 1 and the max norm. omega = (sqrt(d) - 1)/2, tight at one entry 1 and the others
     1/(1 + sqrt d) (derived here). Bits: 32 + 2 d, or 32 + ceil(d log2 3) with code="base3".
@@ -148,7 +148,7 @@ class Ternary(Levels):
 
 @pytree.dataclass
 class NaturalDithering(Levels):
-    """Natural dithering: |x_j| / |x|_q to a neighbour among 0, 2^(1-s), ..., 1/2, 1, at random and unbiased.
+    """Natural dithering: round |x_j| / |x|_q at random, without bias, to a neighbour among 0, 2^(1-s), ..., 1/2, 1.
 
     omega = 1/8 + a min(1, a) with a = d^(1/r) / 2^(s-1), r = min(q, 2). Bits: 32 + d (1 + ceil log2(s + 1)).
 

@@ -1,4 +1,4 @@
-"""Low-rank compression of vectors that are matrices."""
+"""Low-rank compression of vectors that represent matrices."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 
-from fedjax_lc.compressors.base import FLOAT_BITS, Compressor, Message, real, whole
+from fedjax_lc.compressors.base import FLOAT_BITS, Compressor, Message, check_whole, real
 from fedjax_lc.core import products, pytree
 from fedjax_lc.core.errors import InputError
 from fedjax_lc.core.typing import Scalar, Vec
@@ -15,10 +15,10 @@ from fedjax_lc.core.typing import Scalar, Vec
 
 @pytree.dataclass
 class LowRank(Compressor):
-    """The best approximation of rank `rank` to x seen as a (rows, d/rows) matrix, by its singular value decomposition.
+    """The best approximation of rank `rank` of x as a (rows, d/rows) matrix, by the singular value decomposition.
 
     delta >= rank / min(rows, d/rows), tight when all singular values are equal. Bits: 32 rank (rows + d/rows), the two
-    factors. Inside `per_block` it serves the matrix-shaped layers of a network.
+    factors. Use it inside `per_block` for the layers of a network that are matrices.
 
     Example:
         >>> parse("low_rank:1,rows=3").validate(12)  # a 3 x 4 matrix
@@ -30,7 +30,7 @@ class LowRank(Compressor):
     deterministic: ClassVar[bool] = True
 
     def apply(self, x: Vec, u: Any, sent: jax.Array | None = None) -> Message:
-        whole(self, sent)
+        check_whole(self, sent)
         left, right = self.factors(x)
         value = products.matmul(left, right).reshape(-1)
         entries = self.rank * (self.rows + x.shape[-1] // self.rows)

@@ -1,4 +1,4 @@
-"""Choosing the k smallest of d keys, for a k that may be traced: the same mask by every route and on every platform."""
+"""Select the k smallest of d keys, where k may be traced; the mask is the same by every route and on every platform."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ import jax.numpy as jnp
 from fedjax_lc.core.platforms import SORT_UP_TO, by_platform
 from fedjax_lc.core.typing import Scalar
 
-_FEW = 24  #: up to this many keys all pairs are compared
-_MARGIN = 2.0**-20  #: covers float32's rounding of a key, so that a bracket or a guess stays on its side
+_FEW = 24  #: up to this many keys, all pairs are compared
+_MARGIN = 2.0**-20  #: more than the rounding error of a key in float32, so that bounds remain bounds
 
 
 def smallest(keys: jax.Array, k: Scalar) -> jax.Array:
-    """(d,) mask of exactly min(k, d) entries: the smallest of the unsigned `keys` (d,), ties to the lowest index.
+    """(d,) mask of the min(k, d) smallest of the unsigned `keys` (d,); ties go to the lowest index.
 
-    A CPU searches for a threshold (8 to 17 ns an entry, a sort 29 to 76). The search's end depends on the keys, and an
-    accelerator waits for the host at each of its turns: there up to 50,000 keys are sorted (100 x 123 keys: 19 us, by
-    search 295; 100 x 20,000: 173 and 538), and more are searched (10 x 10^6: 3566 and 411).
+    A CPU searches for a threshold (8 to 17 ns an entry; a sort takes 29 to 76). The length of that search depends on
+    the keys, so an accelerator waits for the host at each iteration: it sorts up to 50,000 keys (100 x 123 keys: 19 us,
+    search 295 us; 100 x 20,000: 173 and 538) and searches for more (10 x 10^6: 3566 and 411).
 
     Example:
         >>> smallest(jnp.array([3, 1, 2, 1], jnp.uint32), 2)  # Array([False, True, False, True])
     """
-    # Keys that come from rounded numbers must be the same at every use: fused into two of them, XLA may round twice.
+    # Keys computed from rounded numbers must be equal at all uses; fused into several uses, XLA may round differently.
     keys = jax.lax.optimization_barrier(keys)
     d, k = keys.shape[-1], jnp.asarray(k).astype(jnp.int32)
     if d <= _FEW:
@@ -36,7 +36,7 @@ def smallest(keys: jax.Array, k: Scalar) -> jax.Array:
 
 
 def _by_rank(keys: jax.Array, k: Scalar) -> jax.Array:
-    """Compares all pairs: one kernel and no loop, the faster way for few keys."""
+    """Compare all pairs of keys, in one kernel without a loop; fastest for few keys."""
     mine, other = keys[:, None], keys[None, :]
     index = jnp.arange(keys.shape[-1])
     before = (other < mine) | ((other == mine) & (index[None, :] < index[:, None]))
@@ -44,7 +44,7 @@ def _by_rank(keys: jax.Array, k: Scalar) -> jax.Array:
 
 
 def _by_sorting(keys: jax.Array, k: Scalar) -> jax.Array:
-    """Compares every key and its index with the k-th ones in order."""
+    """Compare every key and its index with those of the k-th smallest key."""
     d = keys.shape[-1]
     index = jnp.arange(d, dtype=jnp.int32)
     ordered, places = jax.lax.sort((keys, index), num_keys=1, is_stable=True)
@@ -54,9 +54,9 @@ def _by_sorting(keys: jax.Array, k: Scalar) -> jax.Array:
 
 
 def _by_threshold(keys: jax.Array, k: Scalar) -> jax.Array:
-    """Searches for a threshold with exactly k keys below it, and shares out ties that straddle k by index.
+    """Search for a threshold with exactly k keys below it; ties at the k-th key are resolved by a search over indices.
 
-    Uniform keys take about ten passes over them, whatever their width and d.
+    For uniform keys this takes about ten passes over the keys, independent of their type and of d.
     """
     d = keys.shape[-1]
     # Counts are float32 where that is exact: XLA's CPU backend sums floats twice as fast as integers.
@@ -78,7 +78,7 @@ def _by_threshold(keys: jax.Array, k: Scalar) -> jax.Array:
 
 
 def _bracket(keys: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Bounds of all keys, found in float32 (XLA's CPU backend is slow at the minimum of integers)."""
+    """Bounds of all keys, computed in float32 (XLA's CPU backend is slow at the minimum of integers)."""
     values, top = keys.astype(jnp.float32), jnp.iinfo(keys.dtype).max
     low = (jnp.min(values) * (1 - _MARGIN)).astype(keys.dtype)
     high = jnp.max(values) * (1 + _MARGIN)
@@ -96,9 +96,9 @@ def _search(
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """The point of [low, high] whose count is k, else the largest one whose count is at most k.
 
-    `at_low` is the count at low, `above_high` a bound on the count above high. Interpolates between the counts, in
-    turns of eight steps with halving, so that no distribution of keys takes many passes. Returns the point, its
-    count, and the last `above_high`.
+    `at_low` is the count at low, `above_high` a bound on counts above high. Eight steps of interpolation alternate with
+    eight of bisection, so that no distribution of keys takes many passes. Returns the point, its count, and the last
+    `above_high`.
     """
 
     def going(carry: Any) -> jax.Array:

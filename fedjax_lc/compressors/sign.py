@@ -25,8 +25,8 @@ def scaled_sign(x: Vec, sent: jax.Array | None) -> Vec:
 class Sign(Compressor):
     """Scaled sign: (|x|_1 / d) sgn(x) with sgn(0) = +1, so that one bit an entry suffices; d + 32 bits.
 
-    delta >= 1/d, reached at a one-hot x; for the x at hand it is |x|_1^2 / (d |x|^2) exactly. Behind a sparsifier d is
-    the number of entries kept.
+    delta >= 1/d, attained at a one-hot x; for a given x the factor is |x|_1^2 / (d |x|^2). Behind a sparsifier d is the
+    number of entries kept.
 
     Source: Karimireddy et al., arXiv 1901.09847; sgn(0) = +1 as in LIEC-SGD, arXiv 2402.11857, and its code.
     """
@@ -45,7 +45,7 @@ class Sign(Compressor):
 class BlockSign(Compressor):
     """Scaled sign of each block of `block` consecutive entries (the last one shorter): d + 32 B bits for B blocks.
 
-    delta >= 1/block, reached at a one-hot x. Behind a sparsifier a block is what was kept of it.
+    delta >= 1/block, attained at a one-hot x. Behind a sparsifier a block consists of its entries that were kept.
 
     Source: blockwise sign, LIEC-SGD, arXiv 2402.11857.
     """

@@ -1,4 +1,4 @@
-"""Compressors that send k of d entries: rand-k (scaled and unscaled), top-k, l1-selection."""
+"""Sparsifiers, which send k of d entries: rand-k (scaled and unscaled), top-k, l1-selection."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from fedjax_lc.core.typing import Key, Scalar, Vec
 
 
 class Sparsifier(Compressor):
-    """Shared by compressors that send k entries: k as a number or a percentage of d, and the price of the indices."""
+    """Base of sparsifiers: k as a number or as a percentage of d, and the bits of the indices."""
 
     k: Scalar
     unit: str
@@ -37,7 +37,7 @@ class Sparsifier(Compressor):
     conventions: ClassVar[tuple[str, ...]] = INDEX_BITS
 
     def entries(self, d: Scalar) -> Scalar:
-        """k, or that percentage of d (at least 1)."""
+        """The number of entries sent: k, or k per cent of d (at least 1)."""
         if self.unit == "count":
             return self.k
         if isinstance(self.k, int | float) and isinstance(d, int):
@@ -70,10 +70,10 @@ class Sparsifier(Compressor):
 
 @pytree.dataclass
 class RandK(Sparsifier):
-    """rand-k: k coordinates, uniform without replacement, scaled by d/k; omega = d/k - 1 exactly, for every x.
+    """rand-k: k coordinates drawn uniformly without replacement, scaled by d/k; omega = d/k - 1, exact for every x.
 
-    Bits: k (32 + index bits). `index` is the convention: log2, binom, int32, none (a seed both sides know), or seed
-    (32 bits of seed with each message). `k` may be a percentage of d: rand_k:10%.
+    Bits: k (32 + index bits). `index` is the convention for index bits: log2, binom, int32, none (both sides know the
+    seed), or seed (32 bits of seed in each message). `k` may be a percentage of d: rand_k:10%.
     """
 
     k: Scalar
@@ -86,7 +86,7 @@ class RandK(Sparsifier):
         return random_bits(key, d)
 
     def apply(self, x: Vec, u: Any, sent: jax.Array | None = None) -> Message:
-        """u (d,) uint32: the k smallest are sent (the lowest indices among equals)."""
+        """Send the entries with the k smallest draws u (d,) uint32; ties go to the lowest index."""
         keep = self._choose(u, sent)
         message = self._message(x, keep, sent)
         scale = jnp.asarray(count(x, sent), x.dtype) / jnp.maximum(divisor(message.entries, x.dtype), 1)
@@ -98,7 +98,7 @@ class RandK(Sparsifier):
 
 @pytree.dataclass
 class RandKUnscaled(Sparsifier):
-    """rand-k without the scaling: delta = k/d exactly, for every x; the form for error feedback."""
+    """rand-k without scaling, for error feedback; delta = k/d, exact for every x."""
 
     k: Scalar
     unit: str = pytree.static(default="count")
@@ -111,7 +111,7 @@ class RandKUnscaled(Sparsifier):
         return random_bits(key, d)
 
     def apply(self, x: Vec, u: Any, sent: jax.Array | None = None) -> Message:
-        """u (d,) uint32: the k smallest are sent (the lowest indices among equals)."""
+        """Send the entries with the k smallest draws u (d,) uint32; ties go to the lowest index."""
         keep = self._choose(u, sent)
         return self._message(jnp.where(keep, x, jnp.zeros_like(x)), keep, sent)
 
@@ -121,9 +121,9 @@ class RandKUnscaled(Sparsifier):
 
 @pytree.dataclass
 class TopK(Sparsifier):
-    """top-k: the k entries of largest modulus, the lowest index among equals; delta >= k/d, tight when all are equal.
+    """top-k: the k entries of largest modulus, ties to the lowest index; delta >= k/d, tight if all moduli are equal.
 
-    Bits: k (32 + index bits). A NaN counts as larger than any number, so it is sent, not hidden.
+    Bits: k (32 + index bits). NaN counts as larger than any number, so that it is sent and noticed.
     """
 
     k: Scalar
@@ -134,7 +134,7 @@ class TopK(Sparsifier):
     projects: ClassVar[bool] = True
 
     def apply(self, x: Vec, u: Any, sent: jax.Array | None = None) -> Message:
-        # The bits of |x| order as |x| does; counted down from their top, the largest modulus is the smallest key.
+        # As whole numbers, the bits of |x| are ordered as |x|; subtracted from the top, the largest comes first.
         signed, unsigned = (jnp.int64, jnp.uint64) if x.dtype == jnp.float64 else (jnp.int32, jnp.uint32)
         top = jnp.asarray(jnp.iinfo(signed).max, unsigned)
         keep = self._choose(top - jax.lax.bitcast_convert_type(jnp.abs(x), unsigned), sent)
@@ -145,7 +145,7 @@ class TopK(Sparsifier):
 
 
 def _power_near_one(largest: Scalar) -> jax.Array:
-    """A power of two that brings a positive number to [1, 4), or as near as powers reach."""
+    """A power of two whose product with a positive number is in [1, 4), or as near as representable."""
     kind = jnp.finfo(largest.dtype)
     unsigned = jnp.uint64 if kind.bits == 64 else jnp.uint32
     bias, exponent = kind.maxexp - 1, jax.lax.bitcast_convert_type(largest, unsigned) >> kind.nmant
@@ -177,10 +177,10 @@ class L1Select(Compressor):
         return uniform(key, 1, dtype)
 
     def apply(self, x: Vec, u: Any, sent: jax.Array | None = None) -> Message:
-        """u (1,) in (0, 1): the first index whose running sum of |x| exceeds u |x|_1 is sent."""
+        """Send the first index at which the running sum of |x| exceeds u |x|_1, with u (1,) in (0, 1)."""
         # Exact scaling, and sums in one order: the same entry on every platform.
         running = jax.lax.associative_scan(jnp.add, jnp.abs(x) * _power_near_one(norm(x, jnp.inf)))
-        # Zeros are never picked, also where the running sum is rounded.
+        # Zeros are never sent, even if the running sum has rounding errors.
         passed = (running > u * running[-1]) & (x != 0)
         chosen = jnp.arange(x.shape[-1]) == jnp.argmax(passed)
         total = norm(x, 1)

@@ -1,4 +1,4 @@
-"""SIDCo: keep the entries above a threshold that is fitted so that about a given share of them stays."""
+"""SIDCo: keep the entries above a threshold, which is fitted so that about a given share of them is kept."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ FITS = ("exponential", "pareto", "gamma")
 
 @pytree.dataclass
 class Threshold(Compressor):
-    """Keep |x_j| > tau, tau from a fitted tail such that about `ratio` of the entries stay; a random-size message.
+    """Keep |x_j| > tau, with tau from a fitted tail so that about the share `ratio` of entries is kept.
 
-    `fit` is exponential, pareto or gamma. With `stages` > 1 the first stage aims at the ratio `first`, each later one
-    fits the exceedances less their minimum (exponential, or Pareto for the other two); if ratio >= first, one stage.
-    The authors' adaptation of the number of stages over iterations is not part of it: a compressor has no state.
+    `fit` is exponential, pareto or gamma. With `stages` > 1 the first stage aims at the ratio `first`, and each later
+    stage fits the exceedances minus their minimum (exponential, or Pareto for the other two fits); if ratio >= first
+    there is one stage. Compressors have no state, so the number of stages is not adapted over iterations, unlike in the
+    authors' method.
 
-    Biased. A message that keeps `kept` entries has delta >= kept/d after the fact, but no worst-case delta exists (of
-    equal moduli none may exceed tau), so delta = 0. Bits: kept (32 + index bits). tau is exact to the rounding of
-    means and logarithms, which platforms do in different orders; fit="gamma" sums series until their terms are small,
-    which is slow on a GPU.
+    Biased. A message with `kept` entries satisfies delta >= kept/d, but no worst-case delta exists (of equal moduli
+    none may exceed tau), so delta = 0. Bits: kept (32 + index bits). On different platforms tau differs by rounding
+    errors. fit="gamma" sums series until their terms are small, which is slow on a GPU.
 
     Source: SIDCo, arXiv 2101.10761, and the authors' code; the gamma quantile is exact here, in both variants.
     """
@@ -83,7 +83,7 @@ class Threshold(Compressor):
 
 
 def _quantile(fit: str, values: Vec, exist: jax.Array, ratio: Scalar) -> Scalar:
-    """tau that a share `ratio` of the law fitted to the values that exist exceeds; 0 where none is positive."""
+    """The (1 - ratio) quantile of the law fitted to the values that exist; 0 if none is positive."""
     number = jnp.maximum(jnp.sum(exist, dtype=values.dtype), 1)
     mean = jnp.sum(jnp.where(exist, values, 0)) / number
     safe = jnp.where(mean > 0, mean, 1)

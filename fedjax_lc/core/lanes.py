@@ -22,7 +22,7 @@ import jax.numpy as jnp
 from jax.custom_batching import custom_vmap
 from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
 
-from fedjax_lc.core.platforms import BLOCKS, BOTH_SIDES_OF_LANES_UP_TO, BOTH_SIDES_UP_TO, by_platform, numbers
+from fedjax_lc.core.platforms import BLOCKS, BOTH_SIDES_OF_LANES_UP_TO, BOTH_SIDES_UP_TO, by_platform, entry_count
 
 T = TypeVar("T")
 
@@ -83,7 +83,7 @@ def _branch(closed: ClosedJaxpr) -> Callable[..., list[jax.Array]]:
         return [jnp.where(coin, new, old) for new, old in zip(talk(consts, leaves), leaves, strict=True)]
 
     def shared(lanes: int, coin: jax.Array, consts: list[Any], leaves: list[Any]) -> list[Any]:
-        small = lanes * numbers((consts, leaves)) <= BOTH_SIDES_UP_TO
+        small = lanes * entry_count((consts, leaves)) <= BOTH_SIDES_UP_TO
         return (by_platform(cpu=branch_on, accelerator=both) if small else branch_on)(coin, consts, leaves)
 
     one = functools.partial(shared, 1)
@@ -97,21 +97,21 @@ def _branch(closed: ClosedJaxpr) -> Callable[..., list[jax.Array]]:
             mapped = jax.vmap(functools.partial(shared, size, coin), axes, axis_size=size)
             return mapped(consts, leaves), [True] * len(leaves)
 
-        def in_turns(blocks: int) -> Callable[..., list[Any]]:
-            return lambda coin, consts, leaves: _in_turns(coin, talk, consts, batched[1], leaves, blocks)
+        def by_blocks(blocks: int) -> Callable[..., list[Any]]:
+            return lambda coin, consts, leaves: _by_blocks(coin, talk, consts, batched[1], leaves, blocks)
 
         each = [leaf if b else _repeat(leaf, size) for leaf, b in zip(leaves, batched[2], strict=True)]
-        if numbers((consts, each)) > BOTH_SIDES_OF_LANES_UP_TO:
-            accelerated = in_turns(BLOCKS["accelerator"])
+        if entry_count((consts, each)) > BOTH_SIDES_OF_LANES_UP_TO:
+            accelerated = by_blocks(BLOCKS["accelerator"])
         else:
             accelerated = jax.vmap(both, (0, axes[0], 0), axis_size=size)
-        chosen = by_platform(cpu=in_turns(BLOCKS["cpu"]), accelerator=accelerated)
+        chosen = by_platform(cpu=by_blocks(BLOCKS["cpu"]), accelerator=accelerated)
         return chosen(coin, consts, each), [True] * len(leaves)
 
     return _with_derivative_of(one, branch)
 
 
-def _in_turns(
+def _by_blocks(
     coins: jax.Array,
     talk: Callable[..., list[Any]],
     consts: list[Any],
@@ -129,7 +129,7 @@ def _in_turns(
     place = jnp.arange(lanes + block, dtype=jnp.int32)
     order = jnp.where(place < talkers, order, lanes + place)
 
-    def turn(carry: tuple[jax.Array, list[Any]]) -> tuple[jax.Array, list[Any]]:
+    def one_block(carry: tuple[jax.Array, list[Any]]) -> tuple[jax.Array, list[Any]]:
         done, leaves = carry
         ids = jax.lax.dynamic_slice(order, (done,), (block,))
         gathered = [c.at[ids].get(mode="clip") if b else c for c, b in zip(consts, batched, strict=True)]
@@ -137,7 +137,7 @@ def _in_turns(
         put = lambda leaf, new: leaf.at[ids].set(new, mode="drop", unique_indices=True)
         return done + block, [put(leaf, new) for leaf, new in zip(leaves, outputs, strict=True)]
 
-    return jax.lax.while_loop(lambda carry: carry[0] < talkers, turn, (jnp.int32(0), leaves))[1]
+    return jax.lax.while_loop(lambda carry: carry[0] < talkers, one_block, (jnp.int32(0), leaves))[1]
 
 
 def per_lane(one: Callable[[Any, T], Any], many: Callable[[Any, T], Any]) -> Callable[[Any, T], Any]:

@@ -4,10 +4,10 @@ Timings are of a two-core x86 CPU and of one NVIDIA H100 (`fedjax-lc bench gpu` 
 were not measured are treated like the H100. Results depend on these choices only through rounding; the entries that a
 sparsifier selects do not depend on them.
 
-On an accelerator the time of a step is that of its kernel launches. A branch, and each turn of a loop whose end depends
-on data, copy their predicate to the host (10 to 25 us on the H100, where a whole step of DIANA takes 35), and a turn of
-an inner loop costs about 20 us beyond its work. So loops have a known length and are unrolled, and for a small branch
-both sides are computed. On a CPU loops and branches are free, and only the work counts.
+On an accelerator the time of a step is that of its kernel launches. A branch, and each iteration of a loop whose end
+depends on data, copy their predicate to the host (10 to 25 us on the H100, where a whole step of DIANA takes 35), and
+an iteration of an inner loop costs about 20 us beyond its work. So loops have a known length and are unrolled, and for
+a small branch both sides are computed. On a CPU loops and branches are free, and only the work counts.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ BOTH_SIDES_UP_TO = 2**17
 #: numbers, 92 against 79 for 2^21
 BOTH_SIDES_OF_LANES_UP_TO = 2**20
 #: number of blocks that `lanes.rarely` divides all lanes into: many small ones on a CPU, so that few places are unused.
-#: On an accelerator a turn over 128 lanes of W1 costs some 75 us beside 170 of work, so a tenth of all lanes should fit
+#: On an accelerator a block of 128 lanes of W1 costs some 75 us beside 170 of work, so a tenth of all lanes should fit
 #: into one block (1000 lanes in 5, 8 and 16 blocks: 0.63, 0.63 and 0.67 us per lane-step)
 BLOCKS = {"cpu": 16, "accelerator": 8}
-UNROLL = 16  #: turns of a loop that an accelerator runs in a row
+UNROLL = 16  #: iterations of a loop that are unrolled on an accelerator
 UNROLL_UP_TO = 2**19  #: numbers; loops with a larger carry gain little from unrolling and compile slowly
 FEW_LANES = {4: 2, 8: 4}  #: bytes of a number -> lanes from which a CPU gains by one product for all lanes
 FEW_PARAMETERS = 10_000  #: a CPU computes larger networks one client after the other
@@ -71,22 +71,22 @@ def repeat(count: Any, one: Callable[[jax.Array, PyTree], PyTree], carry: PyTree
     if not pytree.is_whole(count):
         return jax.lax.fori_loop(np.int32(first), jnp.asarray(count).astype(jnp.int32), step, carry)
     loop = lambda unroll: lambda carry: jax.lax.fori_loop(first, int(count), step, carry, unroll=unroll)
-    small = numbers(carry) <= UNROLL_UP_TO
+    small = entry_count(carry) <= UNROLL_UP_TO
     return (unrolled(loop, int(count) - first) if small else loop(1))(carry)
 
 
-def unrolled(loop: Callable[[int], Callable[..., Any]], turns: int) -> Callable[..., Any]:
-    """The function `loop(unroll)`, which loops for `turns` turns: unroll is 1 on a CPU, up to UNROLL on an accelerator.
+def unrolled(loop: Callable[[int], Callable[..., Any]], count: int) -> Callable[..., Any]:
+    """The function `loop(unroll)` of `count` iterations, with unroll = 1 on a CPU and up to UNROLL on an accelerator.
 
     Ten local steps of W1 take 253 us in a loop and 59 unrolled on the H100.
     """
-    if turns <= 1:
+    if count <= 1:
         return loop(1)
-    return by_platform(cpu=loop(1), accelerator=loop(min(UNROLL, turns)))
+    return by_platform(cpu=loop(1), accelerator=loop(min(UNROLL, count)))
 
 
-def numbers(tree: PyTree) -> int:
-    """How many numbers the arrays of `tree` hold."""
+def entry_count(tree: PyTree) -> int:
+    """The number of entries of all arrays of `tree`."""
     return sum(int(np.prod(jnp.shape(leaf), dtype=np.int64)) for leaf in jax.tree.leaves(tree))
 
 
@@ -108,13 +108,13 @@ def memory_share() -> float:
 # --- layouts ---
 
 
-def whole_vectors(A: np.ndarray, kind: Any) -> np.ndarray:
+def whole_vectors(A: np.ndarray, dtype: Any) -> np.ndarray:
     """Features (n, m, d) with zero columns added until the rows fill a CPU's vector registers.
 
     Matrix-vector products on a CPU take up to twice as long where rows leave a remainder. On an accelerator the zeros
     that models then get as well cost 8 % of a step, and rows stay as they are.
     """
-    columns = VECTOR_BYTES // np.dtype(kind).itemsize if on_cpu() else 1
+    columns = VECTOR_BYTES // np.dtype(dtype).itemsize if on_cpu() else 1
     return np.pad(A, ((0, 0), (0, 0), (0, -A.shape[-1] % columns)))
 
 

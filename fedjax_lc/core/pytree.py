@@ -31,8 +31,8 @@ def count(default: Any = dataclasses.MISSING) -> Any:
     to `jax.vmap`, not such a tree.
 
     Example:
-        >>> alg.Hparams(client_lr=0.1, local_steps=10)  # a loop of ten turns, compiled for ten
-        >>> alg.Hparams(client_lr=0.1, local_steps=jnp.array(10))  # one program for any number of turns
+        >>> alg.Hparams(client_lr=0.1, local_steps=10)  # a loop of length ten, compiled for ten
+        >>> alg.Hparams(client_lr=0.1, local_steps=jnp.array(10))  # one program for any length
     """
     return dataclasses.field(default=default, metadata={"count": True})
 

@@ -1,4 +1,4 @@
-"""Networks, and what makes any model one vector of parameters; the only part of the package that imports flax."""
+"""Networks, and adapters that make any model a function of one parameter vector; only this room imports flax."""
 
 from fedjax_lc.models.adapter import Layout, Network, adapt, batch_statistics, only_rows
 from fedjax_lc.models.layers import Conv, convolution_route, convolutions, max_pool

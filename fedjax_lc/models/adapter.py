@@ -1,4 +1,4 @@
-"""Any model as pure functions of its parameters, and parameters as one vector."""
+"""Adapters: any model as pure functions of its parameters, and the parameters as one vector."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from flax import linen, nnx
 from fedjax_lc.core.errors import InputError
 from fedjax_lc.core.typing import Key, PyTree, Vec
 
-#: what models call their flag of training mode, and whether it says the opposite
+#: names of a model's flag for training mode; True for a flag that means evaluation mode
 FLAGS = {"train": False, "training": False, "is_training": False, "deterministic": True, "use_running_average": True}
 
 
 class Network(Protocol):
-    """A model as two pure functions; hashable, as it is part of what a program is compiled for.
+    """A model as two pure functions. It must be hashable, as compiled programs depend on it.
 
-    `statistics` is what BatchNorm keeps of its inputs; () where a model has none.
+    `statistics` are BatchNorm's running averages; () for a model without BatchNorm.
     """
 
     def init(self, key: Key, x: jax.Array) -> tuple[PyTree, PyTree]:
@@ -32,12 +32,12 @@ class Network(Protocol):
     def apply(
         self, params: PyTree, statistics: PyTree, x: jax.Array, *, train: bool, key: Key | None
     ) -> tuple[jax.Array, PyTree]:
-        """Outputs (B, ...), and the statistics that training mode moves. key: for dropout, None without."""
+        """Outputs (B, ...), and the statistics, which training mode updates. key: for dropout; None without dropout."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Linen:
-    """A `flax.linen` module; whether it trains is passed on by the flags of FLAGS that its `__call__` takes."""
+    """A `flax.linen` module; training mode is passed to the flags among FLAGS that its `__call__` has."""
 
     module: linen.Module
 
@@ -48,7 +48,7 @@ class Linen:
             raise InputError(f"the model keeps variables of kind {', '.join(variables)}: only params and batch_stats "
                              "are known here")  # fmt: skip
         if jax.tree.leaves(statistics) and not self._mode(True):
-            raise InputError("the model keeps batch statistics, but its __call__ cannot be told when it trains: give "
+            raise InputError("the model keeps batch statistics, but its __call__ has no flag for training mode: give "
                              f"it one of {', '.join(FLAGS)}")  # fmt: skip
         return params, statistics
 
@@ -68,7 +68,7 @@ class Linen:
 
 @dataclasses.dataclass(frozen=True)
 class Function:
-    """`function(params, x)`, its parameters given with it; random or changing parts it has none."""
+    """A function (params, x) whose parameters are given; it has no randomness and no statistics."""
 
     function: Callable[[PyTree, jax.Array], jax.Array]
 
@@ -88,7 +88,7 @@ class Nnx:
     modes: tuple[Any, Any]
 
     def init(self, key: Key, x: jax.Array) -> tuple[PyTree, PyTree]:
-        raise InputError("an nnx model brings its own parameters")
+        raise InputError("an nnx model contains its parameters: take them from split_nnx")
 
     def apply(
         self, params: PyTree, statistics: PyTree, x: jax.Array, *, train: bool, key: Key | None
@@ -99,10 +99,10 @@ class Nnx:
 
 
 def split_nnx(model: nnx.Module) -> tuple[Nnx, PyTree, PyTree]:
-    """(network, parameters, statistics) of a `flax.nnx` model, which is left as it is.
+    """(network, parameters, statistics) of a `flax.nnx` model; the model is not changed.
 
     Raises:
-        InputError: the model draws random numbers (dropout), which nnx keeps inside the model.
+        InputError: the model keeps random state (dropout).
     """
     modes: list[Any] = []
     for prepare in ("train", "eval"):
@@ -119,14 +119,16 @@ def split_nnx(model: nnx.Module) -> tuple[Nnx, PyTree, PyTree]:
 def adapt(model: Any, key: Key, x: jax.Array, params: PyTree = None) -> tuple[Network, PyTree, PyTree]:
     """(network, parameters, statistics) of a linen module, an nnx module, a `Network`, or a function (params, x).
 
-    x (B, ...): inputs as the model will get them, for shapes. params: to start from instead of the model's own.
+    Args:
+        x: (B, ...) example inputs, for their shape.
+        params: initial parameters; None for those that the model contains or initialises.
 
     Raises:
-        InputError: anything else, or a function without params.
+        InputError: the model is of another kind, or a function without params.
     """
     if isinstance(model, nnx.Module):
-        network, own, statistics = split_nnx(model)
-        return network, own if params is None else params, statistics
+        network, initial, statistics = split_nnx(model)
+        return network, initial if params is None else params, statistics
     if isinstance(model, linen.Module):
         model = Linen(model)
     elif not hasattr(model, "apply") and callable(model):
@@ -135,13 +137,13 @@ def adapt(model: Any, key: Key, x: jax.Array, params: PyTree = None) -> tuple[Ne
         raise InputError(f"a model must be a flax module, a Network or a function (params, x), got {model!r}")
     if isinstance(model, Function) and params is not None:
         return model, params, ()
-    own, statistics = model.init(key, x)
-    return model, own if params is None else params, statistics
+    initial, statistics = model.init(key, x)
+    return model, initial if params is None else params, statistics
 
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-    """How a tree of parameters lies in one vector: its leaves in order, each row by row."""
+    """The layout of a tree of parameters in one vector: leaves in order, each raveled row by row."""
 
     structure: Any
     shapes: tuple[tuple[int, ...], ...]
@@ -152,7 +154,7 @@ class Layout:
         """The layout of these parameters.
 
         Raises:
-            InputError: no parameters at all, or one that holds whole numbers.
+            InputError: there are no parameters, or one holds whole numbers.
         """
         paths, structure = jax.tree_util.tree_flatten_with_path(params)
         names = tuple(jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in paths)
@@ -165,7 +167,7 @@ class Layout:
 
     @property
     def sizes(self) -> tuple[int, ...]:
-        """Entries of each leaf."""
+        """The number of entries of each leaf."""
         return tuple(math.prod(shape) for shape in self.shapes)
 
     def ravel(self, params: PyTree, dtype: Any) -> Vec:
@@ -173,7 +175,7 @@ class Layout:
         return jnp.concatenate([jnp.ravel(leaf).astype(dtype) for leaf in jax.tree.leaves(params)])
 
     def unravel(self, x: Vec) -> PyTree:
-        """The tree of x (d,)."""
+        """The tree of parameters of the vector x (d,)."""
         leaves, start = [], 0
         for shape, size in zip(self.shapes, self.sizes, strict=True):
             leaves.append(jax.lax.slice(x, (start,), (start + size,)).reshape(shape))
@@ -183,7 +185,7 @@ class Layout:
 
 @contextlib.contextmanager
 def only_rows(valid: jax.Array) -> Iterator[None]:
-    """Within the block the BatchNorms of linen modules learn from rows with `valid` (B,) alone."""
+    """Within the block BatchNorm of linen modules computes its statistics from the rows marked in `valid` (B,)."""
 
     def masked(call: Callable[..., Any], args: Any, kwargs: Any, context: Any) -> Any:
         if isinstance(context.module, linen.BatchNorm) and context.method_name == "__call__":
@@ -195,9 +197,9 @@ def only_rows(valid: jax.Array) -> Iterator[None]:
 
 
 def batch_statistics(network: Network, params: PyTree, statistics: PyTree, x: jax.Array, key: Key) -> PyTree:
-    """What BatchNorm would keep of the batch x alone, whatever its momentum m.
+    """BatchNorm's statistics b of the batch x, whatever its momentum m.
 
-    An average moves from a to m a + (1 - m) b, b the batch's own: from a = 0 and a = 1 follow m and b.
+    BatchNorm updates an average a to m a + (1 - m) b; the updates of a = 0 and a = 1 determine m and b.
     """
     starts = (jax.tree.map(make, statistics) for make in (jnp.zeros_like, jnp.ones_like))
     moved = [network.apply(params, start, x, train=True, key=key)[1] for start in starts]

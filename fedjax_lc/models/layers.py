@@ -1,7 +1,7 @@
-"""Convolution and pooling by the route that is fastest where they run, with the parameters of flax.
+"""Convolution and pooling with the parameters of flax, computed by the route that is fastest on the platform.
 
-XLA is slow at the gradient of a convolution inside a loop, or with a kernel per client. There a convolution is one
-product of patches and kernel, batched over clients; `platforms.convolution_route` says where.
+XLA is slow at gradients of convolutions inside a loop, or with one kernel per client. A convolution is then computed as
+a product of patches and kernel, batched over clients; `platforms.convolution_route` chooses.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ _route = jax.make_user_context(default_value="auto")  # part of what jax.jit cac
 
 @contextlib.contextmanager
 def convolutions(route: str) -> Iterator[None]:
-    """Trace convolutions whose own route is "auto" by this route: "native", "patches", or "auto" again.
+    """Within the block trace convolutions whose `route` is "auto" by this route: "native", "patches" or "auto".
 
     Raises:
-        InputError: an unknown route.
+        InputError: the route is unknown.
 
     Example:
         >>> with fl.models.convolutions("native"):
@@ -39,8 +39,7 @@ def convolutions(route: str) -> Iterator[None]:
 
 
 def convolution_route(route: str = "auto") -> str:
-    """The route, "native" or "patches", that a convolution traced now takes: patches unless told otherwise, native on a
-    TPU.
+    """The route of a convolution traced now, "native" or "patches"; by default "native" on a TPU, "patches" elsewhere.
 
     Example:
         >>> with fl.models.convolutions("native"):
@@ -59,13 +58,17 @@ def _known(route: str) -> str:
 
 
 class Conv(linen.Module):
-    """`flax.linen.Conv` of images: the same parameters, kernel (kh, kw, cin, cout) and bias (cout,), and results.
+    """`flax.linen.Conv` for images, x (B, H, W, cin) -> (B, H', W', cout), with the same parameters and results.
 
-    x (B, H, W, cin) -> (B, H', W', cout). padding: "SAME", "VALID", or zeros on every side of the image.
-    route: "native" convolution, product of "patches", or "auto", see `convolution_route`.
+    Attributes:
+        features: cout, the number of output channels.
+        kernel_size: (kh, kw).
+        padding: "SAME", "VALID", or the number of zeros on every side of the image.
+        route: "native" (XLA's convolution), "patches" (product of patches and kernel) or "auto", see
+            `convolution_route`.
 
     Raises:
-        InputError: an unknown route, inputs that are no images, or images smaller than the kernel.
+        InputError: the route is unknown, inputs are no images, or images are smaller than the kernel.
 
     Example:
         >>> Conv(32, (3, 3), strides=2, padding=1).apply(variables, jnp.ones((8, 28, 28, 1))).shape
@@ -122,10 +125,11 @@ def _natively(x: jax.Array, kernel: jax.Array, strides: int, margins: list[tuple
 
 
 def _by_patches(x: jax.Array, kernel: jax.Array, strides: int, margins: list[tuple[int, int]]) -> jax.Array:
-    """Row (b, i, j) of the patches is what the kernel sees of image b at place (i, j): rows times kernel.
+    """Convolution as a product of patches and kernel; row (b, i, j) is the patch of image b at (i, j).
 
-    They are cut in two stages, width and then height, and so are their gradients put together: kw + kh shifted copies
-    in place of kw kh. Strips are set into one array, as XLA would compute concatenated ones again for every row.
+    Patches are cut in two stages, first along the width and then along the height, so that they and their gradients
+    take kw + kh shifted copies instead of kw kh. Strips are set into one array, because XLA would compute concatenated
+    strips again for every row.
     """
     kh, kw, cin, cout = kernel.shape
     x = jnp.pad(x, [(0, 0), *margins, (0, 0)])
@@ -140,9 +144,9 @@ def _by_patches(x: jax.Array, kernel: jax.Array, strides: int, margins: list[tup
 
 
 def _product(rows: jax.Array, kernel: jax.Array) -> jax.Array:
-    """rows (r, k) times kernel (k, c), whose gradient is taken as (G^T rows)^T, not rows^T G.
+    """rows (r, k) times kernel (k, c), with the kernel's gradient computed as (G^T rows)^T instead of rows^T G.
 
-    With more rows than columns that is 1.7 times faster on CPU. The barrier keeps XLA from turning one into the other.
+    With more rows than columns this is 1.7 times faster on a CPU. The barrier keeps XLA from undoing it.
     """
     if rows.shape[0] < rows.shape[1]:
         return rows @ kernel
@@ -150,10 +154,10 @@ def _product(rows: jax.Array, kernel: jax.Array) -> jax.Array:
 
 
 def max_pool(x: jax.Array, window: int) -> jax.Array:
-    """Maxima of x (B, H, W, C) over squares of side `window`, side by side; a rest at the margin is left out.
+    """Maxima of x (B, H, W, C) over disjoint squares of side `window`; incomplete squares at the margin are dropped.
 
-    As `flax.linen.max_pool(x, (window, window), (window, window))`, but where several entries of a square are largest
-    they share the gradient equally, and there the first gets it all.
+    Equal to `flax.linen.max_pool(x, (window, window), (window, window))`, except that several largest entries of a
+    square share the gradient equally, while in flax the first one gets it all.
 
     Raises:
         InputError: images smaller than the window.

@@ -1,4 +1,4 @@
-"""Small networks of images and vectors: inputs (B, H, W, C), scaled by the caller, to outputs (B, classes)."""
+"""Small networks for images (B, H, W, C) and vectors, scaled by the caller; outputs (B, classes)."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class SmallCNN(linen.Module):
 class MnistCNN(linen.Module):
     """The MNIST network of MCM's deep-learning experiments (arXiv 2102.12528): 21,840 parameters at 28x28x1.
 
-    The rate of both dropouts, 1/2, is PyTorch's default, assumed.
+    The source does not give the rate of both dropouts; PyTorch's default, 1/2, is assumed.
     """
 
     classes: int = 10
@@ -72,7 +72,7 @@ class MnistCNN(linen.Module):
 class FashionCNN(linen.Module):
     """The Fashion-MNIST network of MCM's deep-learning experiments (arXiv 2102.12528): 421,642 parameters at 28x28x1.
 
-    The source does not tell its rate of dropout: 1/4 is assumed.
+    The source does not give the rate of dropout; 1/4 is assumed.
     """
 
     classes: int = 10
@@ -104,7 +104,7 @@ class TanhLeNet(linen.Module):
 class EmnistCNN(linen.Module):
     """FedOpt's network of EMNIST character recognition (arXiv 2003.00295): 1,206,590 parameters at 28x28x1.
 
-    Recalled only, but for the number of its parameters.
+    The architecture is recalled from memory; only the number of parameters was checked.
     """
 
     classes: int = 62

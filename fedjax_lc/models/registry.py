@@ -45,12 +45,12 @@ def get(text: str, classes: int | None = None, **options: Any) -> linen.Module:
     """The network that a text names, such as `mlp`, `mlp:hidden=100x50` or `resnet18:norm=batch,width=16`.
 
     Args:
-        text: a name of `names()` and, after a colon, fields of the module by name; sizes are joined by x.
-        classes: outputs, where the text does not say and the network has this field; those of text have `vocab`.
-        options: other fields of the module, for what the text does not say.
+        text: a name of `names()` and, after a colon, fields of the module, as field=value; sizes are joined by x.
+        classes: number of outputs, unless the text gives it; ignored by networks of text, whose field is `vocab`.
+        options: other fields of the module, unless the text gives them.
 
     Raises:
-        InputError: an unknown name or option, or a value of the wrong kind.
+        InputError: a name or option is unknown, or a value is of the wrong type.
 
     Example:
         >>> get("mlp:hidden=100x50", classes=3)  # MLP(hidden=(100, 50), classes=3)

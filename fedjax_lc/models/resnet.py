@@ -11,14 +11,14 @@ from flax import linen
 from fedjax_lc.core.errors import unknown
 from fedjax_lc.models.layers import Conv, check_images
 
-GROUPS = 32  #: groups of GroupNorm, or fewer where the channels do not divide into so many
+GROUPS = 32  #: groups of GroupNorm; fewer if the number of channels is no multiple of it
 NORMS = ("group", "batch")
 
 
 class Norm(linen.Module):
     """GroupNorm or BatchNorm: both have a scale and a bias for each channel.
 
-    BatchNorm uses the batch's own statistics in training mode, and moves its averages by a tenth.
+    In training mode BatchNorm uses the statistics of the batch, and updates its averages with momentum 0.9.
     """
 
     kind: str
@@ -55,11 +55,13 @@ class ResNet18(linen.Module):
     x (B, H, W, C) -> (B, classes). There is no norm after the last block, and the mean over places comes before the
     last layer.
 
-    norm: "group" or "batch"; both have the same number of parameters. width: channels of the first of four stages.
-    stages: blocks of each stage.
+    Attributes:
+        norm: "group" or "batch"; both have the same number of parameters.
+        width: channels of the first of four stages.
+        stages: number of blocks of each stage.
 
     Raises:
-        InputError: an unknown norm, or inputs that are no images.
+        InputError: the norm is unknown, or inputs are no images.
 
     Example:
         >>> ResNet18(norm="batch").init(key, jnp.ones((1, 32, 32, 3)))

@@ -1,4 +1,4 @@
-"""A recurrent network of characters, its recurrence written for speed."""
+"""A recurrent network for characters, with a fast recurrence."""
 
 from __future__ import annotations
 
@@ -20,8 +20,10 @@ class CharLSTM(linen.Module):
     90*8 of the embedding, 4*256*(8+256+1) and 4*256*(256+256+1) of the layers, 257*90 of the output.
 
     Args:
-        vocab: tokens that come in and are told apart at every place.
-        embedding, hidden, layers: size of a token's vector, of a layer's state, and the number of layers.
+        vocab: number of tokens, of inputs and of outputs at every position.
+        embedding: size of a token's vector.
+        hidden: size of a layer's state.
+        layers: number of layers.
 
     Raises:
         InputError: inputs that are not whole numbers (B, T).
@@ -44,7 +46,7 @@ class CharLSTM(linen.Module):
 
 
 def _gate_bias(key: Any, shape: tuple[int], dtype: Any) -> jax.Array:
-    """(4h,) one for the forget gate, else zero."""
+    """(4h,) initial bias: one for the forget gate, zero for the others."""
     return jnp.repeat(jnp.array([0, 1, 0, 0], dtype), shape[0] // 4)
 
 
@@ -71,8 +73,8 @@ class LSTM(linen.Module):
 def recur(inputs: jax.Array, recurrent: jax.Array) -> jax.Array:
     """States h_t (B, T, h) of (c, h)_t = cell(c_{t-1}, inputs_t + h_{t-1} R): inputs (B, T, 4h), R = recurrent (h, 4h).
 
-    Its reverse mode sums R's gradient over time as one product after the loop, which is 3 times faster on CPU than
-    adding to it at every step. Derivatives: reverse mode, and forward over reverse.
+    The gradient of R is summed over time by one product after the loop, 3 times faster on a CPU than adding to it at
+    every step. Derivatives: reverse mode, and forward over reverse.
     """
     return _forward(inputs, recurrent)[0]
 

@@ -1,4 +1,4 @@
-"""Pictures of traces and of sweeps: log axes, bands over seeds, heat maps, vector output."""
+"""Figures of traces and sweeps: log axes, bands over seeds, heat maps; PNG, SVG and PDF files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The cost of a sweep as colours over two of its axes."""
+"""`heatmap`: the cost of a sweep as colour over two of its axes."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ if TYPE_CHECKING:
 
     from fedjax_lc.results.table import Table
 
-COLOUR_MAP = "viridis_r"  #: even in grey print and to colour-blind eyes; the best is the lightest
-CELL = (0.62, 0.46)  #: inches
-MOST_COLUMNS = 15  #: with numbers in the cells
+COLOUR_MAP = "viridis_r"  #: readable in grey print and by the colour-blind; the best cell is the lightest
+CELL = (0.62, 0.46)  #: width and height of a cell in inches
+MOST_COLUMNS = 15  #: with more columns, cells show no numbers
 
 
 def heatmap(
@@ -52,22 +52,23 @@ def heatmap(
     title: str | None = None,
     note: str | None = None,
 ) -> Figure:
-    """The median cost over seeds to the target, as colour over two axes of a sweep; over all others the best is taken.
+    """The median cost over seeds to the target as colour, over two axes of a sweep.
 
-    Colours are logarithmic. A cell whose median seed does not reach the target is grey and hatched, or crossed if most
-    of the seeds that missed it diverged; a pair of values that no lane has stays white. The best cell is outlined. Up
-    to 15 columns, each cell shows its cost, and the share of seeds that reach the target if not all do.
+    Each cell shows the best configuration over all other axes. Colours are logarithmic. A cell whose median seed does
+    not reach the target is grey and hatched, or crossed if most of the seeds that missed it diverged; a pair of values
+    that no lane has stays white. The best cell is outlined. With at most 15 columns, a cell also shows its cost, and
+    the share of seeds that reach the target unless all do.
 
     Args:
         table: a sweep with a known optimum.
         x, y: settings or hyperparameters ("gamma/theory", "compressor", ...), or "method".
         metric, rel_gap, down_weight: as in `best`.
-        method: which, in a table of several; not needed if x or y is "method".
+        method: the method to show, if the table has several and neither x nor y is "method".
         path, title, note: as in `best`; the default title is the method.
 
     Raises:
-        InputError: no optimum, no target, an unknown metric, axis or method, or samples (no value of x or y repeats),
-            in one line.
+        InputError: the optimum is unknown, there is no target, a name is unknown, or no value of x or y repeats (random
+            samples).
 
     Example:
         >>> fl.plot.heatmap(table, "gamma/theory", "compressor", rel_gap=1e-4, path="out/heat.pdf")
@@ -118,14 +119,14 @@ def _names(axis: str, values: Sequence[Any]) -> list[str]:
 
 
 def _size(columns: Sequence[Any], rows: Sequence[Any]) -> tuple[float, float]:
-    """Inches: room for the cells, the scale and the words around."""
+    """Width and height in inches, with space for cells, scale and labels."""
     longest = max(len(short(value)) for value in rows)
     width = 2.0 + 0.08 * longest + CELL[0] * len(columns)
     return float(np.clip(width, 6.4, 13)), float(np.clip(2.2 + CELL[1] * len(rows), 3.4, 10))
 
 
 def _draw(axes: Axes, cells: pd.DataFrame, larger_is_better: bool) -> QuadMesh | None:
-    """The cells, one per row of `cells` (median, reached, seeds, diverged, column, row); None if none has a colour."""
+    """Draw a cell for each row of `cells` (median, reached, seeds, diverged, column, row); None if all are grey."""
     shape = (cells["row"].max() + 1, cells["column"].max() + 1)
     axes.set(xlim=(-0.5, shape[1] - 0.5), ylim=(-0.5, shape[0] - 0.5))
     cost = np.full(shape, np.nan)
@@ -145,7 +146,7 @@ def _draw(axes: Axes, cells: pd.DataFrame, larger_is_better: bool) -> QuadMesh |
 
 
 def _norm(cost: np.ndarray) -> Normalize:
-    """Logarithmic, and wide enough to have a scale."""
+    """A logarithmic scale of colours (linear if a cost is <= 0), wide enough to be shown."""
     from matplotlib.colors import LogNorm, Normalize
 
     low, high = np.nanmin(cost), np.nanmax(cost)
@@ -155,7 +156,7 @@ def _norm(cost: np.ndarray) -> Normalize:
 
 
 def _draw_missed(axes: Axes, column: int, row: int, how: str) -> None:
-    """A grey cell: hatched if capped, crossed if diverged."""
+    """Draw a grey cell, hatched if capped, crossed if diverged."""
     _draw_patch(axes, column, row, facecolor="0.88", edgecolor="white", linewidth=1, gid=how)
     if how == "capped":
         _draw_patch(axes, column, row, facecolor="none", edgecolor="0.65", linewidth=0, hatch="////")
@@ -170,7 +171,7 @@ def _draw_patch(axes: Axes, column: int, row: int, **style: Any) -> Patch:
 
 
 def _draw_box(axes: Axes, row: int, column: int) -> None:
-    """Black, within a white one, round the best cell."""
+    """Draw a black box with a white border around the best cell."""
     for colour, width in (("white", 5), ("black", 2.5)):
         _draw_patch(
             axes, column, row, fill=False, edgecolor=colour, linewidth=width, zorder=4, gid="best", clip_on=False
@@ -178,7 +179,7 @@ def _draw_box(axes: Axes, row: int, column: int) -> None:
 
 
 def _write_numbers(axes: Axes, mesh: QuadMesh, cells: pd.DataFrame) -> None:
-    """Each cell's cost, and the share of seeds that reach the target if not all do."""
+    """Write each cell's cost, and the share of seeds that reach the target unless all do."""
     for cell in cells.to_dict("records"):
         share = f"\n{cell['reached']}/{cell['seeds']}" if cell["reached"] < cell["seeds"] else ""
         luminance = np.dot(np.power(mesh.to_rgba(cell["median"])[:3], 2.2), (0.2126, 0.7152, 0.0722))
@@ -192,7 +193,7 @@ def _write_numbers(axes: Axes, mesh: QuadMesh, cells: pd.DataFrame) -> None:
 
 
 def _cost_text(cost: float) -> str:
-    """Two digits and an exponent (1.2e6), or a small number as it is."""
+    """Two digits and an exponent (1.2e6), or three digits of a number of moderate size."""
     return short(float(f"{cost:.2g}")) if cost >= 1000 or cost < 0.01 else f"{cost:.3g}"
 
 
@@ -205,7 +206,7 @@ def _draw_scale(figure: Figure, axes: Axes, mesh: QuadMesh, words: str) -> None:
 
 
 def _name_cells(figure: Figure, axes: Axes, columns: list[str], rows: list[str]) -> None:
-    """Every value of an axis, or every second, third, ... if there are too many to read."""
+    """Label each value of an axis, or every second, third, ... if there are too many to read."""
     for axis, names, most in ((axes.xaxis, columns, 24), (axes.yaxis, rows, 24)):
         shown = range(0, len(names), -(-len(names) // most))
         axis.set_ticks(shown, [names[i] for i in shown])
@@ -216,7 +217,7 @@ def _name_cells(figure: Figure, axes: Axes, columns: list[str], rows: list[str])
 
 
 def _draw_legend(figure: Figure, axes: Axes) -> None:
-    """What outlines, hatches and crosses mean, if there are any."""
+    """Explain outlines, hatches and crosses, as far as there are any."""
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 

@@ -1,4 +1,4 @@
-"""Curves of traces: any measured series against any cost, log axes, bands over seeds."""
+"""`curves`: metrics of traces against costs, with log axes and bands over seeds."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 Points: TypeAlias = tuple[np.ndarray, np.ndarray]  # x (r,) and y (r,)
 Traces: TypeAlias = Trace | Sequence[Trace] | Mapping[str, Trace | Sequence[Trace]]
 
-MAX_POINTS = 2000  #: drawn per curve
+MAX_POINTS = 2000  #: largest number of points drawn per curve
 X_LABELS = COST_LABELS | {"time": "simulated time (s)"}
 TIME_MODEL = {
     "latency": "{:g} s a round",
@@ -60,43 +60,44 @@ def curves(
     log_y: bool | None = None,
     **page: Unpack[Page],
 ) -> Figure:
-    """One curve per label: y against x, both cumulative per client.
+    """One curve per label: y against x, a cumulative cost per client.
 
-    Several seeds become the line of their medians and a band. They are brought to one x grid by straight lines in
-    (x, log y), or in (x, y) on a linear y axis, and end where the shortest of them ends. Points that have no place on a
-    log axis (a gap at or below 0 is below float resolution) are left out, and the line joins their neighbours. A curve
-    of more than 2000 points keeps its ends and the extremes of each of 1000 parts of the x axis. A run that used up its
-    steps or budget before the rel_gap asked of it is marked as capped, at its end and in the legend; likewise a
-    diverged or interrupted one.
+    Several seeds are drawn as the line of their medians and a band. They are interpolated to one x grid, linearly in
+    (x, log y), or in (x, y) on a linear y axis, and end where the shortest of them ends. Points that a log axis cannot
+    show (a gap <= 0 is below float resolution) are left out, and the line connects their neighbours. A curve of more
+    than 2000 points is reduced to its ends and the extremes in each of 1000 intervals of x. A run that ended by its
+    steps or budget before its rel_gap is marked as capped at its end and in the legend; so are diverged and
+    interrupted runs.
 
     Args:
-        traces: a Trace, a list of them, or a dict from a label to a Trace or to a list of Traces, the seeds.
+        traces: a Trace, a list of Traces, or a dict from a label to a Trace or to a list of Traces (seeds).
         x: rounds, step, grads, bits_up, bits_down, total_bits (bits_up + down_weight * bits_down) or time (seconds,
             `ledger.simulated_time` with `time_model`).
         y: rel_gap, gap, value, or a metric that all traces have; default: rel_gap where the optimum is known, else
             accuracy if it was measured, else value.
-        labels: one per curve; default: the dict's, or method and compressor.
+        labels: one per curve; default: the keys of the dict, or method and compressor.
         band: quantiles over seeds that bound the band; (0, 1) is minimum to maximum.
-        theory: from a label to a rate (the factor per step); drawn dashed from the curve's start.
-        time_model: latency, up_bandwidth, down_bandwidth, seconds_per_gradient.
+        theory: label -> rate (factor per step) of a theorem; drawn as a dashed line from the start of the curve.
+        down_weight: weight of bits_down in total_bits.
+        time_model: latency, up_bandwidth, down_bandwidth, seconds_per_gradient; for x="time".
         log_x, log_y: log axes; default: x if it counts bits, y if it is positive and spans two decades.
-        page: path, where the picture is written too (`save`); title; note, small print under the title.
+        page: path, to write the figure to a file (`save`); title; note, small print under the title.
 
     Raises:
-        InputError: no traces, an unknown axis, or an axis that these traces lack, in one line.
+        InputError: there are no traces, or an axis is unknown or missing in a trace.
 
     Example:
         >>> fl.plot.curves({"GD": gd, "LoCoDL": [seed0, seed1]}, x="total_bits", down_weight=0.1, path="out/plot.pdf")
     """
     page, groups = named("curves", page), _groups(traces, labels)
-    everyone = [trace for group in groups.values() for trace in group]
-    y = _usual(everyone) if y is None else y
-    _check(everyone, x, y)
+    all_traces = [trace for group in groups.values() for trace in group]
+    y = _usual(all_traces) if y is None else y
+    _check(all_traces, x, y)
     check_names("time_model entry", time_model, TIME_MODEL)
     check_names("theory label", theory, groups)
     cost = functools.partial(_cost, x=x, down_weight=down_weight, time_model=time_model)
     log_x = "bits" in x if log_x is None else log_x
-    log_y = _spans_decades(everyone, y) if log_y is None else log_y
+    log_y = _spans_decades(all_traces, y) if log_y is None else log_y
     figure = new_figure(6.4, 4.2 + 0.12 * len(groups))
     axes = figure.add_subplot(xscale="log" if log_x else "linear", yscale="log" if log_y else "linear")
     for place, (label, group) in enumerate(groups.items()):
@@ -119,7 +120,7 @@ def curves(
 
 
 def _groups(traces: Traces, labels: Sequence[str] | None) -> dict[str, list[Trace]]:
-    """Label -> its seeds."""
+    """The traces (seeds) of each label."""
     if isinstance(traces, Trace):
         traces = [traces]
     named = traces if isinstance(traces, Mapping) else dict(zip(_default_labels(traces), traces, strict=True))
@@ -134,7 +135,7 @@ def _groups(traces: Traces, labels: Sequence[str] | None) -> dict[str, list[Trac
 
 
 def _default_labels(traces: Sequence[Trace]) -> list[str]:
-    """Method and compressor; a number is added from the second trace of one name on."""
+    """Method and compressor, with a number from the second trace of the same name on."""
     names = [_default_label(trace) for trace in traces]
     return [name + (f" #{names[:i].count(name) + 1}" if name in names[:i] else "") for i, name in enumerate(names)]
 
@@ -146,7 +147,7 @@ def _default_label(trace: Trace) -> str:
 
 
 def _usual(traces: list[Trace]) -> str:
-    """The series that says most of these traces."""
+    """The default y of these traces."""
     if all(np.isfinite(trace.f_star) for trace in traces):
         return "rel_gap"
     return "accuracy" if all("accuracy" in trace.metrics for trace in traces) else "value"
@@ -162,7 +163,7 @@ def _check(traces: list[Trace], x: str, y: str) -> None:
 
 
 def _cost(trace: Trace, x: str, down_weight: float, time_model: Mapping[str, float]) -> np.ndarray:
-    """(r + 1,) the x of each record, after that of the start, 0."""
+    """(r + 1,) the cost x at the start, 0, and at each record."""
     if x == "time" and not time_model:
         raise InputError(f"x='time' needs time_model, a dict of {', '.join(TIME_MODEL)}")
     if x == "total_bits":
@@ -173,7 +174,7 @@ def _cost(trace: Trace, x: str, down_weight: float, time_model: Mapping[str, flo
 
 
 def _series(trace: Trace, y: str) -> np.ndarray:
-    """(r + 1,) the y at x_0 and of each record."""
+    """(r + 1,) the series y at the start x_0 and at each record."""
     if y in trace.metrics:
         return np.concatenate([[trace.initial.get(y, np.nan)], trace.metrics[y]])
     value = np.concatenate([[trace.initial["value"]], trace.value])
@@ -189,13 +190,13 @@ def _spans_decades(traces: list[Trace], y: str) -> bool:
 
 
 def _on_axis(x: np.ndarray, y: np.ndarray, log_y: bool) -> Points:
-    """The points that have a place on the y axis."""
+    """The points that the y axis can show."""
     keep = np.isfinite(y) & ((y > 0) | (not log_y))
     return x[keep], y[keep]
 
 
 def _curve(seeds: list[Points], band: tuple[float, float], log_x: bool, log_y: bool) -> np.ndarray:
-    """(4, r): x, median, and the band's low and high, thinned to what the eye can tell apart."""
+    """(4, r): x, median, low and high of the band, reduced to visible points."""
     if len(seeds) == 1:
         curve = np.array([seeds[0][0], *(seeds[0][1],) * 3])
     else:
@@ -208,7 +209,7 @@ def _curve(seeds: list[Points], band: tuple[float, float], log_x: bool, log_y: b
 
 
 def _common(seeds: list[Points], log_y: bool) -> Points:
-    """(r,) the x where some seed has a point and all have reached, and (seeds, r) y there; its logarithm if log_y."""
+    """(r,) all x of points in the range that all seeds cover, and (seeds, r) y there (log y if log_y)."""
     if not all(len(x) for x, _ in seeds):
         return np.zeros(0), np.zeros((len(seeds), 0))
     grid = np.unique(np.concatenate([x for x, _ in seeds]))
@@ -231,7 +232,7 @@ def _visible(u: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def _ending(trace: Trace) -> str:
-    """How a run fell short, a key of ENDINGS; empty if it did what was asked."""
+    """How a run failed its target, a key of ENDINGS; empty if it did not."""
     if trace.status == "finished" and trace.config.get("rel_gap") is not None:
         return "capped"
     return trace.status if trace.status in ENDINGS else ""
@@ -257,7 +258,7 @@ def _draw(axes: Axes, label: str, curve: np.ndarray, endings: list[str], place: 
 
 
 def _marked(axes: Axes, x: np.ndarray, y: np.ndarray, place: int) -> list[int]:
-    """Indices of eight markers, even along x and y together however rough the curve is; shifted by place."""
+    """Indices of eight markers, evenly spaced along the curve and shifted for each place in the legend."""
     along = np.zeros(len(x))
     for values, scale in ((x, axes.get_xscale()), (y, axes.get_yscale())):
         u = np.log(values) if scale == "log" else values
@@ -268,7 +269,7 @@ def _marked(axes: Axes, x: np.ndarray, y: np.ndarray, place: int) -> list[int]:
 
 
 def _draw_theory(axes: Axes, cost: np.ndarray, bound: np.ndarray, place: int) -> None:
-    """The bound, down to the bottom of what is drawn."""
+    """Draw the bound of a theorem, down to the lowest point drawn."""
     keep = (bound >= axes.dataLim.ymin) & ((cost > 0) | (axes.get_xscale() == "linear"))
     cost, bound = cost[keep], bound[keep]
     seen = _visible(np.log(cost) if axes.get_xscale() == "log" else cost, bound)

@@ -1,4 +1,4 @@
-"""The cost of a sweep against one hyperparameter."""
+"""`sensitivity`: the cost of a sweep against one hyperparameter."""
 
 from __future__ import annotations
 
@@ -49,22 +49,22 @@ def sensitivity(
     log_y: bool | None = None,
     **page: Unpack[Page],
 ) -> Figure:
-    """The median cost over seeds to the target against one hyperparameter; over all others the best is taken.
+    """The median cost over seeds to the target against one hyperparameter, at the best configuration of all others.
 
-    One line per group with a band over seeds, open to the top where a seed of the band misses the target. Values whose
-    median seed misses it are marks above the dotted line at the top edge: a cross if most of the seeds that missed
-    diverged. A star is the least of each line. Samples of several hyperparameters at once are not joined by lines.
+    One line per group, with a band over seeds that is open to the top where a seed misses the target. A value whose
+    median seed misses the target has a mark above the dotted line at the top: a cross if most of the seeds that missed
+    it diverged. A star marks the minimum of each line. Random samples of several hyperparameters are not connected.
 
     Args:
         table: a sweep with a known optimum.
-        x: a setting or hyperparameter with at least two values; words (compressors) are evenly spaced.
-        by: one line per group, method always among them: ("method", "compressor") is a line for each compressor.
+        x: a setting or hyperparameter with at least two values; words such as compressors are evenly spaced.
+        by: columns that define a line, always with method: ("method", "compressor") draws one for each compressor.
         metric, rel_gap, band, down_weight: as in `best`.
         log_x, log_y: log axes, of positive values only; default: x if it spans a decade, y if a factor of 3.
         page: path, title and note, as in `curves`.
 
     Raises:
-        InputError: no optimum, no target, an unknown metric, axis or group, or one value only along x, in one line.
+        InputError: the optimum is unknown, there is no target, a name is unknown, or x has fewer than two values.
 
     Example:
         >>> fl.plot.sensitivity(table, "gamma/theory", rel_gap=1e-4, path="out/gamma.pdf")
@@ -78,8 +78,8 @@ def sensitivity(
     rows = sweeps.on_axes(table, rows, [x])
     values = sweeps.distinct(rows[x])
     if len(values) < 2:
-        found = f"the one value {short(values[0])}" if values else "no value"
-        raise InputError(f"sensitivity to {x} needs two or more values of it, and this table has {found}: sweep it")
+        present = f"the one value {short(values[0])}" if values else "no value"
+        raise InputError(f"sensitivity to {x} needs two or more values of it, and this table has {present}: sweep it")
     numeric = sweeps.are_numbers(values)
     ranks = -rows["median"] if is_accuracy(metric) else rows["median"]
     rows = rows.assign(value=rows[x], rank=ranks, place=rows[x] if numeric else rows[x].map(values.index))
@@ -109,15 +109,15 @@ def sensitivity(
 
 
 def _label(group: pd.DataFrame, by: Sequence[str]) -> str:
-    """The group, and where it is best."""
-    found = np.isfinite(group["median"])
-    value = group["value"][group["rank"].idxmin()] if found.any() else None
-    where = f"best at {short(value)}" if found.any() else "never at the target"
+    """The label of a group: its columns and its best value."""
+    reached = bool(np.isfinite(group["median"]).any())
+    value = group["value"][group["rank"].idxmin()] if reached else None
+    where = f"best at {short(value)}" if reached else "never at the target"
     return f"{sweeps.group_label(group.iloc[0].to_dict(), by)} ({where})"
 
 
 def _is_sample(table: Table) -> bool:
-    """Whether several settings vary at once, as in random samples, and not one by one, as in product grids."""
+    """Whether the table is a random sample of several settings, not a product grid."""
     facts = table.config["methods"].values()
     return any(not fact["axes"] and len(fact["settings"]) > 1 for fact in facts)
 
@@ -127,17 +127,17 @@ def _spans(values: Sequence[float] | np.ndarray, factor: float) -> bool:
 
 
 def _missing(groups: dict[str, pd.DataFrame]) -> list[str]:
-    """The labels of groups that miss the target somewhere."""
+    """The labels of groups that miss the target at some value."""
     return [label for label, group in groups.items() if not np.isfinite(group["median"]).all()]
 
 
 def _row(missing: int) -> float:
-    """The height of one of so many rows of marks at the top edge, as a share of the axes."""
+    """The height of each of `missing` rows of marks at the top, as a share of the axes."""
     return min(0.045, 0.3 / max(missing, 1))
 
 
 def _set_limits(axes: Axes, places: np.ndarray, costs: np.ndarray, missing: int) -> tuple[float, float]:
-    """Room for all x, all finite costs, and a row of marks for each group that misses; returns the edges of costs."""
+    """Set limits for all x, finite costs, and a row of marks for each group that misses; returns those of costs."""
     axes.set_xlim(_padded(axes.get_xscale(), places))
     low, high = _padded(axes.get_yscale(), costs) if len(costs) else (0.0, 1.0)
     if not len(costs):
@@ -150,7 +150,7 @@ def _set_limits(axes: Axes, places: np.ndarray, costs: np.ndarray, missing: int)
 
 
 def _padded(scale: str, values: np.ndarray, pad: float = 0.05) -> tuple[float, float]:
-    """Ends a little outside of the values, as their axis sees it."""
+    """Limits with a margin around the values, on their scale."""
     u = np.log([values.min(), values.max()]) if scale == "log" else np.array([values.min(), values.max()], float)
     u += pad * (u[1] - u[0] or 1) * np.array([-1, 1])
     low, high = np.exp(u) if scale == "log" else u
@@ -158,27 +158,27 @@ def _padded(scale: str, values: np.ndarray, pad: float = 0.05) -> tuple[float, f
 
 
 def _draw(axes: Axes, label: str, group: pd.DataFrame, place: int, edge: float, joined: bool) -> None:
-    """The finite medians, their band (to the edge where it is open), and a star at the least."""
+    """Draw the finite medians, the band (up to `edge` where it is open), and a star at the best value."""
     x, y, low = (group[name].to_numpy(float) for name in ("place", "median", "low"))
     high = np.minimum(group["high"], edge)
-    colour, found = COLOURS[place % len(COLOURS)], np.isfinite(y)
-    y = np.where(found, y, np.nan)
+    colour, reached = COLOURS[place % len(COLOURS)], np.isfinite(y)
+    y = np.where(reached, y, np.nan)
     (line,) = axes.plot(x, y, label=label, **look(place))
-    lone = found & ~(np.append(found[1:], False) | np.append(False, found[:-1]))
+    lone = reached & ~(np.append(reached[1:], False) | np.append(False, reached[:-1]))
     if joined and group["seeds"].max() > 1:
-        axes.fill_between(x, low, high, where=found, color=colour, alpha=0.2, linewidth=0)
+        axes.fill_between(x, low, high, where=reached, color=colour, alpha=0.2, linewidth=0)
     elif not joined:
         line.set_linestyle("")
-        lone = found
+        lone = reached
     axes.vlines(x[lone], low[lone], high[lone], color=colour, linewidth=1.2, alpha=0.6)
-    if found.any():
+    if reached.any():
         best = [np.nanargmin(np.where(np.isfinite(y), group["rank"], np.nan))]
         (star,) = axes.plot(x[best], y[best], "*", color=colour, zorder=6, gid="best")
         star.set(markersize=14, markeredgecolor="black", markeredgewidth=0.7)
 
 
 def _draw_missed(axes: Axes, groups: dict[str, pd.DataFrame], edge: float) -> None:
-    """Above a dotted line, one row of marks for each group that misses the target somewhere."""
+    """Draw a dotted line, and above it a row of marks for each group that misses the target at some value."""
     missing = _missing(groups)
     if missing:
         axes.axhline(edge, color="0.4", linestyle=":", linewidth=1.1, gid="edge")
@@ -192,7 +192,7 @@ def _draw_missed(axes: Axes, groups: dict[str, pd.DataFrame], edge: float) -> No
 
 
 def _name_ticks(axes: Axes, places: np.ndarray, names: list[str] | None) -> None:
-    """A tick at each value, if they are few and far enough apart."""
+    """Draw a tick at each value if there are few and they are far enough apart."""
     places = np.sort(places)
     u = np.log(places) if axes.get_xscale() == "log" else places
     if names is None and np.diff(u).min() * MOST_TICKS < np.ptp(u):
@@ -205,7 +205,7 @@ def _name_ticks(axes: Axes, places: np.ndarray, names: list[str] | None) -> None
 
 
 def _draw_legend(figure: Figure, axes: Axes) -> None:
-    """The lines, then what crosses and arrows mean, if there are any."""
+    """Draw the legend: the lines, and the meaning of marks as far as there are any."""
     handles, labels = axes.get_legend_handles_labels()
     seen = {line.get_gid() for line in axes.lines}
     for how, words in MISSED.items():

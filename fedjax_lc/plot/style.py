@@ -1,4 +1,4 @@
-"""What all pictures share: colours, marks, words for axes, the figure class, legends, and writing to a file."""
+"""Common parts of all figures: colours, markers, axis labels, the figure class, legends, and writing to a file."""
 
 from __future__ import annotations
 
@@ -19,12 +19,16 @@ if TYPE_CHECKING:
     from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
-# Okabe & Ito's colours, which every common colour blindness tells apart, less the yellow that is too pale for a line.
-# Markers tell 9 curves apart in grey print; colour and marker together repeat after 63.
+# The colours of Okabe and Ito, distinguishable with all common forms of colour blindness, without the yellow, which is
+# too pale for a line. Markers distinguish 9 curves in grey print; colour and marker together repeat after 63.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = "os^DvP<*h"
 STYLES = ("-", "-.", ":")
-ENDINGS = {"capped": ">", "diverged": "x", "interrupted": "|"}  #: the mark at the end of a curve that fell short
+ENDINGS = {
+    "capped": ">",
+    "diverged": "x",
+    "interrupted": "|",
+}  #: marker of a run that missed its target
 METADATA = {"png": {"Software": None}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}
 
 COST_LABELS = {
@@ -52,10 +56,12 @@ OUTCOME_LABELS = {
 
 
 class Page(TypedDict, total=False):
-    """What stands around a picture, and where it goes.
+    """Options of all figures.
 
-    path: also write the picture there (`save`). title: above the axes. note: small print under the title (index
-    convention, condition number, ...), in as many lines as it has.
+    Attributes:
+        path: file to write the figure to (`save`); None to write none.
+        title: title above the axes.
+        note: small print under the title, such as index convention and condition number; may have several lines.
     """
 
     path: str | Path | None
@@ -64,27 +70,27 @@ class Page(TypedDict, total=False):
 
 
 def named(function: str, page: Page) -> Page:
-    """`page`, every field of it set.
+    """`page` with all fields set; those not given are None.
 
     Raises:
-        InputError: an option that there is not.
+        InputError: an option is unknown.
     """
     refuse_unknown(function, page, Page)
     return {"path": page.get("path"), "title": page.get("title"), "note": page.get("note")}
 
 
 def finished(figure: Figure, page: Page) -> Figure:
-    """The figure, written where the page says."""
+    """Write the figure to the page's path, if there is one, and return it."""
     if page["path"] is not None:
         save(figure, page["path"])
     return figure
 
 
 def save(figure: Figure, path: str | Path) -> Path:
-    """Write a figure as .png, .svg or .pdf, by the suffix; equal figures give equal bytes (no dates, no random ids).
+    """Write a figure as .png, .svg or .pdf; equal figures give equal bytes (no dates, no random ids).
 
     Raises:
-        InputError: another suffix, or a folder that cannot be written.
+        InputError: the suffix is another, or the folder cannot be written.
     """
     import matplotlib
 
@@ -98,7 +104,7 @@ def save(figure: Figure, path: str | Path) -> Path:
 
 
 def look(place: int) -> dict[str, Any]:
-    """Colour, line style and marker of the curve in this place."""
+    """Colour, line style and marker of the curve at this place in the legend."""
     return {
         "color": COLOURS[place % len(COLOURS)],
         "linestyle": STYLES[place // len(COLOURS) % len(STYLES)],
@@ -111,7 +117,7 @@ def look(place: int) -> dict[str, Any]:
 
 
 def weights(cost: str, down_weight: float) -> str:
-    """What total bits add up, to follow their name."""
+    """The definition of total bits, as a suffix of their axis label; empty for other costs."""
     return rf" (up + {down_weight:g} $\times$ down)" if cost == "total_bits" else ""
 
 
@@ -132,13 +138,14 @@ def short(value: Any) -> str:
 
 
 def check_names(kind: str, given: Iterable[str], known: Iterable[str]) -> None:
+    """Raise InputError for a name that is not known; `kind` says what it names."""
     for name in given:
         if name not in known:
             raise unknown(kind, name, known)
 
 
 def scale_ticks(axis: Axis, low: float, high: float) -> None:
-    """Ticks between low and high; those of a log axis that spans few decades are numbers that one reads at a glance."""
+    """Set ticks between low and high; a log axis over few decades gets plain numbers."""
     from matplotlib.ticker import AutoLocator, FixedLocator, FuncFormatter, LogLocator, NullLocator
 
     log = axis.get_scale() == "log"
@@ -153,13 +160,13 @@ def scale_ticks(axis: Axis, low: float, high: float) -> None:
 
 
 def slant(axis: Axis) -> None:
-    """Turn long tick labels of an x axis so that they do not meet."""
+    """Rotate long tick labels of an x axis so that they do not overlap."""
     for text in axis.get_ticklabels():
         text.set(rotation=30, ha="right", rotation_mode="anchor")
 
 
 def write(axes: Axes, x_label: str, y_label: str, title: str | None, note: str) -> None:
-    """Labels, title, and the note as small print between title and axes."""
+    """Write axis labels, the title, and the note as small print between title and axes."""
     axes.set_xlabel(x_label, fontsize=11)
     axes.set_ylabel(y_label, fontsize=11)
     axes.tick_params(labelsize=10)
@@ -168,23 +175,23 @@ def write(axes: Axes, x_label: str, y_label: str, title: str | None, note: str) 
     axes.set_title(title or "", fontsize=12, loc="left", pad=8 + (12 * (note.count("\n") + 1) if note else 0))
     place = ((0, 1), (0, 5), "axes fraction", "offset points")
     small = axes.annotate(note, *place, fontsize=8.5, color="0.35", va="bottom")
-    small.set_in_layout(not title)  # the title keeps its place free; a long note should not push panels apart
+    small.set_in_layout(not title)  # the title reserves space for it; a long note should not push panels apart
 
 
 def write_legend(figure: Figure, handles: Sequence[Any], labels: Sequence[str]) -> None:
-    """The legend under the axes, in as many columns as have room."""
+    """Draw the legend below the axes, in as many columns as fit."""
     columns = max(1, min(len(labels), 84 // (9 + max(map(len, labels)))))  # a row holds about 84 letters
     figure.legend(handles, labels, loc="outside lower center", ncols=columns, fontsize=9, frameon=False)
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """An empty figure of this size in inches, which lays itself out."""
+    """An empty figure of this size in inches, with constrained layout."""
     return _figure_class()(figsize=(width, height), layout="constrained")
 
 
 @functools.cache
 def _figure_class() -> type[Figure]:
-    """matplotlib's Figure (imported when first needed), which a notebook shows without pyplot."""
+    """matplotlib's Figure, imported on first use, which notebooks display without pyplot."""
     from matplotlib.figure import Figure
 
     class Picture(Figure):

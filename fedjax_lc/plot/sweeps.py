@@ -1,4 +1,4 @@
-"""What pictures of sweeps share: the words, axes and groups of a table."""
+"""Common parts of figures of sweeps: labels, axes and groups of a table."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ NOTE_WIDTH = 84  #: letters of small print in a row
 
 
 def target_of(table: Table, rel_gap: float | None) -> float:
-    """The relative gap that a table was asked about: the sweep's own by default."""
+    """The target: `rel_gap`, or that of the sweep if it is None."""
     return float(table.config["rel_gap"] if rel_gap is None else rel_gap)
 
 
 def gap_text(rel_gap: float) -> str:
-    """1e-4, 2.5e-5."""
+    """A relative gap in words, such as 1e-4 or 2.5e-5."""
     return np.format_float_scientific(rel_gap, precision=3, trim="-", exp_digits=1)
 
 
 def metric_words(table: Table, metric: str, rel_gap: float | None, down_weight: float = 1.0) -> str:
-    """An axis label in two rows: what was counted, in which unit, to which gap."""
+    """An axis label in two lines: the metric with its unit, and the target."""
     if metric in table.outcomes:
         return f"{OUTCOME_LABELS.get(metric, metric)}\nat the end"
     counted = METRIC_LABELS[metric] + weights(metric, down_weight)
@@ -38,17 +38,18 @@ def metric_words(table: Table, metric: str, rel_gap: float | None, down_weight: 
 
 
 def axis_words(name: str) -> str:
-    """An axis label: the hyperparameter, and its unit where that is the theory's value."""
+    """The axis label of a hyperparameter or setting; multiples of theory's value are named as such."""
     return f"{name.removesuffix('/theory')}  (multiples of the theory's)" if name.endswith("/theory") else name
 
 
 def settings(table: Table, method: str) -> list[str]:
-    """The columns that tell a method's configurations apart: its settings, or its hyperparameters if it has none."""
+    """The columns that distinguish a method's configurations: its settings, or its hyperparameters if it has none."""
     facts = table.config["methods"][method]
     return facts["settings"] or facts["hyperparameters"]
 
 
 def check_axes(table: Table, names: Iterable[str]) -> None:
+    """Raise InputError for a name that is no setting or hyperparameter of the table, nor "method"."""
     facts = table.config["methods"].values()
     known = {name for fact in facts for name in (*fact["settings"], *fact["hyperparameters"])}
     check_names("axis", names, {"method"} | known)
@@ -62,7 +63,7 @@ def with_method(table: Table, by: Sequence[str]) -> list[str]:
 
 
 def group_label(row: dict[str, Any], by: Sequence[str]) -> str:
-    """LoCoDL natural, p = 0.1: the method, the compressor, and other values of a group that the method has."""
+    """The label of a group, such as "LoCoDL natural, p = 0.1": method, compressor, other columns of the group."""
     has = [name for name in by if row[name] is not None and row[name] == row[name]]
     words = [setting_text(name, row[name]) for name in has if name not in ("method", "compressor")]
     start = [method_title(row["method"]), *([row["compressor"]] if "compressor" in has else [])]
@@ -70,14 +71,14 @@ def group_label(row: dict[str, Any], by: Sequence[str]) -> str:
 
 
 def setting_text(name: str, value: Any) -> str:
-    """gamma = 2 × theory, p = 0.1."""
+    """A setting in words: "gamma = 2 × theory", "p = 0.1"."""
     if name.endswith("/theory"):
         return f"{name.removesuffix('/theory')} = {short(value)} \N{MULTIPLICATION SIGN} theory"
     return f"{name} = {short(value)}"
 
 
 def on_axes(table: Table, rows: pd.DataFrame, names: Iterable[str]) -> pd.DataFrame:
-    """The rows (of `Table.best`) whose methods have these axes, the word "None" where a value is None."""
+    """The rows of `Table.best` whose methods have these axes, with the word "None" in place of None."""
     has = {
         method: {"method", *fact["settings"], *fact["hyperparameters"]}
         for method, fact in table.config["methods"].items()
@@ -90,39 +91,40 @@ def on_axes(table: Table, rows: pd.DataFrame, names: Iterable[str]) -> pd.DataFr
 
 
 def distinct(column: pd.Series) -> list[Any]:
-    """The values of an axis: numbers in their order, then words in that of the table."""
+    """The values of an axis: numbers in increasing order, then words in the order of the table."""
     values = column.unique().tolist()
     words = [value for value in values if not are_numbers([value])]
     return [*sorted(value for value in values if are_numbers([value])), *words]
 
 
 def are_numbers(values: Iterable[Any]) -> bool:
+    """Whether all values are numbers (truths are none)."""
     return all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
 
 
 def best_over(table: Table, lanes: pd.DataFrame, cell: Sequence[str]) -> list[str]:
-    """The settings that take several values among lanes (rows of the table) that agree in the columns `cell`."""
+    """The settings that vary among lanes which agree in the columns `cell`: the best of them is shown."""
     names = dict.fromkeys(name for method in lanes["method"].unique() for name in settings(table, method))
     cells = lanes.groupby(list(cell), sort=False)
     return [name for name in names if name not in cell and cells[name].nunique().max() > 1]
 
 
 def missed(row: dict[str, Any]) -> str:
-    """Whether a row of `Table.best` is capped or diverged (most of the seeds that missed did); empty if neither."""
+    """How a row of `Table.best` missed the target: "capped", or "diverged" if most such seeds did; else empty."""
     if np.isfinite(row["median"]):
         return ""
     return "diverged" if 2 * row["diverged"] >= row["seeds"] - row["reached"] else "capped"
 
 
 def small_print(note: str | None, *facts: str) -> str:
-    """The user's note, and below it what a picture did."""
-    told = "; ".join(filter(None, facts))
-    rows = [told] if len(told) <= NOTE_WIDTH else [textwrap.fill(fact, NOTE_WIDTH) for fact in facts if fact]
+    """The user's note, followed by facts about the figure."""
+    joined = "; ".join(filter(None, facts))
+    rows = [joined] if len(joined) <= NOTE_WIDTH else [textwrap.fill(fact, NOTE_WIDTH) for fact in facts if fact]
     return "\n".join(filter(None, (note, *rows)))
 
 
 def over_seeds(seeds: int, band: tuple[float, float] | None = None) -> str:
-    """median of 5 seeds, band: least to most."""
+    """The statistic over seeds in words: "median of 5 seeds, band: least to most"."""
     if seeds == 1:
         return "1 seed"
     if band is None:

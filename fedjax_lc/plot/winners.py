@@ -1,4 +1,4 @@
-"""The best configuration of each method of a sweep, as curves."""
+"""`best`: the best configuration of each method of a sweep, as curves."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from fedjax_lc.results.table import Table
 
-MOST_TUNED = 3  #: tuned values that a label tells
+MOST_TUNED = 3  #: a label shows up to this many tuned values
 
 
 def best(
@@ -37,25 +37,25 @@ def best(
 ) -> Figure:
     """The best configuration of each method (`Table.best`) as one curve: median and band over its seeds.
 
-    Drawn by `curves`, which says how seeds are brought to one axis and how capped and diverged ones are marked; a
-    method that never reaches the target is drawn where it came closest. A dotted line is the target, and a star on it
-    the median cost that made the configuration the best (where x is the metric): the curve ends earlier if a
-    seed does. A label is method, compressor, and what was tuned.
+    Seeds, capped and diverged runs are drawn as by `curves`. For a method that never reaches the target, the
+    configuration that came closest is drawn. A dotted line marks the target; if x is the metric, a star on it marks the
+    median cost by which the configuration was chosen (the curve may end earlier, with its first seed). A label consists
+    of method, compressor, and tuned settings.
 
     Args:
         table: a sweep with a known optimum.
-        metric: what 'best' counts: bits_up, bits_down, grads, rounds, step, seconds, total_bits; or accuracy, value or
-            another metric at the end, which needs no optimum and no target.
-        rel_gap: the target; default: the sweep's own.
-        by: one curve per group; method is always one of them, ("method", "compressor") is finer.
-        x, y, time_model: the axes, as `curves` takes them; by default the metric (step for seconds) and rel_gap, or
-            rounds and the metric where that is one of the end.
+        metric: the criterion: bits_up, bits_down, grads, rounds, step, seconds or total_bits to the target; or
+            accuracy, value or another metric at the last record, which needs no optimum and no target.
+        rel_gap: the target; default: the sweep's rel_gap.
+        by: columns that define a curve, always with method: ("method", "compressor") draws one for each compressor.
+        x, y, time_model: as in `curves`; default: the metric (step for seconds) and rel_gap, or rounds and the metric
+            if that is one at the last record.
         band: quantiles over seeds that bound the band; (0, 1) is minimum to maximum.
-        down_weight: of bits_down in total_bits.
-        page: path, title and note, as in `curves`; the note stands before the picture's own.
+        down_weight: weight of bits_down in total_bits.
+        page: path, title and note, as in `curves`; the note precedes facts about the figure.
 
     Raises:
-        InputError: no optimum, no target, or an unknown metric, axis or group, in one line.
+        InputError: the optimum is unknown, there is no target, or a name is unknown.
 
     Example:
         >>> fl.plot.best(table, "total_bits", rel_gap=1e-6, down_weight=0.1, path="out/best.pdf")
@@ -93,7 +93,7 @@ def best(
 
 
 def _draw_target(axes: Axes, target: float, medians: Sequence[float]) -> None:
-    """The target, and on it the median cost of each curve that has one."""
+    """Draw the target, and on it the median cost of each curve."""
     axes.axhline(target, color="0.4", linestyle=":", linewidth=1.1, zorder=1, gid="target")
     for place, median in enumerate(medians):
         (star,) = axes.plot(median, target, "*", color=COLOURS[place % len(COLOURS)], zorder=6, gid="median")
@@ -101,22 +101,22 @@ def _draw_target(axes: Axes, target: float, medians: Sequence[float]) -> None:
 
 
 def _cut_bands(axes: Axes) -> None:
-    """Lower the top edge to three times the highest median: the band of a seed that diverged would flatten all else."""
+    """Limit y to three times the highest median, so that the band of a diverged seed does not flatten the curves."""
     heights = np.concatenate([np.atleast_1d(np.asarray(line.get_ydata(), float)) for line in axes.lines])
     axes.set_ylim(top=min(3 * heights.max(), axes.get_ylim()[1]))
 
 
 def _label(table: Table, row: dict[str, Any], by: Sequence[str]) -> str:
-    """LoCoDL rand_k:1|natural, gamma = 2 × theory: the compressor, the group, and what was tuned."""
+    """The label of a curve, such as "LoCoDL rand_k:1|natural, gamma = 2 × theory": the group and tuned settings."""
     lanes = table.lanes[table.lanes["method"] == row["method"]]
     compressor = isinstance(row.get("compressor"), str) and row["compressor"] != "identity"
     tuned = [name for name in sweeps.settings(table, row["method"]) if lanes[name].nunique() > 1 and name not in by]
-    told = [name for name in tuned if not (compressor and name.startswith("compressor"))]
-    words = [sweeps.setting_text(name, row[name]) for name in told[:MOST_TUNED]]
+    shown = [name for name in tuned if not (compressor and name.startswith("compressor"))]
+    words = [sweeps.setting_text(name, row[name]) for name in shown[:MOST_TUNED]]
     group = sweeps.group_label(row, [*by, "compressor"] if compressor else by)
-    return ", ".join([group, *words, *(["\N{HORIZONTAL ELLIPSIS}"] if len(told) > MOST_TUNED else [])])
+    return ", ".join([group, *words, *(["\N{HORIZONTAL ELLIPSIS}"] if len(shown) > MOST_TUNED else [])])
 
 
 def _asked(trace: Trace, target: float) -> Trace:
-    """The trace as a run that was asked for `target`, so that one which reached it is not called capped."""
+    """The trace with `target` as its rel_gap (None if it was reached), so that `curves` marks it as capped or not."""
     return dataclasses.replace(trace, config=trace.config | {"rel_gap": None if trace.reach(target) else target})

@@ -335,7 +335,7 @@ def distinct(key: Key, m: jax.Array, batch: int) -> tuple[jax.Array, jax.Array]:
     Floyd's sampling: for j = m - batch, ..., m - 1 take a uniform t <= j, or j itself if t was taken before. All t are
     drawn at once; t was taken before if it equals an earlier t, or an earlier j that had to be taken. A CPU compares
     all pairs until nothing changes, usually once or twice. On an accelerator, where the end of such a loop is
-    expensive, every place doubles the distance it looks back at each of log2(batch) turns.
+    expensive, every place doubles the distance it looks back in each of log2(batch) iterations.
     """
     place = jnp.arange(batch)
     j = m - batch + place

@@ -171,11 +171,11 @@ class Sparse:
         (n, b), P = picks.shape, self.owners.shape[1]
         place = jnp.arange(b, dtype=jnp.int32)
         first = jnp.take_along_axis(self.first, picks, axis=1)
-        wanted = first[..., None] + jnp.arange(self.most, dtype=jnp.int32)[None, None]
-        wanted = wanted.reshape(n, -1)  # `most` pieces for every row; those of other rows get the value 0
-        pieces = jnp.minimum(wanted, P - 1)
+        following = first[..., None] + jnp.arange(self.most, dtype=jnp.int32)[None, None]
+        following = following.reshape(n, -1)  # `most` pieces for every row; those of other rows get the value 0
+        pieces = jnp.minimum(following, P - 1)
         row = jnp.take_along_axis(self.owners, pieces, axis=1)
-        belongs = (wanted < P) & (row == jnp.repeat(picks, self.most, axis=1))
+        belongs = (following < P) & (row == jnp.repeat(picks, self.most, axis=1))
         values = jnp.take_along_axis(self.values, pieces[..., None], axis=1)
         return Sparse(
             jnp.take_along_axis(self.columns, pieces[..., None], axis=1),
@@ -202,17 +202,17 @@ def _flat(index: jax.Array, size: int) -> jax.Array:
 # --- from the host's matrices ---
 
 
-def laid_out(A: Any, m: int, kind: Any, *, vectors: bool = True) -> Dense | Sparse:
-    """Features of the (n, m, d) array A, or of one CSR array (m_i, d) per client, in float type `kind`.
+def laid_out(A: Any, m: int, dtype: Any, *, vectors: bool = True) -> Dense | Sparse:
+    """Features of the (n, m, d) array A, or of one CSR array (m_i, d) per client, in float type `dtype`.
 
     vectors: whether to pad dense rows to whole vector registers of a CPU, for products with vectors.
     """
     if isinstance(A, np.ndarray):
-        return Dense(jnp.asarray(whole_vectors(A, kind) if vectors else A, kind), A.shape[-1])
-    return _in_pieces(A, m, kind)
+        return Dense(jnp.asarray(whole_vectors(A, dtype) if vectors else A, dtype), A.shape[-1])
+    return _in_pieces(A, m, dtype)
 
 
-def _in_pieces(parts: Sequence[Any], m: int, kind: Any) -> Sparse:
+def _in_pieces(parts: Sequence[Any], m: int, dtype: Any) -> Sparse:
     n, d = len(parts), parts[0].shape[1]
     if n * d >= 2**31:
         raise InputError(f"{n} clients of {d} features are more than 2^31 numbers: use fewer clients")
@@ -220,7 +220,7 @@ def _in_pieces(parts: Sequence[Any], m: int, kind: Any) -> Sparse:
     P = max(1, *(int(count.sum()) for count in counts))
     # Padding uses all columns in turn, so that an accelerator's additions to one column do not queue.
     columns = np.tile((np.arange(P * PIECE) % d).astype(np.int32), (n, 1))
-    values = np.zeros((n, P * PIECE), kind)
+    values = np.zeros((n, P * PIECE), dtype)
     owners, first = np.full((n, P), m - 1, np.int32), np.zeros((n, m), np.int32)
     for i, (part, count) in enumerate(zip(parts, counts, strict=True)):
         rows, starts = len(count), np.cumsum(count) - count

@@ -113,17 +113,17 @@ def neural(
         (2, 67)
     """
     chosen = _checked(options)
-    kind, prepare, smooth = float_dtype(chosen["dtype"]), chosen["prepare"], chosen["smooth"]
+    dtype, prepare, smooth = float_dtype(chosen["dtype"]), chosen["prepare"], chosen["smooth"]
     if not l2 >= 0:
         raise InputError(f"l2 must be 0 or more, got {l2}")
     loss_function = named(loss)
-    table, tested = table_of(clients, kind, "client"), test_table(test, len(clients), kind)
+    table, tested = table_of(clients, dtype, "client"), test_table(test, len(clients), dtype)
     if isinstance(model, str):
         targets = [table.targets, *([] if tested is None else [tested.targets])]
         model = models.get(model, classes=_outputs_for(targets, loss_function) if classes is None else classes)
     key = jax.random.key(key) if isinstance(key, int | np.integer) else key
     sizes = np.array([len(targets) for _, targets in clients])
-    ready = as_input(table.features[:1], prepare, kind)
+    ready = as_input(table.features[:1], prepare, dtype)
     network, tree, statistics = models.adapt(model, key, ready, params)
     layout = Layout.of(tree)
     n, dim = len(clients), sum(layout.sizes)
@@ -131,14 +131,14 @@ def neural(
         table,
         starts=jnp.asarray(np.cumsum(sizes) - sizes, jnp.int32),
         sizes=jnp.asarray(sizes, jnp.int32),
-        scales=jnp.asarray(n * shares(weights, sizes), kind),
+        scales=jnp.asarray(n * shares(weights, sizes), dtype),
         measured=jnp.asarray(_measured(int(sizes.sum()), chosen["measured_rows"]), jnp.int32),
         test=tested,
-        statistics=pytree.cast(statistics, kind),
-        strong=jnp.asarray(l2, kind),
-        smooth=jnp.ones(n, kind),
-        smooth_mean=jnp.ones((), kind),
-        x0=layout.ravel(tree, kind),
+        statistics=pytree.cast(statistics, dtype),
+        strong=jnp.asarray(l2, dtype),
+        smooth=jnp.ones(n, dtype),
+        smooth_mean=jnp.ones((), dtype),
+        x0=layout.ravel(tree, dtype),
         network=network,
         layout=layout,
         loss=loss_function,
@@ -155,7 +155,7 @@ def neural(
     for rows_of in (table, *([] if tested is None else [tested])):
         _check_outputs(problem, rows_of)
     L = float(_largest_curvature(problem)) + l2 if smooth is None else smooth
-    return dataclasses.replace(problem, smooth=jnp.full(n, L, kind), smooth_mean=jnp.asarray(L, kind))
+    return dataclasses.replace(problem, smooth=jnp.full(n, L, dtype), smooth_mean=jnp.asarray(L, dtype))
 
 
 def _checked(options: NeuralOptions) -> NeuralOptions:

@@ -125,15 +125,15 @@ def _linear(
 ) -> LinearModel:
     A, b, rows, sizes = stack(clients, weights, features)
     bounds = constants(A, rows, loss.curvature, l2, kappa, norm)
-    kind = float_dtype(dtype)
-    matrices = laid_out(A, rows.shape[1], kind)
+    dtype = float_dtype(dtype)
+    matrices = laid_out(A, rows.shape[1], dtype)
     return LinearModel(
         matrices,
-        jnp.asarray(b, kind),
-        jnp.asarray(rows, kind),
+        jnp.asarray(b, dtype),
+        jnp.asarray(rows, dtype),
         jnp.asarray(sizes),
-        **arrays(bounds, kind),
-        x0=jnp.zeros(matrices.width, kind),
+        **arrays(bounds, dtype),
+        x0=jnp.zeros(matrices.width, dtype),
         loss=loss,
         given_f_star=f_star,
         even=bool(np.ptp(sizes) == 0),

@@ -87,12 +87,12 @@ def quadratic(Q: Any, b: Any, *, noise: float = 0.0, f_star: float | None = None
     eigenvalues = np.linalg.eigvalsh(Q)
     mean_smooth = np.linalg.eigvalsh(Q.mean(0))[-1]
     bounds = {"strong": max(eigenvalues.min(), 0.0), "smooth": eigenvalues[:, -1], "smooth_mean": mean_smooth}
-    kind = float_dtype(dtype)
+    dtype = float_dtype(dtype)
     return Quadratic(
-        jnp.asarray(Q, kind),
-        jnp.asarray(b, kind),
-        **arrays(bounds, kind),
-        x0=jnp.zeros(Q.shape[1], kind),
-        noise=jnp.asarray(noise, kind),
+        jnp.asarray(Q, dtype),
+        jnp.asarray(b, dtype),
+        **arrays(bounds, dtype),
+        x0=jnp.zeros(Q.shape[1], dtype),
+        noise=jnp.asarray(noise, dtype),
         given_f_star=f_star,
     )

@@ -21,7 +21,7 @@ class Table(NamedTuple):
     owners: jax.Array | None
 
 
-def table_of(clients: Sequence[tuple[Any, Any]], kind: Any, what: str) -> Table:
+def table_of(clients: Sequence[tuple[Any, Any]], dtype: Any, what: str) -> Table:
     """The rows of all clients, client after client; `what` names a client in errors.
 
     Raises:
@@ -45,17 +45,17 @@ def table_of(clients: Sequence[tuple[Any, Any]], kind: Any, what: str) -> Table:
         if not np.all(np.isfinite(column)):
             raise InputError(f"{name} hold numbers that are not finite: clean the data first")
     owners = np.repeat(np.arange(len(pairs)), [len(pair[1]) for pair in pairs])
-    return Table(_stored(features, kind), _stored(targets, kind), jnp.asarray(owners, jnp.int32))
+    return Table(_stored(features, dtype), _stored(targets, dtype), jnp.asarray(owners, jnp.int32))
 
 
-def _stored(column: np.ndarray, kind: Any) -> jax.Array:
-    """A column as stored: uint8 unchanged, other whole numbers as int32, real numbers as `kind`."""
+def _stored(column: np.ndarray, dtype: Any) -> jax.Array:
+    """A column as stored: uint8 unchanged, other whole numbers as int32, real numbers as `dtype`."""
     if column.dtype == np.uint8:
         return jnp.asarray(column)
-    return jnp.asarray(column, jnp.int32 if np.issubdtype(column.dtype, np.integer) else kind)
+    return jnp.asarray(column, jnp.int32 if np.issubdtype(column.dtype, np.integer) else dtype)
 
 
-def test_table(test: Any, n: int, kind: Any) -> Table | None:
+def test_table(test: Any, n: int, dtype: Any) -> Table | None:
     """The table of one test set (owners None), or of a list with a test part for each client.
 
     Raises:
@@ -64,14 +64,14 @@ def test_table(test: Any, n: int, kind: Any) -> Table | None:
     if test is None:
         return None
     if isinstance(test, tuple):
-        return table_of([test], kind, "test set")._replace(owners=None)
+        return table_of([test], dtype, "test set")._replace(owners=None)
     if len(test) != n:
         raise InputError(f"test has {len(test)} parts for {n} clients: give one pair (features, targets), or one each")
-    return table_of(test, kind, "test part")
+    return table_of(test, dtype, "test part")
 
 
-def as_input(features: jax.Array, prepare: Any, kind: Any) -> jax.Array:
+def as_input(features: jax.Array, prepare: Any, dtype: Any) -> jax.Array:
     """The model's input for features (B, ...): `prepare(features)`, or bytes divided by 255, or unchanged."""
     if prepare is not None:
         return prepare(features)
-    return features.astype(kind) / 255 if features.dtype == jnp.uint8 else features
+    return features.astype(dtype) / 255 if features.dtype == jnp.uint8 else features

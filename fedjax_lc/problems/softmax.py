@@ -72,15 +72,15 @@ def softmax_regression(
     if whole.max() >= C:
         raise InputError(f"a target is {whole.max()} but classes={C}: targets must lie in 0..classes-1")
     bounds = constants(A, rows, Softmax.curvature, l2, kappa, norm)
-    kind = float_dtype(dtype)
-    matrices = laid_out(A, rows.shape[1], kind, vectors=False)
+    dtype = float_dtype(dtype)
+    matrices = laid_out(A, rows.shape[1], dtype, vectors=False)
     return SoftmaxModel(
         matrices,
         jnp.asarray(whole),
-        jnp.asarray(rows, kind),
+        jnp.asarray(rows, dtype),
         jnp.asarray(sizes),
-        **arrays(bounds, kind),
-        x0=jnp.zeros(matrices.width * C, kind),
+        **arrays(bounds, dtype),
+        x0=jnp.zeros(matrices.width * C, dtype),
         classes=C,
         given_f_star=f_star,
         even=bool(np.ptp(sizes) == 0),

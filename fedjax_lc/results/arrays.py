@@ -1,4 +1,4 @@
-"""Tables as arrays: on named axes, and quantiles by group."""
+"""Tables as arrays on named axes, and quantiles for each group."""
 
 from __future__ import annotations
 
@@ -14,8 +14,13 @@ if TYPE_CHECKING:
 
 
 def to_xarray(lanes: pd.DataFrame, series: pd.DataFrame, config: dict[str, Any], names: Sequence[str]) -> xr.Dataset:
-    """`Table.to_xarray`: `series` has a row per record, its lane and step among the columns; `names` are columns of
-    `lanes` that become coordinates."""
+    """The data set that `Table.to_xarray` returns.
+
+    Args:
+        lanes, config: as in `Table`.
+        series: one row per record, with the columns lane and step.
+        names: columns of `lanes` that become coordinates.
+    """
     import xarray as xr
 
     axes, along = _axes(lanes, config)
@@ -32,7 +37,7 @@ def to_xarray(lanes: pd.DataFrame, series: pd.DataFrame, config: dict[str, Any],
 
 
 def _axes(lanes: pd.DataFrame, config: dict[str, Any]) -> tuple[dict[str, np.ndarray], tuple[np.ndarray, ...]]:
-    """Named axes with their labels, and the (lanes,) places of the lanes along each."""
+    """The named axes with their labels, and for each axis the places (lanes,) of the lanes along it."""
     if lanes["method"].nunique() != 1 or lanes.duplicated(["config", "seed"]).any():
         numbers = np.arange(len(lanes))
         return {"lane": numbers}, (numbers,)
@@ -48,7 +53,7 @@ def _axes(lanes: pd.DataFrame, config: dict[str, Any]) -> tuple[dict[str, np.nda
 
 
 def _place(frame: pd.DataFrame, axes: Mapping[str, np.ndarray], along: Sequence[np.ndarray]) -> dict[str, Any]:
-    """Column -> (axes, array) with row i at (along[0][i], along[1][i], ...), the first of several; NaN elsewhere."""
+    """Column -> (axes, array); row i is at (along[0][i], along[1][i], ...), the first if several; NaN elsewhere."""
     sizes = tuple(map(len, axes.values()))
     full = frame.set_axis(np.ravel_multi_index(tuple(along), sizes))
     full = full[~full.index.duplicated()].reindex(range(math.prod(sizes)))
@@ -56,7 +61,7 @@ def _place(frame: pd.DataFrame, axes: Mapping[str, np.ndarray], along: Sequence[
 
 
 def quantiles(values: np.ndarray, group: np.ndarray, shares: Sequence[float]) -> list[np.ndarray]:
-    """For each share the (groups,) quantiles, by straight lines between neighbours; inf is a value like others."""
+    """For each share the quantiles (groups,), interpolated linearly between values, which may be inf."""
     ordered, count = values[np.lexsort((values, group))], np.bincount(group)
     start, quantiles = np.cumsum(count) - count, []
     for share in shares:

@@ -1,4 +1,4 @@
-"""The columns of a table, and the column of a name."""
+"""The columns of a table, and the column name of a hyperparameter, setting or metric."""
 
 from __future__ import annotations
 
@@ -6,20 +6,26 @@ from collections.abc import Collection
 
 from fedjax_lc.results.ledger import COSTS
 
-PRICES = (*COSTS, "step", "seconds")  #: what a first hit costs
-METRICS = (*PRICES, "total_bits")  #: what `Table.best` can count
-TARGETS = (1e-2, 1e-4, 1e-6, 1e-8, 1e-10, 1e-12)  #: relative gaps that `Table.summary` tries
+PRICES = (*COSTS, "step", "seconds")  #: the price of reaching a target
+METRICS = (*PRICES, "total_bits")  #: the costs that `Table.best` can compare
+TARGETS = (1e-2, 1e-4, 1e-6, 1e-8, 1e-10, 1e-12)  #: default relative gaps of `Table.summary`
 HEAD, TAIL = ("method", "config", "seed"), ("status", "initial", "f_star", "seconds")  #: of `Table.lanes`
 SERIES = ("lane", "step", *COSTS, "value")  #: of `Table.records`, before metrics and seconds
-SPREAD = ("median", "low", "high", "seeds", "reached", "diverged")  #: what `Table.best` adds
-OF_TABLE = ("methods", "metrics", "seeds", "axes", "merged")  #: in `Table.config`, of no meaning for one lane
+SPREAD = ("median", "low", "high", "seeds", "reached", "diverged")  #: columns that `Table.best` adds
+OF_TABLE = (
+    "methods",
+    "metrics",
+    "seeds",
+    "axes",
+    "merged",
+)  #: in `Table.config`, not for one lane
 RESERVED = frozenset({*HEAD, *TAIL, *SERIES, *SPREAD, "gap", "rel_gap", "record"})
 
 
 def column(name: str, metrics: Collection[str] = ()) -> str:
-    """The column of a hyperparameter, setting or metric: its name, or `name_` where that is another column's.
+    """The column of a hyperparameter, setting or metric: its name, or `name_` if another column is called so.
 
-    Metrics are named first, without `metrics`; then hyperparameters and settings, with the columns of the metrics.
+    For metrics leave out `metrics`; for hyperparameters and settings pass the names of all metrics.
 
     >>> column("gamma/theory"), column("seed"), column("p", metrics=["p"])
     ('gamma/theory', 'seed_', 'p_')
@@ -28,5 +34,5 @@ def column(name: str, metrics: Collection[str] = ()) -> str:
 
 
 def is_accuracy(name: str) -> bool:
-    """Whether larger numbers of this metric are better."""
+    """Whether the metric is an accuracy, so that larger is better."""
     return "accuracy" in name and not name.endswith("_std")

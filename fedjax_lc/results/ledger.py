@@ -1,4 +1,4 @@
-"""Bits, gradients, rounds and time, added up after the fact: float64 on the host, from each step's increments."""
+"""Cumulative bits, gradients, rounds and simulated time, summed in float64 on the host from each step's costs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ COSTS = ("bits_up", "bits_down", "grads", "rounds")
 
 
 def accumulate(increments: np.ndarray, so_far: np.ndarray | None = None) -> np.ndarray:
-    """Cumulative costs (records, 4) float64 from increments (records, every, 4) float32; `so_far` (4,) is added."""
+    """Cumulative costs (records, 4) float64 from increments (records, every, 4) float32; plus `so_far` (4,)."""
     totals = np.cumsum(np.sum(increments, axis=1, dtype=np.float64), axis=0)
     return totals if so_far is None else totals + so_far
 

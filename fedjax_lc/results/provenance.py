@@ -1,4 +1,4 @@
-"""What made a result: hyperparameters, problem, versions, device and command, as plain values for a result file."""
+"""Provenance of a result as plain values: hyperparameters, problem, versions, device and command."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from fedjax_lc.compressors import Compressor
 from fedjax_lc.problems import Problem
 
 ADDRESS = re.compile(r" at 0x[0-9a-f]+")
-LONG = 100  #: entries of an array that are told one by one
+LONG = 100  #: an array with more entries is described by its shape and a digest
 
 
 def describe(hp: Any) -> dict[str, Any]:
-    """Hyperparameters as plain values: numbers, words, compressors in their string form, functions by their names; a
-    long array by its shape and a digest."""
+    """Hyperparameters as plain values: compressors in their string form, functions by name, and arrays as lists, or by
+    shape and digest if they are long."""
 
     def plain(value: Any) -> Any:
         if isinstance(value, Compressor):
@@ -42,7 +42,7 @@ def describe(hp: Any) -> dict[str, Any]:
 
 
 def describe_problem(problem: Problem) -> dict[str, Any]:
-    """What identifies a problem in a result file."""
+    """The facts that identify a problem in a result file."""
     return {
         "kind": type(problem).__name__,
         "clients": problem.n,
@@ -56,21 +56,21 @@ def describe_problem(problem: Problem) -> dict[str, Any]:
 
 
 def digest(*things: Any) -> str:
-    """Sixteen hexadecimal digits that tell things apart: pytrees by their structure and every bit of their arrays,
-    anything else by its representation; functions by their names, not where they lie in memory."""
-    found = hashlib.sha256()
+    """A hash of sixteen hexadecimal digits: of pytrees by structure and all bits of their arrays, of other values by
+    their representation, of functions by their names (not their addresses)."""
+    state = hashlib.sha256()
     for thing in things:
         leaves, structure = jax.tree.flatten(thing)
-        found.update(ADDRESS.sub("", str(structure)).encode())
+        state.update(ADDRESS.sub("", str(structure)).encode())
         for leaf in leaves:
             is_array = hasattr(leaf, "dtype")
-            found.update(repr((leaf.dtype, leaf.shape)).encode() if is_array else repr(leaf).encode())
-            found.update(np.ascontiguousarray(leaf).tobytes() if is_array else b"")
-    return found.hexdigest()[:16]
+            state.update(repr((leaf.dtype, leaf.shape)).encode() if is_array else repr(leaf).encode())
+            state.update(np.ascontiguousarray(leaf).tobytes() if is_array else b"")
+    return state.hexdigest()[:16]
 
 
 def environment() -> dict[str, Any]:
-    """Versions, device and command, as every result file carries them."""
+    """Versions, device, command and time, which every result file contains."""
     device = jax.devices()[0]
     return {
         "versions": _versions(),

@@ -1,4 +1,4 @@
-"""Tables of results: aligned text for the terminal, Markdown for files."""
+"""Text tables of results: aligned columns for the terminal, Markdown for files."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ WIDEST = 70  #: characters of a column on the terminal
 
 
 def table(rows: Sequence[dict[str, Any]], *, style: str = "simple") -> str:
-    """Aligned text of rows that share their keys; numbers to the right. `style`: simple, or github for Markdown."""
+    """A text table of rows with equal keys, numbers aligned right; style "simple", or "github" for Markdown."""
     from tabulate import tabulate
 
     fit = (lambda cell: cell.replace("|", r"\|")) if style == "github" else (lambda cell: textwrap.fill(cell, WIDEST))
@@ -26,7 +26,7 @@ def table(rows: Sequence[dict[str, Any]], *, style: str = "simple") -> str:
 
 
 def _numeric(rows: Sequence[dict[str, Any]], name: str) -> bool:
-    """Whether a column holds numbers (with thousands separators, or in per cent) and dashes only."""
+    """Whether all cells of a column are numbers (thousands separators and per cent included) or dashes."""
     return all(_is_number(str(row[name])) for row in rows)
 
 
@@ -39,7 +39,7 @@ def _is_number(text: str) -> bool:
 
 
 def summary(label: str, trace: Trace, targets: Sequence[float] = TARGETS) -> dict[str, str]:
-    """One row: rounds and uplink bits per client to each relative gap, the last gap and how the run ended."""
+    """One row of a run: rounds and uplink bits per client to each relative gap, last gap, and how it ended."""
     row = {"method": label}
     for target in targets:
         hit = trace.reach(target) if np.isfinite(trace.f_star) else None
@@ -50,8 +50,8 @@ def summary(label: str, trace: Trace, targets: Sequence[float] = TARGETS) -> dic
 
 
 def training(label: str, trace: Trace, targets: Sequence[float] = ()) -> dict[str, str]:
-    """One row of a network's training: rounds and bits per client both ways, losses and accuracy at the end, the best
-    accuracy and its round, uplink bits to each target of accuracy, and what else was measured."""
+    """One row of a network's training: rounds, uplink and downlink bits per client, bits to each target accuracy,
+    last losses and accuracy, the best accuracy and its round, and further metrics."""
     row = {"method": label, "rounds": _last(trace.rounds, ",.0f")}
     row |= {"bits up": _last(trace.bits_up, ".3e"), "bits down": _last(trace.bits_down, ".3e")}
     for target in targets:
@@ -75,10 +75,10 @@ def _last(series: np.ndarray, form: str) -> str:
 
 
 def is_capped(trace: Trace) -> bool:
-    """Whether the run used up its steps or its budget before it reached the gap asked for."""
+    """Whether the run ended by its steps or budget before it reached the relative gap asked for."""
     return trace.status == "finished" and trace.config.get("rel_gap") is not None
 
 
 def ending(trace: Trace) -> str:
-    """One word on how a run ended; `capped` when its steps or budget ran out before its target."""
+    """How a run ended, in one word: its status, or "capped" if steps or budget ended it before its target."""
     return "capped" if is_capped(trace) else trace.status

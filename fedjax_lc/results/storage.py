@@ -1,4 +1,4 @@
-"""The three files of a table, and several tables as one: its lanes, its records and its config."""
+"""The three files of a table (lanes, records, config), and merging the contents of several tables."""
 
 from __future__ import annotations
 
@@ -19,9 +19,10 @@ Parts: TypeAlias = "tuple[pd.DataFrame, pd.DataFrame, dict[str, Any]]"  #: lanes
 
 
 def write(folder: Path, table: Parts, names: Sequence[str]) -> None:
-    """config.json, records.parquet and, last, lanes.parquet, each by a rename; an earlier lanes.parquet goes first.
+    """Write config.json, records.parquet and, last, lanes.parquet, each under a temporary name that is then renamed.
 
-    names: the columns of `lanes` that may hold None or words among numbers.
+    An earlier lanes.parquet is removed first, so that a folder with lanes.parquet holds a complete table. `names` are
+    the columns of lanes that may mix numbers with None or words.
     """
     lanes, records, config = table
     objects = [name for name in names if lanes[name].dtype == object]
@@ -35,7 +36,7 @@ def write(folder: Path, table: Parts, names: Sequence[str]) -> None:
 
 
 def read(folder: Path) -> Parts:
-    """What `write` left in the folder.
+    """Read a table that `write` wrote.
 
     Raises:
         InputError: a file is missing or damaged.
@@ -53,27 +54,27 @@ def read(folder: Path) -> Parts:
 
 
 def damaged(folder: Path, error: Exception) -> InputError:
-    """What to say of a table that cannot be read."""
+    """The error for a table that cannot be read."""
     return InputError(f"the table in {folder} is damaged ({type(error).__name__}): sweep again, or restore its "
                       "config.json, lanes.parquet and records.parquet")  # fmt: skip
 
 
 def joined(tables: Sequence[Parts]) -> Parts:
-    """Lanes renumbered, a method's further configurations after those before, and one config; see `Table.merge`."""
+    """The contents of several tables as one: lanes renumbered, configurations of a method numbered on, one config."""
     import pandas as pd
 
     lanes, records, first, highest = [], [], 0, pd.Series(dtype=np.int64)
-    for own, series, _ in tables:
-        offset = own["method"].map(highest + 1).fillna(0).astype(np.int64)
-        lanes.append(own.assign(config=own["config"] + offset))
+    for rows, series, _ in tables:
+        offset = rows["method"].map(highest + 1).fillna(0).astype(np.int64)
+        lanes.append(rows.assign(config=rows["config"] + offset))
         records.append(series.assign(lane=series["lane"] + first))
-        first, highest = first + len(own), pd.concat(lanes).groupby("method")["config"].max()
+        first, highest = first + len(rows), pd.concat(lanes).groupby("method")["config"].max()
     config = _one_config([config for *_, config in tables])
     return pd.concat(lanes, ignore_index=True), pd.concat(records), config
 
 
 def _one_config(configs: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """One config of several, as `Table.merge` says."""
+    """One config of several, as explained in `Table.merge`."""
     texts = [{key: json.dumps(fact, sort_keys=True) for key, fact in config.items()} for config in configs]
     agreed = {key for key in texts[0] if len({text.get(key) for text in texts}) == 1}
     shared = {key: fact for key, fact in configs[0].items() if key in agreed}
@@ -81,12 +82,12 @@ def _one_config(configs: Sequence[dict[str, Any]]) -> dict[str, Any]:
         shared[key] = max((config[key] for config in configs if config.get(key) is not None), default=None)
     methods: dict[str, Any] = {}
     for config in configs:
-        own = {key: fact for key, fact in config.items() if key not in agreed and key != "methods"}
+        different = {key: fact for key, fact in config.items() if key not in agreed and key != "methods"}
         for name, facts in config["methods"].items():
             if name not in methods:
-                methods[name] = own | facts
+                methods[name] = different | facts
                 continue
             for key in ("settings", "hyperparameters"):
                 methods[name][key] = list(dict.fromkeys([*methods[name][key], *facts[key]]))
-            methods[name] |= {"axes": {}, "merged": [*methods[name].get("merged", ()), own]}
+            methods[name] |= {"axes": {}, "merged": [*methods[name].get("merged", ()), different]}
     return shared | {"methods": methods}

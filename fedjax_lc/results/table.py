@@ -1,4 +1,4 @@
-"""The table of a sweep: one row per lane, one row per record, and what they tell: first hits, best settings, axes."""
+"""The table of a sweep: lanes and records, first records at a target, best configurations, arrays on named axes."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(eq=False)
 class Table:
-    """What a sweep leaves behind. Its frames are not to be changed in place.
+    """The results of a sweep. Do not change its frames in place.
 
     A record *reaches* a relative gap g if F(x) - f_star <= g (F(x_0) - f_star), as in `Trace.reach`. Costs are
     cumulative means per client, bits in bits, grads in full local gradients, seconds in the lane's share of wall time.
@@ -50,7 +50,7 @@ class Table:
             [columns]}, where a product grid has axes, the last one fastest; "rel_gap", "steps", "every", "problem", ...
 
     Raises:
-        InputError: the frames are not as above, or a column has two meanings (see `column`).
+        InputError: the frames are not as above, or two columns have one name (see `column`).
 
     Example:
         >>> table = fl.sweep("locodl", problem, fl.grid(hp, gamma=[0.1, 0.3, 1.0]), seeds=8, rel_gap=1e-6)
@@ -118,27 +118,29 @@ class Table:
         return pd.concat(frames, axis=1)
 
     def summary(self, targets: Sequence[float] | None = None) -> pd.DataFrame:
-        """One row per lane: what it was, how it ended, and the price of the first record that reaches each target.
+        """One row per lane: its settings, how it ended, and the costs at the first record that reaches each target.
 
         Columns: method, config, seed, settings, hyperparameters, status, diverged, rel_gap (the last; NaN without
-        records), and "bits_up to 1e-04" and so on: bits_up, bits_down, grads, rounds, step, seconds, NaN where the lane
-        does not reach the target. What a diverged lane reached before it diverged counts here, not in `best`.
+        records), and for each target columns such as "bits_up to 1e-04": bits_up, bits_down, grads, rounds, step,
+        seconds; NaN where the lane does not reach the target. Targets that a lane reached before it diverged count
+        here, but not in `best`.
 
         Args:
-            targets: relative gaps; default: those of 1e-2, 1e-4, ..., 1e-12 above the sweep's own, and that one, which
-                some lane reaches.
+            targets: relative gaps; default: the sweep's rel_gap and those of 1e-2, 1e-4, ..., 1e-12 above it, as far as
+                some lane reaches them.
 
         Raises:
-            InputError: targets without a known optimum.
+            InputError: targets are given, but the optimum is unknown.
 
         Example:
             >>> table.summary([1e-4])["bits_up to 1e-04"].median()
         """
         import pandas as pd
 
-        own = [] if self.config.get("rel_gap") is None else [self.config["rel_gap"]]
-        known = [] if self.lanes["f_star"].isna().any() else [*(t for t in TARGETS if t > max(own, default=0)), *own]
-        hits = {target: self._hits(target) for target in (known if targets is None else targets)}
+        of_sweep = [] if self.config.get("rel_gap") is None else [self.config["rel_gap"]]
+        usual = [*(t for t in TARGETS if t > max(of_sweep, default=0)), *of_sweep]
+        usual = [] if self.lanes["f_star"].isna().any() else usual
+        hits = {target: self._hits(target) for target in (usual if targets is None else targets)}
         start = self.lanes[[*HEAD, *self.names, "status"]].assign(diverged=self._diverged, rel_gap=self._last_rel_gap())
         parts = [self._at(rows).add_suffix(f" to {_text(target)}") for target, rows in hits.items()
                  if targets is not None or rows.max(initial=-1) >= 0]  # fmt: skip
@@ -154,29 +156,32 @@ class Table:
         down_weight: float = 1.0,
         **at_least: float,
     ) -> pd.DataFrame:
-        """For each group the configuration with the least median over seeds of a cost to a relative gap, or to a metric
-        such as accuracy=0.9; or with the best median of what was measured last.
+        """The best configuration of each group: that with the least median over seeds of the cost to a target.
 
-        A seed that does not reach the target, or diverges at any time, costs inf: the median is inf where half of the
-        seeds or more do. Ties go to the lowest configuration. A group in which every median is inf is shown by the
-        configuration with the least median of the last relative gap, or F (a diverged seed's is inf).
+        The target is a relative gap, or a value of a metric such as accuracy=0.9. Alternatively configurations are
+        compared by the median of a metric at the last record.
+
+        A seed that does not reach the target, or diverges at any time, costs inf; so the median is inf if half of the
+        seeds or more do so. Ties go to the lowest configuration number. If all medians of a group are inf, the
+        configuration with the least median of the last relative gap (or of F) is shown; a diverged seed counts as inf.
 
         Args:
-            metric: bits_up, bits_down, grads, rounds, step, seconds, or total_bits = bits_up + down_weight * bits_down,
-                to the target; or value, or a metric of the sweep, of the last record: the largest accuracy, the least
-                of any other.
-            rel_gap: the relative gap; default: the one that the sweep was asked for, if no metric is given.
-            by: columns that make a group: method, config, settings, hyperparameters.
-            band: quantiles over seeds of low and high; (0, 1) is minimum and maximum.
-            down_weight: of bits_down in total_bits.
+            metric: the cost to the target: bits_up, bits_down, grads, rounds, step, seconds, or total_bits = bits_up +
+                down_weight * bits_down; or value or a metric of the sweep at the last record, of which an accuracy
+                is to be large and any other small.
+            rel_gap: the target gap; default: the sweep's rel_gap, unless `at_least` gives the target.
+            by: columns that define a group: method, config, settings, hyperparameters.
+            band: quantiles over seeds for the columns low and high; (0, 1) is minimum and maximum.
+            down_weight: weight of bits_down in total_bits.
+            at_least: the target as least values of metrics, such as accuracy=0.9.
 
         Returns:
-            One row per group, in the table's order: the group, method, config, settings, hyperparameters, median, low,
-            high, and numbers of seeds: seeds (all), reached (did, without diverging), diverged.
-            Low and high of an accuracy are those of its quantiles, as of a cost.
+            One row per group, in the table's order, with the columns: those of `by`, method, config, settings,
+            hyperparameters, median, low, high, and the numbers of seeds: seeds (all), reached (those that reached the
+            target and did not diverge), diverged.
 
         Raises:
-            InputError: no known optimum, no rel_gap, a bad band, or an unknown metric or column.
+            InputError: the optimum is unknown, there is no target, or band, metric or a column is not valid.
 
         Example:
             >>> table.best("total_bits", rel_gap=1e-6, by=("method", "compressor"), down_weight=0.1)
@@ -193,12 +198,12 @@ class Table:
             raise InputError(f"band must be two quantiles 0 <= low <= high <= 1, got {tuple(band)}")
         sign = -1.0 if is_accuracy(metric) else 1.0
         if metric in self.outcomes:
-            found = sign * self._last(metric)
+            values = sign * self._last(metric)
         else:
             prices = self._at(self._hits(rel_gap, at_least))
             prices["total_bits"] = total_bits(prices, down_weight)
-            found = prices[metric].to_numpy()
-        costs = np.where(self._diverged | np.isnan(found), np.inf, found)
+            values = prices[metric].to_numpy()
+        costs = np.where(self._diverged | np.isnan(values), np.inf, values)
         number = self.lanes.groupby(["method", "config"], sort=False).ngroup().to_numpy()
         rows = self.lanes.loc[~self.lanes.duplicated(["method", "config"]), list(dict.fromkeys([*by, *columns]))]
         seeds = {"seeds": 1, "reached": np.isfinite(costs), "diverged": self._diverged}
@@ -226,7 +231,7 @@ class Table:
         return self.lanes[[*HEAD, *self.names]].assign(step=steps)[self._diverged]
 
     def trace(self, lane: int) -> Trace:
-        """One lane as a Trace, without state and x; its `initial` holds only the value.
+        """One lane as a Trace, without state and x; its `initial` has only "value".
 
         Raises:
             InputError: there is no such lane.
@@ -252,7 +257,7 @@ class Table:
         )
 
     def traces(self, config: int, method: str | None = None) -> list[Trace]:
-        """The traces of one configuration, one per seed; `method` is needed if several have one of that number.
+        """The traces of one configuration, one per seed; give `method` if several methods have that configuration.
 
         Raises:
             InputError: there is no such configuration or method, or there are several.
@@ -273,9 +278,10 @@ class Table:
     def to_xarray(self) -> xr.Dataset:
         """The series on named axes: value, gap, rel_gap, costs, metrics, seconds; and status, without the record axis.
 
-        Axes: those of the product grid, seed, record for one method; config, seed, record where its configurations are
-        no product; lane, record for several methods. Coordinates: the axes' labels, step along record (all steps at
-        which a lane has a record), settings and hyperparameters along the axes before seed. NaN where nothing is.
+        Axes: for one method those of the product grid, seed and record, or config, seed and record if the
+        configurations are no product grid; for several methods lane and record. Coordinates: the labels of the axes,
+        step along record (all steps at which a lane has a record), and settings and hyperparameters along the axes
+        before seed. Missing entries are NaN.
 
         Example:
             >>> table.to_xarray().rel_gap.sel({"gamma/theory": 2.0}).median("seed")
@@ -285,9 +291,10 @@ class Table:
         )
 
     def save(self, folder: str | Path) -> Path:
-        """Write config.json, records.parquet and, last, lanes.parquet into `folder`, each by a rename.
+        """Write config.json, records.parquet and, last, lanes.parquet into `folder`, and return the folder.
 
-        Where lanes.parquet is, the table is whole; that of an earlier table is removed first.
+        Each file is written under a temporary name and renamed. An earlier lanes.parquet is removed first, so a folder
+        with lanes.parquet holds a complete table.
 
         Raises:
             InputError: the folder cannot be written.
@@ -301,9 +308,9 @@ class Table:
 
     @classmethod
     def load(cls, folder: str | Path) -> Table:
-        """Read what `save` wrote into `folder`, or else merge the tables in its direct subfolders, in name order.
+        """Read the table that `save` wrote into `folder`, or merge the tables in its direct subfolders, in name order.
 
-        Subfolders without a whole table are passed over.
+        Subfolders without a complete table are ignored.
 
         Raises:
             InputError: there is no table, or a damaged one, or tables of different problems.
@@ -314,12 +321,12 @@ class Table:
         folder = Path(folder)
         if (folder / "lanes.parquet").exists():
             return cls._read(folder)
-        found = sorted(path.parent for path in folder.glob("*/lanes.parquet"))
-        if not found:
+        subfolders = sorted(path.parent for path in folder.glob("*/lanes.parquet"))
+        if not subfolders:
             raise InputError(
                 f"{folder} and its subfolders hold no table: expected lanes.parquet as Table.save writes it"
             )
-        return cls.merge([cls._read(path) for path in found])
+        return cls.merge([cls._read(path) for path in subfolders])
 
     @classmethod
     def _read(cls, folder: Path) -> Table:
@@ -331,14 +338,14 @@ class Table:
 
     @classmethod
     def merge(cls, tables: Sequence[Table]) -> Table:
-        """One table of several on one problem: lanes are renumbered; columns that a method lacks are NaN there.
+        """Merge tables on one problem: lanes are renumbered; columns that a method lacks are NaN for it.
 
-        Configurations keep their numbers, but those of a method met before go on from its highest, without axes. In
-        `config`, steps is the largest and rel_gap the loosest; other facts on which the tables differ stand with each
-        method, those of a method's further tables under "merged".
+        Configurations keep their numbers; if a method is in several tables, later ones are numbered on and the axes
+        of its product grid are dropped. In `config`, steps is the largest and rel_gap the loosest of the tables; other
+        entries in which the tables differ are listed for each method, those of its later tables under "merged".
 
         Raises:
-            InputError: no tables, or tables of different problems.
+            InputError: there are no tables, or they are of different problems.
 
         Example:
             >>> fl.Table.merge([fl.sweep(name, problem, rel_gap=1e-6) for name in ("gd", "locodl")]).best("bits_up")
@@ -364,7 +371,7 @@ class Table:
         return (self.lanes["status"] == "diverged").to_numpy()
 
     def _of_lane(self, values: np.ndarray) -> np.ndarray:
-        """(records,) from (lanes,)."""
+        """(records,) the value (lanes,) of each record's lane."""
         return np.repeat(values, np.diff(self._starts))
 
     def _span(self) -> np.ndarray:
@@ -377,17 +384,17 @@ class Table:
         return gaps.join(self.records[[*self.metrics, "seconds"]])
 
     def _last_rel_gap(self) -> np.ndarray:
-        """(lanes,), NaN without a record."""
+        """(lanes,) the relative gap at the last record; NaN without a record."""
         last = np.where(np.diff(self._starts) > 0, self._starts[1:] - 1, -1)
         return np.append(self.rel_gap, np.nan)[last]
 
     @property
     def outcomes(self) -> list[str]:
-        """What `best` compares by its last record: value, and every metric."""
+        """The columns that `best` can compare at the last record: value, and every metric."""
         return ["value", *self.metrics]
 
     def _last(self, name: str) -> np.ndarray:
-        """(lanes,) of a column of the records, NaN without a record."""
+        """(lanes,) a column of the records at the last record; NaN without a record."""
         last = np.where(np.diff(self._starts) > 0, self._starts[1:] - 1, -1)
         return np.append(self.records[name].to_numpy(float), np.nan)[last]
 
@@ -407,22 +414,22 @@ class Table:
         return hits
 
     def _at(self, rows: np.ndarray) -> pd.DataFrame:
-        """Prices at a record of each lane, NaN where the row is -1."""
+        """The costs at one row of the records for each lane; NaN where the row is -1."""
         return self.records[list(PRICES)].reindex(rows).set_axis(self.lanes.index)
 
     def _target(self, rel_gap: float | None) -> float:
-        """The relative gap asked for, checked."""
+        """The target `rel_gap`, or that of the sweep, after checks."""
         if self.lanes["f_star"].isna().any():
             raise InputError(
                 "a target gap needs a known optimum, and this problem has none: give it f_star=, sweep again"
             )
-        asked = self.config.get("rel_gap") if rel_gap is None else rel_gap
-        if asked is None or not 0 <= asked < np.inf:
-            raise InputError(f"rel_gap must be a number >= 0, got {asked}: give rel_gap=, such as 1e-4")
-        return float(asked)
+        target = self.config.get("rel_gap") if rel_gap is None else rel_gap
+        if target is None or not 0 <= target < np.inf:
+            raise InputError(f"rel_gap must be a number >= 0, got {target}: give rel_gap=, such as 1e-4")
+        return float(target)
 
 
 def _text(target: float) -> str:
-    """1e-04, or all digits where these are more."""
+    """The target as 1e-04, or with all digits if that is not exact."""
     text = f"{target:.0e}"
     return text if float(text) == target else f"{target!r}"

@@ -1,4 +1,4 @@
-"""The record of one run: what was measured every r steps, what it cost, and how it was made."""
+"""The trace of one run: metrics and costs at every record, and how they were computed."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ STATUSES = ("finished", "target", "diverged", "interrupted")
 
 @dataclasses.dataclass
 class Trace:
-    """What a run leaves behind. All series are NumPy float64 (step: int64) of one length; costs are cumulative.
+    """The results of a run. All series are NumPy float64 (step: int64) with one entry per record; costs are cumulative.
 
     Attributes:
-        method: the algorithm's name.
+        method: the name of the method.
         status: finished, target (the gap asked for was reached), diverged, or interrupted. A diverged trace ends with
             its last finite record.
-        step: (r,) steps done at each record.
+        step: (r,) number of steps at each of the r records.
         value: (r,) F(x).
         bits_up, bits_down, grads, rounds: (r,) means over clients.
-        metrics: further measured series by name, (r,) or, of k numbers at every record, (r, k).
+        metrics: further metrics by name, (r,), or (r, k) for a metric of k numbers.
         initial: value and metrics at x_0.
-        f_star: the optimal value, NaN where none is known.
+        f_star: the optimal value; NaN if unknown.
         config: versions, device, command, hyperparameters and problem, as written to config.json.
-        notes: one-line remarks (steps cut to a multiple of `every`, say).
-        state, x: the method's last state and point on the host; None in a loaded trace. Where a budget ended the run
-            they may lie some steps past the last record.
+        notes: remarks of one line each, for example that steps were cut to a multiple of `every`.
+        state, x: the last state and point of the method, on the host; None in a loaded trace. If a budget ended the run
+            they may be some steps past the last record.
     """
 
     method: str
@@ -70,11 +70,12 @@ class Trace:
             return self.gap / (self.initial["value"] - self.f_star)
 
     def reach(self, rel_gap: float | None = None, **at_least: float) -> dict[str, float] | None:
-        """The first record whose relative gap is at most `rel_gap` and whose metrics are at least those given: step,
-        costs, and the gap or these metrics; None if there is none.
+        """The first record with a relative gap of at most `rel_gap` and metrics of at least the given values.
+
+        Returns its step, costs, and the relative gap or these metrics by name; None if no record qualifies.
 
         Raises:
-            InputError: a metric that was not measured.
+            InputError: a metric was not measured.
 
         Example:
             >>> trace.reach(1e-6)["rounds"], trace.reach(accuracy=0.9)["bits_up"]
@@ -95,11 +96,14 @@ class Trace:
         return row | {name: float(series[hits[0]]) for name, series in shown.items()}
 
     def columns(self) -> dict[str, np.ndarray]:
-        """All series by name, gaps included; (r, k) ones as k series name[0], name[1], ..."""
-        found = {name: getattr(self, name) for name in ("step", *COSTS, "value", "gap", "rel_gap")}
+        """All series by name, gaps included; a series (r, k) becomes k series name[0], name[1], ..."""
+        columns = {name: getattr(self, name) for name in ("step", *COSTS, "value", "gap", "rel_gap")}
         for name, series in self.metrics.items():
-            found |= {name: series} if series.ndim == 1 else {f"{name}[{i}]": part for i, part in enumerate(series.T)}
-        return found
+            if series.ndim == 1:
+                columns[name] = series
+            else:
+                columns |= {f"{name}[{i}]": entries for i, entries in enumerate(series.T)}
+        return columns
 
     def to_pandas(self) -> pd.DataFrame:
         """A tidy frame: one row per record; columns method, step, costs, value, gap, rel_gap and every metric."""
@@ -110,7 +114,7 @@ class Trace:
         return frame
 
     def save(self, folder: str | Path) -> Path:
-        """Write `trace.parquet` and `config.json` into `folder`, each by a temporary name and a rename."""
+        """Write `trace.parquet` and `config.json` into `folder`, each under a temporary name that is then renamed."""
         folder = Path(folder)
         with replacing(folder / "trace.parquet") as path:
             self.to_pandas().to_parquet(path, index=False)
@@ -121,7 +125,7 @@ class Trace:
 
     @classmethod
     def load(cls, folder: str | Path) -> Trace:
-        """Read what `save` wrote.
+        """Read the trace that `save` wrote.
 
         Raises:
             InputError: the folder holds no trace, or a damaged one.
@@ -148,7 +152,7 @@ class Trace:
 
 
 def _gathered(columns: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Series by name, those called name[0], name[1], ... as one of shape (r, k)."""
+    """Series by name; those called name[0], name[1], ... become one of shape (r, k)."""
     parts: dict[str, list[np.ndarray]] = {}
     for name, series in columns.items():
         parts.setdefault(name.partition("[")[0], []).append(series)

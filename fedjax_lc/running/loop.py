@@ -24,7 +24,7 @@ Metric = Callable[[Problem, Any, PyTree], Scalar]
 
 
 class Metrics(NamedTuple):
-    """What is measured at every record.
+    """The metrics that are measured at every record.
 
     Attributes:
         known: metrics that `problem.measure` computes at the method's point, F ("value") first; they mean the same for
@@ -57,7 +57,7 @@ STATUS = {GO_ON: "", TARGET: "target", DIVERGED: "diverged", SPENT: "finished"}
 
 
 class At(NamedTuple):
-    """What a run carries from step to step: the method's state, and its cumulative costs."""
+    """The loop's carry: the method's state, and the cumulative costs of the run."""
 
     state: PyTree
     spent: jax.Array  # (2, 4) float32: cumulative costs, and their rounding errors
@@ -73,7 +73,7 @@ class Limits(NamedTuple):
 
 
 class Ran(NamedTuple):
-    """What a chunk returns. Lanes are the first axis of `at`, `x` and `stop`, and the second axis of the buffers."""
+    """The results of a chunk. Lanes are the first axis of `at`, `x` and `stop`, and the second axis of the buffers."""
 
     at: At
     x: jax.Array  # (d,)
@@ -193,13 +193,13 @@ def make_limits(
     Raises:
         InputError: the target needs an optimum that is unknown, or is finer than the dtype resolves.
     """
-    kind, f_star = jnp.dtype(problem.dtype).type, problem.f_star
+    scalar, f_star = jnp.dtype(problem.dtype).type, problem.f_star
     span = max(abs(initial - f_star), (1 + abs(initial)) / BLOW_UP) if np.isfinite(f_star) else 1 + abs(initial)
-    target = kind(-np.inf)
+    target = scalar(-np.inf)
     if rel_gap is not None:
         _check_target(problem, initial, rel_gap)
         target = at_most(f_star, rel_gap * (initial - f_star), problem.dtype)
-    return Limits(target, kind(initial + BLOW_UP * span), _split(budget or {}), np.bool_(True))
+    return Limits(target, scalar(initial + BLOW_UP * span), _split(budget or {}), np.bool_(True))
 
 
 def plain_limits(rel_gap: Any, budget: Mapping[str, Any] | None) -> tuple[float | None, dict[str, float]]:
@@ -237,9 +237,9 @@ def _check_target(problem: Problem, initial: float, rel_gap: float) -> None:
     span = max(initial - f_star, 1e-300)
     finest = 2 * float(jnp.finfo(problem.dtype).eps) * max(abs(f_star), abs(initial)) / span
     if rel_gap < finest:
-        kind = jnp.dtype(problem.dtype).name
-        cure = f"use float64 ({X64_LINE}), or " if kind == "float32" else ""
-        raise InputError(f"rel_gap {rel_gap:g} is below what {kind} resolves here: {cure}ask for {finest:.1e} or more")
+        dtype = jnp.dtype(problem.dtype).name
+        cure = f"use float64 ({X64_LINE}), or " if dtype == "float32" else ""
+        raise InputError(f"rel_gap {rel_gap:g} is below what {dtype} resolves here: {cure}ask for {finest:.1e} or more")
 
 
 def at_most(f_star: float, gap: float, dtype: Any) -> np.floating[Any]:

@@ -24,7 +24,7 @@ class Options(TypedDict, total=False):
 
 
 class Task(NamedTuple):
-    """What a run, or every lane of a sweep, is to do.
+    """The checked task of a run, or of every lane of a sweep.
 
     Attributes:
         problem: with the chosen start, and with its optimum attached where a metric needs it.

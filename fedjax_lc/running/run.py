@@ -69,11 +69,11 @@ def run(
         'target'
     """
     algorithm = algorithms.get(method)
-    asked = task("run", algorithm, problem, options)
-    hp = algorithm.theory(asked.problem) if hp is None else hp
-    algorithm.check(asked.problem, hp)
+    checked_task = task("run", algorithm, problem, options)
+    hp = algorithm.theory(checked_task.problem) if hp is None else hp
+    algorithm.check(checked_task.problem, hp)
     key = jax.random.key(key) if isinstance(key, int | np.integer) else key
-    work = _Run(algorithm, asked, hp, key, progress)
+    work = _Run(algorithm, checked_task, hp, key, progress)
     try:
         return work.go(on_chunk)
     except jax.errors.JaxRuntimeError as error:
@@ -106,7 +106,7 @@ class _Run:
         limits = jax.device_put(loop.make_limits(self.problem, self.initial["value"], self.rel_gap, self.budget))
         chunk, self.compile_seconds = self._compiled(at, limits)
         started, count, done = time.perf_counter(), max(1, self.capacity // 64), 0
-        shown = _Shown(self)
+        shown = _StepsBar(self)
         with shown.bar, loop.interruptible() as interrupted:
             while done < self.records and not self.stop:
                 count = min(count, self.records - done)
@@ -193,7 +193,7 @@ def _count(number: int) -> jax.Array:
     return jnp.asarray(number, jnp.uint32)
 
 
-class _Shown:
+class _StepsBar:
     """A progress bar over steps that shows the current gap, or the loss and accuracy."""
 
     def __init__(self, run: _Run) -> None:

@@ -1,4 +1,4 @@
-"""Lanes side by side: one compiled program advances a block of them; a lane that ends gives its slot to the next."""
+"""Blocks: one compiled program advances many lanes side by side; when a lane ends, the next one takes its slot."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ from fedjax_lc.sweeping.mesh import EVERYWHERE, SPREAD, SPREAD_SECOND, over_devi
 if TYPE_CHECKING:
     import pandas as pd
 
-BUFFER_BYTES = 2**23  #: what a chunk's costs may take
-IDLE = -1  #: the lane of a slot that has none
-WORTH_COMPILING = 4e9  #: numbers of states updated in vain that cost more than another, smaller program
+BUFFER_BYTES = 2**23  #: bytes that the costs of one chunk may take
+IDLE = -1  #: stands for the lane of an empty slot
+WORTH_COMPILING = 4e9  #: updates of numbers in idle slots that cost as much as compiling a smaller program
 
 
 class Axes(NamedTuple):
-    """What lanes differ in, as `loop.chunk` takes it: hp's leaves, the key, the number of the next step."""
+    """The axis of lanes (0, or None where lanes share it) of hp's leaves, the key and the number of the next step."""
 
     leaves: tuple[int | None, ...]
     key: int | None
@@ -42,7 +42,7 @@ class Axes(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Program:
-    """Everything that decides the compiled code of a block, apart from shapes."""
+    """Everything that determines the compiled code of a block, apart from shapes."""
 
     algorithm: Algorithm
     every: int
@@ -52,7 +52,7 @@ class Program:
     mesh: Mesh
 
     def specs(self) -> tuple[PyTree, PyTree, PyTree, PyTree, PyTree, PyTree, PyTree]:
-        """Where the arguments of `loop.chunk` live."""
+        """How each argument of `loop.chunk` is placed on the devices."""
         place = lambda axis: SPREAD if axis == 0 else EVERYWHERE
         return (
             EVERYWHERE,
@@ -67,8 +67,10 @@ class Program:
 
 @functools.cache
 def advance(program: Program) -> Callable[..., Ran]:
-    """(problem, leaves, at, key, first, count, limits) -> Ran over lanes, each device on its own; first and done have
-    one entry per device where lanes go in step, else one per lane."""
+    """A function (problem, hp, at, key, first, count, limits) -> Ran over lanes; devices run independently.
+
+    `first` and `done` have one entry per device if all lanes are at the same step, else one per lane.
+    """
 
     def run_chunk(problem, leaves, at, key, first, count, limits, structure):  # type: ignore[no-untyped-def]
         chunk = loop.chunk(program.algorithm, program.every, program.capacity, program.metrics, tuple(program.axes))
@@ -88,8 +90,10 @@ def advance(program: Program) -> Callable[..., Ran]:
 
 @functools.cache
 def begin(program: Program) -> Callable[..., Any]:
-    """(problem, hp, at, key, fresh) -> the block with its `fresh` slots at the start of a run, and what is measured
-    there; `fresh` (lanes,) booleans."""
+    """A function (problem, hp, at, key, fresh) -> (at, metrics) that starts the lanes of the `fresh` slots.
+
+    `fresh` holds a boolean for each slot; the other slots are unchanged.
+    """
 
     def one(problem, leaves, at, key, fresh, structure):  # type: ignore[no-untyped-def]
         started, values = loop.start(
@@ -110,21 +114,29 @@ def begin(program: Program) -> Callable[..., Any]:
 
 
 class Lanes(NamedTuple):
-    """What lanes run with. `leaves` are hp's in the problem's dtype, (lanes, ...) where they vary, else (...)."""
+    """The hyperparameters and keys of lanes.
 
-    numbers: np.ndarray  # (lanes,) their numbers in the sweep
+    Attributes:
+        numbers: (lanes,) the lanes' numbers in the sweep.
+        leaves: hp's leaves in the problem's dtype, (lanes, ...) where they vary, else (...).
+        varies: for each leaf, whether it varies over lanes.
+        structure: hp's tree structure.
+        keys: (lanes, ...) key data.
+    """
+
+    numbers: np.ndarray
     leaves: list[np.ndarray]
     varies: tuple[bool, ...]
     structure: Any
-    keys: np.ndarray  # (lanes, ...) key data
+    keys: np.ndarray
 
     def take(self, places: np.ndarray) -> Lanes:
-        """These lanes alone."""
+        """The lanes at these places."""
         leaves = [x[places] if varies else x for x, varies in zip(self.leaves, self.varies, strict=True)]
         return self._replace(numbers=self.numbers[places], leaves=leaves, keys=self.keys[places])
 
     def one(self) -> tuple[Any, Any]:
-        """Shapes of one lane's hp and key."""
+        """The shapes of one lane's hp and key."""
         shapes = [x.shape[1:] if varies else x.shape for x, varies in zip(self.leaves, self.varies, strict=True)]
         hp = [jax.ShapeDtypeStruct(shape, x.dtype) for shape, x in zip(shapes, self.leaves, strict=True)]
         return jax.tree.unflatten(self.structure, hp), jax.eval_shape(lambda: jax.random.wrap_key_data(self.keys[0]))
@@ -132,9 +144,11 @@ class Lanes(NamedTuple):
 
 @dataclasses.dataclass
 class Ended:
-    """The lanes of a part that have run.
+    """The results of a part's lanes.
 
-    records: as `Table.records`, sorted by lane and step. lanes: indexed by lane; status, initial, seconds.
+    Attributes:
+        records: as `Table.records`, sorted by lane and step.
+        lanes: indexed by lane; columns status, initial, seconds.
     """
 
     records: pd.DataFrame
@@ -142,29 +156,29 @@ class Ended:
 
 
 def buffered(every: int, size: int) -> int:
-    """Records that a chunk can hold, of `size` lanes."""
+    """How many records a chunk of `size` lanes can hold."""
     return int(np.clip(BUFFER_BYTES // (4 * len(ledger.COSTS) * every * size), 1, loop.CHUNK_RECORDS))
 
 
 def start_shapes(program: Program, problem: Problem, lanes: Lanes) -> Any:
-    """Shapes of one lane's start, as `loop.start` returns it; nothing is computed.
+    """The shapes of what `loop.start` returns for one lane; nothing is computed.
 
     Raises:
-        InputError: a metric of several numbers.
+        InputError: a metric consists of several numbers.
     """
     one = functools.partial(loop.start, program.algorithm, metrics=program.metrics)
     hp, key = lanes.one()
-    found = jax.eval_shape(lambda problem, hp, key: one(problem, hp, key), problem, hp, key)
-    for name, value in found[1].items():
+    shapes = jax.eval_shape(lambda problem, hp, key: one(problem, hp, key), problem, hp, key)
+    for name, value in shapes[1].items():
         if value.shape:
             raise InputError(
                 f"metric {name} has shape {value.shape}: a sweep records single numbers; measure it in a run"
             )
-    return found
+    return shapes
 
 
 class Block:
-    """The slots of one program, `size` of them, compiled for lanes like `lanes`; it runs part after part of a sweep."""
+    """`size` slots and the program that advances them, compiled for lanes like `lanes`; it runs parts of a sweep."""
 
     def __init__(
         self,
@@ -184,7 +198,7 @@ class Block:
         self.memory = memory_bytes(self.compiled)  #: on each device
 
     def _shapes(self, lanes: Lanes) -> tuple[Any, ...]:
-        """The arguments of the program, for lanes like these, as shapes: nothing is computed."""
+        """The shapes of the program's arguments for lanes like these; nothing is computed."""
         axes = self.program.axes
         many = lambda one: jax.ShapeDtypeStruct((self.size, *one.shape), one.dtype)
         hp, key = lanes.one()
@@ -200,7 +214,7 @@ class Block:
         return tuple(self._placed(a, s) for a, s in zip(arguments, self.program.specs(), strict=True))
 
     def _placed(self, shapes: Any, spec: Any) -> Any:
-        """Shapes with the place of each array on the devices; spec: one for all, or one per leaf."""
+        """The shapes with the placement of each array on the devices; `spec` is one for all leaves, or one for each."""
         leaves, structure = jax.tree.flatten(shapes)
         specs = spec if isinstance(spec, list) else [spec] * len(leaves)
         place = lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=NamedSharding(self.program.mesh, s))
@@ -211,28 +225,31 @@ class Block:
         numbers = np.zeros(self.size, self.problem.dtype)
         return Limits(numbers, numbers.copy(), np.zeros((self.size, 2, 4), np.float32), np.zeros(self.size, bool))
 
-    def run(self, lanes: Lanes, tell: Callable[[int, int], Any], interrupted: Callable[[], bool]) -> Ended:
-        """Run all `lanes`, calling `tell(records made or no longer needed, lanes ended)` after each chunk; when
-        `interrupted()`, lanes that still run have that status.
+    def run(self, lanes: Lanes, advanced: Callable[[int, int], Any], interrupted: Callable[[], bool]) -> Ended:
+        """Run all `lanes`; when `interrupted()`, stop, and lanes that still run get the status "interrupted".
 
-        A slot is given to the next lane, by number, as soon as its own has ended; what a lane computes depends only on
-        the part it is in.
+        When a lane ends, its slot takes the waiting lane with the lowest number. The results of a lane depend only on
+        the part that it belongs to.
+
+        Args:
+            advanced: called after each chunk with the number of records made (or not needed any more, as their lane
+                ended early) and of lanes that ended.
         """
         self._reset(lanes)
-        return self._go(tell, interrupted)
+        return self._go(advanced, interrupted)
 
-    def _go(self, tell: Callable[[int, int], Any], interrupted: Callable[[], bool]) -> Ended:
+    def _go(self, advanced: Callable[[int, int], Any], interrupted: Callable[[], bool]) -> Ended:
         count = 1
         while np.any(self.lane != IDLE):
             smaller = self._smaller()
             if smaller < self.size:
-                return self._packed(smaller)._go(tell, interrupted)
+                return self._packed(smaller)._go(advanced, interrupted)
             longest = int(np.max(np.where(self.lane == IDLE, 0, self.made)))
             count = min(count, self.records - longest)
             started = time.perf_counter()
             ran = self._advance(count)
             seconds = time.perf_counter() - started
-            tell(*self._book(ran, seconds))
+            advanced(*self._book(ran, seconds))
             count = loop.next_count(int(np.max(np.asarray(ran.done))), self.program.capacity, seconds)
             self._refill()
             if interrupted():
@@ -242,10 +259,10 @@ class Block:
     # --- few lanes left ---
 
     def _smaller(self) -> int:
-        """The size to go on with: this one, or a quarter where that is enough and worth a program of its own.
+        """The size to go on with: this one, or a quarter of it if that holds all lanes left and repays compiling.
 
-        The choice depends on nothing but what lanes have done, so that a sweep that is repeated repeats it. Several
-        devices see their lanes' ends at moments that depend on the others' speed: there blocks stay as they are.
+        The choice depends only on the lanes' progress, so that a repeated sweep repeats it. With several devices the
+        progress seen here depends on their speed, so blocks keep their size.
         """
         smaller = -(-self.size // 4)
         live = self.lane != IDLE
@@ -256,10 +273,10 @@ class Block:
         return smaller if steps * numbers * (self.size - smaller) > WORTH_COMPILING else self.size
 
     def _packed(self, size: int) -> Block:
-        """A block of that size, with the lanes that still run here."""
+        """A block of that size with the lanes that still run."""
         block = Block(self.program, self.problem, size, self.records, self.rel_gap, self.budget, self.lanes)
         slots = np.argsort(self.lane == IDLE, kind="stable")[:size]
-        block.lanes, block.waiting, block.log, block.found = self.lanes, self.waiting, self.log, self.found
+        block.lanes, block.waiting, block.log, block.outcomes = self.lanes, self.waiting, self.log, self.outcomes
         block.lane, block.made = self.lane[slots], self.made[slots]
         block.limits = Limits(*(limit[slots] for limit in self.limits))
         block.at = put(jax.tree.map(lambda leaf: leaf[slots], self.at), self.program.mesh, SPREAD)
@@ -269,19 +286,19 @@ class Block:
     # --- slots ---
 
     def _reset(self, lanes: Lanes) -> None:
-        # Lanes are dealt to devices beforehand, so that no device's work depends on how fast another one is.
+        # Lanes are assigned to devices beforehand, so that no device's work depends on the speed of another.
         places = np.arange(len(lanes.numbers))
         self.lanes, self.waiting = lanes, [list(places[d :: self.devices]) for d in range(self.devices)]
-        self.lane = np.full(self.size, IDLE)  # place in the part, not the lane's number
+        self.lane = np.full(self.size, IDLE)  # the lane's place in the part, not its number in the sweep
         self.made = np.zeros(self.size, np.int64)  # records made by each slot's lane
         self.log: list[pd.DataFrame] = []
-        self.found: dict[int, dict[str, Any]] = {}
+        self.outcomes: dict[int, dict[str, Any]] = {}
         self.limits = self._no_limits()
         self.at = self._blank()
         self._refill()
 
     def _refill(self) -> None:
-        """Waiting lanes take the empty slots of their device, both in order."""
+        """Assign waiting lanes to the empty slots of their device, both in order."""
         filled = []
         for slot in np.flatnonzero(self.lane == IDLE):
             waiting = self.waiting[slot * self.devices // self.size]
@@ -292,29 +309,29 @@ class Block:
             self._begin(np.array(filled))
 
     def _place(self) -> None:
-        """Put what the slots' lanes run with on the devices."""
+        """Put the hyperparameters and keys of the slots' lanes on the devices."""
         mesh, axes = self.program.mesh, self.program.axes
         spec = lambda axis: EVERYWHERE if axis is None else SPREAD
-        own = self.lanes.take(np.where(self.lane == IDLE, 0, self.lane))
-        leaves = [put(x, mesh, spec(axis)) for x, axis in zip(own.leaves, axes.leaves, strict=True)]
-        self.hp = jax.tree.unflatten(own.structure, leaves)
-        keys = jax.random.wrap_key_data(jnp.asarray(own.keys[0] if axes.key is None else own.keys))
+        chosen = self.lanes.take(np.where(self.lane == IDLE, 0, self.lane))
+        leaves = [put(x, mesh, spec(axis)) for x, axis in zip(chosen.leaves, axes.leaves, strict=True)]
+        self.hp = jax.tree.unflatten(chosen.structure, leaves)
+        keys = jax.random.wrap_key_data(jnp.asarray(chosen.keys[0] if axes.key is None else chosen.keys))
         self.key = put(keys, mesh, spec(axes.key))
 
     def _begin(self, slots: np.ndarray) -> None:
-        """Put the lanes that these slots now have at their start."""
+        """Start the lanes that these slots have now."""
         self._place()
         fresh = put(np.isin(np.arange(self.size), slots), self.program.mesh, SPREAD)
         self.at, measured = begin(self.program)(self.placed, self.hp, self.at, self.key, fresh)
         values = np.asarray(measured["value"], np.float64)
         for slot in slots:
             limits = loop.make_limits(self.problem, float(values[slot]), self.rel_gap, self.budget)
-            for everyone, limit in zip(self.limits, limits, strict=True):
-                everyone[slot] = limit
-            self.found[int(self.lane[slot])] = {"status": "", "initial": values[slot], "seconds": 0.0}
+            for of_slots, limit in zip(self.limits, limits, strict=True):
+                of_slots[slot] = limit
+            self.outcomes[int(self.lane[slot])] = {"status": "", "initial": values[slot], "seconds": 0.0}
 
     def _blank(self) -> At:
-        """Empty slots, of the shapes that `begin` fills."""
+        """Empty slots, with the shapes that `begin` returns."""
         shapes = start_shapes(self.program, self.problem, self.lanes)[0]
         blank = jax.tree.map(lambda leaf: jnp.zeros((self.size, *leaf.shape), leaf.dtype), shapes)
         return put(blank, self.program.mesh, SPREAD)
@@ -333,14 +350,14 @@ class Block:
         return jax.block_until_ready(ran)
 
     def _book(self, ran: Ran, seconds: float) -> tuple[int, int]:
-        """Write down what the live slots did, and free those whose lanes ended."""
+        """Log the records of a chunk and free the slots whose lanes ended; returns the counts that `run` reports."""
         live, stop = self.lane != IDLE, np.asarray(ran.stop)
         done = np.where(live, np.repeat(np.asarray(ran.done), self.size // self.devices).astype(np.int64), 0)
         self._log(ran, np.where(live, done - (stop == DIVERGED), 0), seconds / max(1, int(np.sum(done))))
         self.made += done
         over = live & ((stop != GO_ON) | (self.made >= self.records))
         for slot in np.flatnonzero(over):
-            self.found[int(self.lane[slot])]["status"] = STATUS[int(stop[slot])] or "finished"
+            self.outcomes[int(self.lane[slot])]["status"] = STATUS[int(stop[slot])] or "finished"
         self.lane[over] = IDLE
         self.limits.live[over] = False
         return int(np.sum(done) + np.sum(self.records - self.made[over])), int(np.sum(over))
@@ -362,14 +379,14 @@ class Block:
         self.log.append(pd.DataFrame(columns))
 
     def _ended(self) -> Ended:
-        """All that was logged, by lane and step, costs and seconds cumulative."""
+        """The logged records, sorted by lane and step, with cumulative costs and seconds, and the lanes' outcomes."""
         import pandas as pd
 
         records = pd.concat(self.log, ignore_index=True)
         records = records.sort_values(["lane", "step"], kind="stable", ignore_index=True)
         sums = [*ledger.COSTS, "seconds"]
         records[sums] = records.groupby("lane", sort=False)[sums].cumsum()
-        lanes = pd.DataFrame.from_dict(self.found, orient="index").sort_index()
+        lanes = pd.DataFrame.from_dict(self.outcomes, orient="index").sort_index()
         lanes.loc[lanes["status"] == "", "status"] = "interrupted"
         lanes["seconds"] = records.groupby("lane")["seconds"].last().reindex(lanes.index).fillna(0.0)
         names = self.lanes.numbers

@@ -1,4 +1,4 @@
-"""Where the lanes of a group run: blocks that are planned to fit into memory, and halved where they do not."""
+"""Blocks for the lanes of a group: planned to fit into memory, and halved if memory does not suffice."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 from fedjax_lc.algorithms import Algorithm
 from fedjax_lc.core import pytree
 from fedjax_lc.core.errors import InputError
-from fedjax_lc.core.platforms import lanes_side_by_side, memory_share, numbers, on_cpu
+from fedjax_lc.core.platforms import entry_count, lanes_side_by_side, memory_share, on_cpu
 from fedjax_lc.core.progress import bar
 from fedjax_lc.running.options import Task
 from fedjax_lc.running.programs import free_bytes, out_of_memory
@@ -25,15 +25,21 @@ from fedjax_lc.sweeping.store import Store
 
 
 class Room(NamedTuple):
-    """What a sweep may take: devices; lanes side by side and bytes on each device, None for what fits."""
+    """The resources that a sweep may use.
+
+    Attributes:
+        mesh: devices.
+        block_size: lanes side by side; None for as many as fit and pay.
+        memory: bytes on each device; None for a share of what is free.
+    """
 
     mesh: Mesh
     block_size: int | None
     memory: int | None
 
 
-class Shown:
-    """A bar over all lanes' records; with the lanes that have ended and the part that runs."""
+class RecordsBar:
+    """A progress bar over the records of all lanes; it shows the lanes that ended and the current part."""
 
     def __init__(self, title: str, lanes: int, records: int, progress: bool) -> None:
         self.lanes, self.ended, self.where = lanes, 0, ""
@@ -41,16 +47,16 @@ class Shown:
         self.bar = bar(lanes * records, title, shown=progress, bar_format=layout)
 
     def at(self, part: int, parts: int) -> None:
-        """Part number `part` begins."""
+        """Show part number `part` of `parts`."""
         self.where = f", part {part + 1}/{parts}" if parts > 1 else ""
 
     def show(self, records: int, ended: int) -> None:
-        """So many records and lanes more."""
+        """Add this many records, and lanes that ended."""
         self.ended += ended
         self.bar.set_postfix_str(f"{self.ended}/{self.lanes} lanes{self.where}", refresh=False)
         self.bar.update(records)
 
-    def __enter__(self) -> Shown:
+    def __enter__(self) -> RecordsBar:
         return self
 
     def __exit__(self, *_: Any) -> None:
@@ -59,9 +65,14 @@ class Shown:
 
 @dataclasses.dataclass
 class Blocks:
-    """What the lanes of one group run in: a block planned to fit, halved where a device has no room for it after all.
+    """Blocks for the lanes of one group: the first is planned to fit, and halved if a device runs out of memory.
 
-    Parts, which are saved, keep the size they began with.
+    The size of parts stays that of the first block, so that a sweep that continues finds the same parts.
+
+    Attributes:
+        number: the group's number.
+        members: the group.
+        say: prints a line for people.
     """
 
     algorithm: Algorithm
@@ -86,17 +97,17 @@ class Blocks:
 
     @functools.cached_property
     def plan(self) -> Plan:
-        """Made, and its block compiled, when lanes are to run: not where all of them are saved."""
+        """The plan, made (and its block compiled) when lanes have to run, but not if all of them are saved."""
         task, room = self.task, self.room
         one = Program(self.algorithm, task.every, 1, task.metrics, Axes((), 0, 0), room.mesh)
         at = start_shapes(one, task.problem, self.members.lanes)
-        there = jax.eval_shape(lambda problem: problem.for_lanes(), task.problem)
+        placed = jax.eval_shape(lambda problem: problem.for_lanes(), task.problem)
         plan = planner.plan(
             self.members.largest,
-            (planner.COPIES * pytree.nbytes(at), pytree.nbytes(there)),
+            (planner.COPIES * pytree.nbytes(at), pytree.nbytes(placed)),
             self._bytes,
             memory=room.memory or _free(room.mesh),
-            most=lanes_side_by_side(numbers(at)),
+            most=lanes_side_by_side(entry_count(at)),
             block_size=room.block_size,
             begun=self.begun,
             devices=room.mesh.size,
@@ -115,11 +126,11 @@ class Blocks:
     def _block(self, size: int) -> Block:
         if size not in self.built:
             task, members = self.task, self.members
-            self.built.clear()  # another size has failed: its arrays leave their room to this one
+            self.built.clear()  # a block of another size did not fit: free its arrays
             axes = Axes(
                 leaves=tuple(0 if varies else None for varies in members.lanes.varies),
                 key=None if members.one_seed else 0,
-                first=None if members.largest <= size else 0,  # in step, as none waits for a slot
+                first=None if members.largest <= size else 0,  # one number of steps for all, as none waits for a slot
             )
             program = Program(
                 self.algorithm, task.every, buffered(task.every, size), task.metrics, axes, self.room.mesh
@@ -129,21 +140,21 @@ class Blocks:
             )
         return self.built[size]
 
-    def run(self, lanes: Lanes, bar: Shown, interrupted: Callable[[], bool]) -> Ended:
-        """Run these lanes, again in a smaller block where the device ran out of memory.
+    def run(self, lanes: Lanes, bar: RecordsBar, interrupted: Callable[[], bool]) -> Ended:
+        """Run these lanes; if the device runs out of memory, run them again in a block of half the size.
 
         Raises:
-            InputError: not even one lane per device has room.
+            InputError: not even one lane per device fits into memory.
         """
         while True:
             width, shown = self.width or self.plan.block, [0, 0]
 
-            def tell(records: int, ended: int, shown: list[int] = shown) -> None:
+            def advanced(records: int, ended: int, shown: list[int] = shown) -> None:
                 shown[0], shown[1] = shown[0] + records, shown[1] + ended
                 bar.show(records, ended)
 
             try:
-                return self._block(width).run(lanes, tell, interrupted)
+                return self._block(width).run(lanes, advanced, interrupted)
             except jax.errors.JaxRuntimeError as error:
                 if not out_of_memory(error):
                     raise
@@ -162,7 +173,7 @@ class Blocks:
 
 def _free(chosen: Mesh) -> int:
     """Bytes that a sweep may take on each device."""
-    found = [free for free in map(free_bytes, chosen.devices.flat) if free is not None]
-    if not found:
+    free = [each for each in map(free_bytes, chosen.devices.flat) if each is not None]
+    if not free:
         return planner.UNKNOWN
-    return int(memory_share() * min(found)) // (chosen.size if on_cpu() else 1)  # a host's devices share one memory
+    return int(memory_share() * min(free)) // (chosen.size if on_cpu() else 1)  # a host's devices share one memory

@@ -1,8 +1,8 @@
-"""Which configurations a sweep runs: product grids and samples of hyperparameters, as plain values on the host.
+"""The configurations of a sweep: product grids and samples of hyperparameters, as plain values on the host.
 
-An axis (see axes.py) names a field of the hyperparameters, or a choice that the method's theory offers. A nested field
-is dotted: `compressor.first.k`, `compressor__first__k` in Python, or `compressor.k` where only one field below has that
-name.
+An axis (see axes.py) varies a field of the hyperparameters, or a choice that the method's theory takes. A nested field
+is written with dots, `compressor.first.k` (`compressor__first__k` as a Python keyword), or as `compressor.k` if only
+one field below `compressor` is called k.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from fedjax_lc.core.hyperparameters import Declaration, declarations, parameters
 from fedjax_lc.sweeping.axes import Slot, Span, Times, is_number, label, plain, read_axis, short
 
 SAMPLERS = ("random", "sobol", "halton", "latin")
-THEORY = "/theory"  #: ends the name of a setting that is a multiple of the base's own value
+THEORY = "/theory"  #: suffix of a setting that is a multiple of the base's value
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,12 +32,12 @@ class Grid:
 
     Attributes:
         hparams: one Hparams per configuration; product grids in row-major order, the last axis fastest.
-        axes: of product grids, axis -> its values as plain labels (float, int, str), in order; {} otherwise.
-        settings: per configuration, axis -> its label ({} where the configurations were given one by one).
+        axes: axis -> its values in order, as plain labels (float, int, str); {} unless this is a product grid.
+        settings: for each configuration, axis -> label; {} if the configurations were given one by one.
 
     Example:
-        >>> found = grid(hp, gamma=[0.1, 0.2], compressor="rand_k:1|natural; natural")
-        >>> len(found), found.settings[1]
+        >>> configurations = grid(hp, gamma=[0.1, 0.2], compressor="rand_k:1|natural; natural")
+        >>> len(configurations), configurations.settings[1]
         (4, {'gamma': 0.1, 'compressor': 'natural'})
     """
 
@@ -53,10 +53,10 @@ class Grid:
 
     @classmethod
     def of(cls, hparams: Any) -> Grid:
-        """A Grid from one Hparams or a list of them; a Grid passes through.
+        """A Grid from one Hparams or a list of them; a Grid is returned as it is.
 
         Raises:
-            InputError: an empty list, entries that are no hyperparameters, or of several methods.
+            InputError: the list is empty, or its entries are not hyperparameters of one method.
         """
         if isinstance(hparams, Grid):
             return hparams
@@ -75,33 +75,33 @@ def grid(base: Any, **axes: Any) -> Grid:
     """All combinations of the axes' values, in row-major order: the last axis given moves fastest.
 
     Args:
-        base: an Hparams, whose other fields stay; or a callable that returns one, such as
+        base: an Hparams, whose other fields are kept; or a callable that returns one, such as
             `functools.partial(algorithm.theory, problem)`. Axes that are parameters of the callable (compressor,
-            p="balanced", local_steps, ...) are passed to it, so the theory is computed again for each of their values.
-            The other axes replace fields afterwards, and nothing else follows: with compressor.k on an axis, gamma
-            stays that of the base's own k (put whole compressors on an axis to have it follow).
-        axes: field -> a sequence (numbers; Compressors or their strings; None, labelled "None", where its type
-            admits it), one value, `times(values)`, or the string form of `parse_axis`. Nested fields: see the head of
-            this file.
+            p="balanced", local_steps, ...) are passed to it, so that the theory is computed for each of their values.
+            The other axes replace fields afterwards, without effect on other fields: with compressor.k on an axis,
+            gamma stays as the base has it (vary whole compressors to have theory adapt gamma).
+        axes: field -> a sequence (numbers; Compressors or their strings; None, labelled "None", if the field's type
+            allows it), one value, `times(values)`, or the string form of `parse_axis`. For nested fields see the head
+            of this file.
 
     Returns:
-        A Grid. Numbers are plain Python numbers, of the kind the field has in the base: whole where it is an int and
-        all values are whole, else floats. A sweep takes them as arrays, so they never part its lanes.
+        A Grid. Numbers are plain Python numbers of the type that the field has in the base: whole if it is an int and
+        all values are whole, else floats. Lanes that differ only in numbers share one program.
 
     Raises:
-        InputError: an unknown or ambiguous field; an empty axis; a value given twice or of the wrong kind.
+        InputError: a field is unknown or ambiguous, an axis is empty, or a value is repeated or of the wrong kind.
 
     Example:
         >>> theory = functools.partial(fl.algorithms.get("locodl").theory, problem)
-        >>> found = grid(theory, compressor=["rand_k:1|natural", "natural"], gamma="theory*log:0.25:4:9")
-        >>> len(found), found.settings[0]
+        >>> configurations = grid(theory, compressor=["rand_k:1|natural", "natural"], gamma="theory*log:0.25:4:9")
+        >>> len(configurations), configurations.settings[0]
         (18, {'compressor': 'rand_k:1|natural', 'gamma/theory': 0.25})
     """
     make, choices = _base(base)
-    found = _axes(make, choices, axes)
-    columns = [axis.listed() for axis in found]
-    labels = {axis.setting: tuple(map(label, values)) for axis, values in zip(found, columns, strict=True)}
-    return _build(make, found, list(itertools.product(*columns)), labels)
+    checked = _axes(make, choices, axes)
+    columns = [axis.listed() for axis in checked]
+    labels = {axis.setting: tuple(map(label, values)) for axis, values in zip(checked, columns, strict=True)}
+    return _build(make, checked, list(itertools.product(*columns)), labels)
 
 
 def sample(base: Any, num: int, *, method: str = "random", seed: int = 0, **axes: Any) -> Grid:
@@ -109,10 +109,10 @@ def sample(base: Any, num: int, *, method: str = "random", seed: int = 0, **axes
 
     Args:
         base: as for `grid`.
-        num: how many, any number (Sobol's points are balanced at powers of two).
+        num: number of configurations (Sobol's points are balanced if it is a power of two).
         method: "random" (NumPy's generator), or a low-discrepancy set of scipy.stats.qmc, scrambled: "sobol",
             "halton", "latin" (Latin hypercube).
-        seed: of the draw; the same seed gives the same configurations.
+        seed: seed of the draw; equal seeds give equal configurations.
         axes: field -> `uniform`, `loguniform`, `times` of them, their string forms; or values as for `grid`, each
             equally likely.
 
@@ -120,16 +120,16 @@ def sample(base: Any, num: int, *, method: str = "random", seed: int = 0, **axes
         InputError: as `grid`; no axes, num < 1, a negative seed, or an unknown method.
 
     Example:
-        >>> found = sample(theory, 64, method="sobol", gamma="theory*loguniform:0.25:4", compressor="rand_k:1; natural")
-        >>> sorted(found.settings[0])
+        >>> axes = {"gamma": "theory*loguniform:0.25:4", "compressor": "rand_k:1; natural"}
+        >>> sorted(sample(theory, 64, method="sobol", **axes).settings[0])
         ['compressor', 'gamma/theory']
     """
     if not axes:
         raise InputError("sample needs at least one axis, got none: give one, as in gamma=loguniform(0.01, 1)")
     make, choices = _base(base)
-    found = _axes(make, choices, axes)
-    drawn = [axis.at(u) for axis, u in zip(found, _cube(num, len(found), method, seed).T, strict=True)]
-    return _build(make, found, list(zip(*drawn, strict=True)), {})
+    checked = _axes(make, choices, axes)
+    drawn = [axis.at(u) for axis, u in zip(checked, _cube(num, len(checked), method, seed).T, strict=True)]
+    return _build(make, checked, list(zip(*drawn, strict=True)), {})
 
 
 _MULTIPLIER = Slot(1.0, Declaration(types=frozenset({float})))
@@ -137,13 +137,21 @@ _MULTIPLIER = Slot(1.0, Declaration(types=frozenset({float})))
 
 @dataclasses.dataclass(frozen=True)
 class _Axis:
-    """An axis that fits the base: its values, or the Span that a sample draws from."""
+    """An axis after checks against the base.
+
+    Attributes:
+        name: field of the hyperparameters, or choice of the base.
+        slot: the value in the base, and the declaration.
+        values: the values, or the Span that a sample draws from.
+        multiplies: whether the values are multiples of the base's value.
+        passed: whether values are passed to the callable base; otherwise they replace a field.
+    """
 
     name: str
     slot: Slot
     values: tuple[Any, ...] | Span
     multiplies: bool
-    passed: bool  #: to the callable base; otherwise it replaces a field
+    passed: bool
 
     @property
     def setting(self) -> str:
@@ -154,7 +162,7 @@ class _Axis:
         return self.values.lo if isinstance(self.values, Span) else self.values[0]
 
     def listed(self) -> tuple[Any, ...]:
-        """The values, which a Span for samples lacks."""
+        """The values; an error for a Span, which only samples can draw from."""
         if isinstance(self.values, Span):
             raise InputError(f"axis {self.name} is {self.values}: only sample() draws, use linear or log:LO:HI:NUM")
         return self.values
@@ -167,41 +175,41 @@ class _Axis:
         return [self.values[min(int(share * len(self.values)), last)] for share in u]
 
     def value(self, chosen: Any, hp: Any) -> Any:
-        """What the field becomes: `chosen`, or that multiple of what `hp` has there."""
+        """The new value of the field: `chosen`, or `chosen` times its value in `hp`."""
         if not self.multiplies:
             return chosen
-        product = chosen * _own(hp, self.name)
+        product = chosen * _base_value(hp, self.name)
         if self.slot.whole and abs(product - round(product)) <= 1e-9 * abs(product):
             return round(product)
         if self.slot.declared.whole:
-            got = f"{chosen:g} times the base's own value is {product:g}, not a whole number"
+            got = f"{chosen:g} times the base's value is {product:g}, not a whole number"
             raise InputError(f"axis {self.setting}: {got}: list whole ones, as in {self.name}=2,4")
         return product
 
 
 def _axes(make: Callable[..., Any], choices: Mapping[str, Slot], given: Mapping[str, Any]) -> list[_Axis]:
-    """The axes in the order given, each held against the first configuration of those that come before it."""
+    """The axes in the given order; each is checked against the first configuration of the axes before it."""
     wanted = {name.replace("__", "."): read_axis(name, values) for name, values in given.items()}
     if len(wanted) < len(given):
         raise InputError(f"an axis is given twice, dotted and with '__', in {', '.join(given)}: keep one of them")
-    found: dict[str, _Axis] = {}
+    checked: dict[str, _Axis] = {}
     filled: dict[str, str] = {}
-    # Choices of theory before fields, and whole compressors before what is inside them.
+    # Choices of theory come before fields, and whole compressors before the fields inside them.
     for name in sorted(wanted, key=lambda name: (name not in choices, name.count("."))):
-        before = list(found.values())
+        before = list(checked.values())
         hp = _configure(make, before, [axis.first for axis in before])
         path = name if name in choices else _path(hp, name, choices)
         if (other := filled.setdefault(path, name)) != name:
             raise InputError(f"axes {other} and {name} are one field, {path}: keep one of them")
         slot = choices[name] if name in choices else _slot(hp, path)
-        found[name] = _axis(name, wanted[name], hp, slot, passed=name in choices)
-    return [found[name] for name in wanted]
+        checked[name] = _axis(name, wanted[name], hp, slot, passed=name in choices)
+    return [checked[name] for name in wanted]
 
 
 def _axis(name: str, values: tuple[Any, ...] | Span | Times, hp: Any, slot: Slot, passed: bool) -> _Axis:
     if not isinstance(values, Times):
         return _Axis(name, slot, slot.fit(name, values), multiplies=False, passed=passed)
-    slot = dataclasses.replace(slot, like=_own(hp, name))
+    slot = dataclasses.replace(slot, like=_base_value(hp, name))
     return _Axis(name, slot, _MULTIPLIER.fit(name + THEORY, values.values), multiplies=True, passed=passed)
 
 
@@ -214,11 +222,11 @@ def _build(
 
 
 def _configure(make: Callable[..., Any], axes: Sequence[_Axis], row: Sequence[Any]) -> Any:
-    """One configuration: theory for the choices made, then its fields replaced, whole compressors first."""
+    """One configuration: the base for the chosen values, then fields replaced, whole compressors first."""
     chosen = list(zip(axes, row, strict=True))
     passed = {axis.name: value for axis, value in chosen if axis.passed and not axis.multiplies}
-    own = make(**passed)
-    multiples = {axis.name: axis.value(value, own) for axis, value in chosen if axis.passed and axis.multiplies}
+    plain_base = make(**passed)
+    multiples = {axis.name: axis.value(value, plain_base) for axis, value in chosen if axis.passed and axis.multiplies}
     hp = make(**passed, **multiples)
     fields = [(axis, value) for axis, value in chosen if not axis.passed]
     for axis, value in sorted(fields, key=lambda pair: pair[0].name.count(".")):
@@ -227,7 +235,7 @@ def _configure(make: Callable[..., Any], axes: Sequence[_Axis], row: Sequence[An
 
 
 def _base(base: Any) -> tuple[Callable[..., Any], dict[str, Slot]]:
-    """How to make the base for some choices (each made once), and what the choices are."""
+    """A function that makes the base for given choices (cached), and the slot of each choice."""
     if _is_tree(base):
         return lambda: base, {}
     if not callable(base) or isinstance(base, type):
@@ -256,15 +264,15 @@ def _called(base: Callable[..., Any], passed: Mapping[str, Any]) -> Any:
     except InputError:
         raise
     except ValueError as error:
-        told = ", ".join(f"{name}={value}" for name, value in passed.items())
-        raise InputError(f"the grid's base does not take {told}: {error}") from error
+        given = ", ".join(f"{name}={value}" for name, value in passed.items())
+        raise InputError(f"the grid's base does not take {given}: {error}") from error
     if not _is_tree(hp):
         raise InputError(f"a grid's base must return hyperparameters, got {short(hp)}")
     return hp
 
 
 def _paths(tree: Any) -> Iterator[str]:
-    """Dotted names of all fields, nested ones too."""
+    """The dotted names of all fields, nested ones included."""
     for field in dataclasses.fields(tree):
         yield field.name
         value = getattr(tree, field.name)
@@ -273,7 +281,7 @@ def _paths(tree: Any) -> Iterator[str]:
 
 
 def _path(hp: Any, name: str, choices: Iterable[str] = ()) -> str:
-    """The field that `name` means: itself, or the one field of its last name below the others."""
+    """The full dotted name for `name`: `name` itself, or the only field below its head with its last name."""
     paths = list(_paths(hp))
     if name in paths:
         return name
@@ -293,7 +301,8 @@ def _slot(hp: Any, path: str) -> Slot:
     return Slot(plain(getattr(owner, name)), declarations(type(owner))[name])
 
 
-def _own(hp: Any, name: str) -> Any:
+def _base_value(hp: Any, name: str) -> Any:
+    """The number that the base has in a field, which multiples need."""
     value = plain(_get(hp, _path(hp, name)))
     if not is_number(value):
         raise InputError(f"axis {name}: theory* (times) needs a number, got {short(value)}: list values instead")

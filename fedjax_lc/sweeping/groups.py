@@ -1,4 +1,4 @@
-"""Which lanes share a program: those whose hyperparameters have one structure; numbers never part them."""
+"""Groups of lanes that share a program: those whose hyperparameters have the same tree structure."""
 
 from __future__ import annotations
 
@@ -11,11 +11,17 @@ import numpy as np
 from fedjax_lc.core import pytree
 from fedjax_lc.sweeping.blocks import Lanes
 
-TRIP_COUNTS = ("local_steps",)  #: fields that lanes side by side share, unless they are masked
+TRIP_COUNTS = ("local_steps",)  #: loop lengths that all lanes of a group share, unless the field is masked
 
 
 class Group(NamedTuple):
-    """Lanes that run side by side. `largest` is the size of the largest group of the same program."""
+    """Lanes that run side by side.
+
+    Attributes:
+        lanes: their hyperparameters and keys.
+        largest: size of the largest group with the same program.
+        one_seed: whether all lanes have the same key.
+    """
 
     lanes: Lanes
     largest: int
@@ -25,8 +31,8 @@ class Group(NamedTuple):
 def group(configurations: Sequence[Any], dtype: Any, seeds: Sequence[int], masked: Sequence[str] = ()) -> list[Group]:
     """The lanes of a sweep in groups, first configuration first; lane = configuration * len(seeds) + place of the seed.
 
-    Configurations of one structure share a program. Those that differ in a trip count (`local_steps`) are run one
-    after the other by it, as lanes side by side would wait for the slowest, unless the field is masked.
+    Configurations of one structure share a program. Those that differ in the length of a loop (`local_steps`) become
+    groups that run one after the other, as lanes side by side would wait for the slowest, unless the field is masked.
     """
     configurations = _of_few_structures(configurations)
     alike: dict[Any, list[int]] = {}
@@ -36,16 +42,17 @@ def group(configurations: Sequence[Any], dtype: Any, seeds: Sequence[int], maske
 
 
 def _of_few_structures(configurations: Sequence[Any]) -> list[Any]:
-    """The configurations, where a trip count that differs between two that are alike otherwise is an array, no longer
-    part of the structure."""
+    """The configurations; a loop length in which otherwise alike ones differ becomes an array, which is not part of the
+    structure."""
     if not any(pytree.has_counts(hp) for hp in configurations):
         return list(configurations)
     open_ = [pytree.opened(hp) for hp in configurations]
-    alike = [_shape(own) for own in open_]
+    alike = [_shape(hp) for hp in open_]
     closed: dict[Any, set[Any]] = {}
     for hp, shape in zip(configurations, alike, strict=True):
         closed.setdefault(shape, set()).add(_shape(hp))
-    return [hp if len(closed[shape]) == 1 else own for hp, own, shape in zip(configurations, open_, alike, strict=True)]
+    pairs = zip(configurations, open_, alike, strict=True)
+    return [hp if len(closed[shape]) == 1 else opened for hp, opened, shape in pairs]
 
 
 def _shape(hp: Any) -> tuple[Any, ...]:
@@ -73,8 +80,8 @@ def _of_one_structure(
         lanes = np.add.outer(len(seeds) * np.array(members)[places], np.arange(len(seeds))).ravel()
         each = np.repeat(places, len(seeds))
         leaves = [column[each] if v else column[places[0]] for column, v in zip(columns, varies, strict=True)]
-        own = Lanes(lanes, leaves, varies, structure, np.tile(keys, (len(places), 1)))
-        groups.append(Group(own, largest, len(seeds) == 1))
+        members_lanes = Lanes(lanes, leaves, varies, structure, np.tile(keys, (len(places), 1)))
+        groups.append(Group(members_lanes, largest, len(seeds) == 1))
     return groups
 
 

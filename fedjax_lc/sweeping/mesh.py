@@ -1,4 +1,4 @@
-"""Local devices: lanes spread over all of them, each device running its own with no word to the others."""
+"""Local devices: lanes are spread over them, and devices run without communication."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ SPREAD_SECOND = PartitionSpec(None, LANES)  #: second axis split over devices
 
 
 def mesh(devices: Sequence[Any] | int | None = None) -> Mesh:
-    """A mesh of local devices with one axis, "lanes": all of them for None, the first so many for a number.
+    """A mesh with one axis, "lanes", over local devices: all for None, the first ones for a number, or a list.
 
     Raises:
-        InputError: more devices than there are, or none.
+        InputError: there are not as many devices, or none is given.
     """
     local = jax.local_devices()
     if isinstance(devices, int) and not 1 <= devices <= len(local):
@@ -34,8 +34,10 @@ def mesh(devices: Sequence[Any] | int | None = None) -> Mesh:
 
 
 def over_devices(function: Callable[..., Any], mesh: Mesh, into: PyTree, out_of: PyTree) -> Callable[..., Any]:
-    """`function` run on every device of `mesh` on its own share of the lanes; `into` and `out_of` place each argument
-    and result (EVERYWHERE, SPREAD or SPREAD_SECOND)."""
+    """A function that runs `function` on every device of `mesh`, on the device's share of the lanes.
+
+    `into` and `out_of` give the placement of each argument and result: EVERYWHERE, SPREAD or SPREAD_SECOND.
+    """
     return jax.shard_map(function, mesh=mesh, in_specs=into, out_specs=out_of, check_vma=False)
 
 

@@ -1,4 +1,4 @@
-"""How many lanes run side by side: what fits in memory, and no more than pays."""
+"""How many lanes run side by side: as many as fit into memory and still gain speed."""
 
 from __future__ import annotations
 
@@ -7,19 +7,28 @@ from typing import NamedTuple
 
 from fedjax_lc.core.errors import InputError
 
-UNKNOWN = 2**62  #: bytes, of a device that does not tell its memory
-COPIES = 8  #: a first guess: a step holds about this many arrays of the size of a state
-WAVES = 4  #: a part, which is saved as one, holds up to this many blocks of lanes
+UNKNOWN = 2**62  #: bytes assumed for a device that does not report its memory
+COPIES = 8  #: first guess of the memory of a step, in arrays of the size of a state
+WAVES = 4  #: a part, saved in one file, holds up to this many blocks of lanes
 
 
 class Plan(NamedTuple):
-    """How lanes of one program run: `block` of them side by side."""
+    """How the lanes of one program run.
+
+    Attributes:
+        lanes: number of lanes.
+        block: how many of them run side by side.
+        lane_bytes: bytes of one lane.
+        fixed_bytes: bytes that do not depend on the lanes: the problem and the program.
+        memory: bytes that may be used on each device.
+        devices: number of devices.
+    """
 
     lanes: int
     block: int
-    lane_bytes: int  #: what one lane takes
-    fixed_bytes: int  #: what is there once: the problem, the compiled program's own
-    memory: int  #: what they may take together, on each device
+    lane_bytes: int
+    fixed_bytes: int
+    memory: int
     devices: int = 1
 
     def __str__(self) -> str:
@@ -38,7 +47,7 @@ def part_size(lanes: int, block: int) -> int:
 
 
 def size(number: float) -> str:
-    """Bytes for people.
+    """A number of bytes in words.
 
     >>> size(1_230_000)
     '1.23 MB'
@@ -61,18 +70,18 @@ def plan(
     begun: int | None = None,
     devices: int = 1,
 ) -> Plan:
-    """The block of lanes that fits, and is no larger than pays.
+    """Plan the largest block of lanes that fits into memory, up to `most`.
 
     Args:
-        lanes: how many there are in all.
-        guess: bytes of one lane and of what is there once, before anything is compiled.
-        measure: compiles the program for that many lanes side by side and returns the bytes it holds on each device;
-            None where the device had no room to compile it.
-        memory: bytes to use on each device.
-        most: lanes side by side that pay, on each device; all if None.
-        block_size: lanes side by side, instead of what fits.
-        begun: lanes side by side that were planned before, taken again where they fit.
-        devices: how many share the lanes; a block is a multiple of them.
+        lanes: number of lanes in all.
+        guess: estimated bytes of one lane, and of the rest, before anything is compiled.
+        measure: compiles the program for a number of lanes side by side and returns its bytes on each device, or None
+            if the device ran out of memory.
+        memory: bytes that may be used on each device.
+        most: lanes side by side on each device beyond which nothing is gained; None for no limit.
+        block_size: lanes side by side that the user asks for.
+        begun: lanes side by side of an earlier plan, taken again if they fit.
+        devices: number of devices; a block is a multiple of it.
 
     Raises:
         InputError: not even one lane per device fits, or `block_size` lanes do not.

@@ -1,4 +1,4 @@
-"""The folder of a sweep while it runs: what decides its numbers, and the parts that are done."""
+"""The folder of a sweep while it runs: what determines its results, and the parts that are done."""
 
 from __future__ import annotations
 
@@ -13,14 +13,16 @@ from fedjax_lc.core.files import replacing
 from fedjax_lc.results.table import Table
 from fedjax_lc.sweeping.blocks import Ended
 
-KEPT = b"fedjax_lc lanes"  #: where a part's file keeps the rows of its lanes
+KEPT = b"fedjax_lc lanes"  #: key of the lanes' rows in the metadata of a part's file
 
 
 class Store:
-    """config.json, one part-GGGG-PPPP.parquet for each part that is done, and at last the table; nothing for None.
+    """The folder of a sweep: config.json, part-GGGG-PPPP.parquet for each finished part, and in the end the table.
+
+    With folder=None nothing is written or read.
 
     Raises:
-        InputError: the folder holds another sweep, something else, or cannot be written.
+        InputError: the folder holds another sweep or other files, or cannot be written.
     """
 
     def __init__(self, folder: Path | None, identity: dict[str, Any]) -> None:
@@ -37,8 +39,8 @@ class Store:
 
     def _check(self, folder: Path) -> None:
         try:
-            found = json.loads((folder / "config.json").read_text())
-            before, self.blocks = found["identity"], found["blocks"]
+            config = json.loads((folder / "config.json").read_text())
+            before, self.blocks = config["identity"], config["blocks"]
             names = sorted({*before, *self.identity})
             differ = [name for name in names if before.get(name) != self.identity.get(name)]
         except (ValueError, KeyError, TypeError, AttributeError, OSError):
@@ -54,11 +56,11 @@ class Store:
 
     @property
     def config(self) -> dict[str, Any]:
-        """What config.json keeps of the sweep's layout."""
+        """The entries that config.json keeps while the sweep runs."""
         return {"identity": self.identity, "blocks": self.blocks}
 
     def table(self) -> Table | None:
-        """The whole table, if the sweep is done."""
+        """The table, if the sweep is finished, else None."""
         if self.folder is None or not (self.folder / "lanes.parquet").exists():
             return None
         table = Table.load(self.folder)
@@ -66,17 +68,17 @@ class Store:
         return table
 
     def block(self, group: int) -> int | None:
-        """Lanes side by side that this group began with."""
+        """The number of lanes side by side with which this group began, or None."""
         return self.blocks.get(str(group))
 
     def begin(self, group: int, block: int) -> None:
-        """Note how many lanes of this group run side by side: whoever continues must do the same."""
+        """Save the number of lanes side by side of this group; a continued sweep must use the same."""
         if self.blocks.get(str(group)) != block:
             self.blocks[str(group)] = block
             self._write()
 
     def part(self, group: int, part: int) -> Ended | None:
-        """A part that is done; None if it is not."""
+        """The results of a part, or None if it is not done."""
         import pandas as pd
         import pyarrow.parquet as pq
 
@@ -93,7 +95,7 @@ class Store:
         return Ended(saved.to_pandas(), pd.DataFrame(lanes).set_index("lane"))
 
     def save(self, group: int, part: int, ended: Ended) -> None:
-        """Write a part, all at once."""
+        """Write the results of a part."""
         import pyarrow as pa
         import pyarrow.parquet as pq
 
@@ -106,7 +108,7 @@ class Store:
             pq.write_table(records.replace_schema_metadata({**(records.schema.metadata or {}), KEPT: lanes}), temporary)
 
     def finish(self, table: Table) -> None:
-        """Write the table, then remove the parts that it is made of."""
+        """Write the table, then remove the files of the parts."""
         if self.folder is not None:
             table.save(self.folder)
             self._remove_parts()

@@ -23,7 +23,7 @@ from fedjax_lc.running import loop
 from fedjax_lc.running.options import Options, Task, task
 from fedjax_lc.sweeping import mesh
 from fedjax_lc.sweeping.blocks import Ended
-from fedjax_lc.sweeping.fit import Blocks, Room, Shown
+from fedjax_lc.sweeping.fit import Blocks, RecordsBar, Room
 from fedjax_lc.sweeping.grid import Grid
 from fedjax_lc.sweeping.groups import TRIP_COUNTS, Group, group
 from fedjax_lc.sweeping.store import Store
@@ -54,11 +54,11 @@ def sweep(
 
     Args:
         method: a name of `fl.algorithms.names()`, or an Algorithm.
-        hparams: `fl.grid(...)`, `fl.sample(...)`, one Hparams or a list of them; the method's theory if None.
-        seeds: S for seeds 0..S-1, or their numbers. Seed s is `jax.random.key(s)`.
-        masked: of "local_steps": run lanes with different numbers of local steps side by side, each masked when it is
-            done, in place of one number after the other.
-        out: folder of the results. Parts are written as they finish; the same call continues after whatever ended it.
+        hparams: `fl.grid(...)`, `fl.sample(...)`, one Hparams or a list of them; None for those of the method's theory.
+        seeds: the number S of seeds 0..S-1, or a list of seeds. Seed s is `jax.random.key(s)`.
+        masked: ["local_steps"] runs lanes with different numbers of local steps side by side, each masked once it is
+            done; by default one number of local steps runs after the other.
+        out: folder of the results. Parts are written as they finish; the same call continues an unfinished sweep.
         block_size: lanes side by side; default: what fits in `memory`, at most 256 on a CPU.
         memory: bytes to use on each device; default: half of what is free.
         devices: number of local devices, or a list of them; default: all.
@@ -66,11 +66,11 @@ def sweep(
         options: steps, every, rel_gap, budget, x0 and measure, as in `fl.run`, for every lane.
 
     Returns:
-        The Table, lane number = configuration * number of seeds + place of the seed. After Ctrl-C it holds what is
-        done, lanes cut short with the status "interrupted".
+        The Table; lane number = configuration * number of seeds + place of the seed. After Ctrl-C it holds what was
+        done; unfinished lanes have the status "interrupted".
 
     Raises:
-        InputError: in one line, before any work starts; also where `out` holds a different sweep.
+        InputError: an argument cannot be used, or `out` holds a different sweep; raised before any work starts.
 
     Example:
         >>> grid = fl.grid(alg.theory(problem), gamma=fl.times([0.5, 1, 2]), p=[0.05, 0.1])
@@ -78,8 +78,8 @@ def sweep(
         >>> table.best("bits_up", rel_gap=1e-8)
     """
     algorithm = algorithms.get(method)
-    asked = task("sweep", algorithm, problem, options)
-    problem = asked.problem
+    checked_task = task("sweep", algorithm, problem, options)
+    problem = checked_task.problem
     grid = Grid.of(algorithm.theory(problem) if hparams is None else hparams)
     for hp in grid.hparams:
         algorithm.check(problem, hp)
@@ -87,17 +87,17 @@ def sweep(
     for name in masked:
         if name not in TRIP_COUNTS:
             raise unknown("field to mask", name, TRIP_COUNTS)
-    # refuses what has no meaning
-    loop.make_limits(problem, float(jax.jit(_first_value)(problem)), asked.rel_gap, asked.budget)
+    # raises if a limit has no meaning for this problem
+    loop.make_limits(problem, float(jax.jit(_first_value)(problem)), checked_task.rel_gap, checked_task.budget)
     room = Room(mesh.mesh(devices), _whole_number("block_size", block_size), _whole_number("memory", memory))
-    work = _Sweep(algorithm, asked, grid, _seeds(seeds), masked, room, say if progress else _nothing)
-    for note in asked.notes:
+    work = _Sweep(algorithm, checked_task, grid, _seeds(seeds), masked, room, say if progress else _nothing)
+    for note in checked_task.notes:
         work.say(f"note: {note}")
     return work.go(None if out is None else Path(out), progress)
 
 
 def _nothing(line: str) -> None:
-    """Said to nobody."""
+    """Ignore a line for people."""
 
 
 def _first_value(problem: Problem) -> jax.Array:
@@ -126,7 +126,7 @@ def _whole_number(name: str, number: Any) -> int | None:
 
 @dataclasses.dataclass
 class _Sweep:
-    """The host's side of a sweep."""
+    """A sweep as the host sees it: groups of lanes, their parts, and the table."""
 
     algorithm: Algorithm
     task: Task
@@ -148,14 +148,14 @@ class _Sweep:
                  f"{self.lanes} lanes in {programs} program{'s' * (programs > 1)}")  # fmt: skip
         ended: list[Ended] = []
         with (
-            Shown(self.algorithm.title, self.lanes, self.task.records, progress) as bar,
+            RecordsBar(self.algorithm.title, self.lanes, self.task.records, progress) as bar,
             loop.interruptible() as interrupted,
         ):
             for number, members in enumerate(groups):
                 if not interrupted():
                     ended += self._run(number, members, bar, interrupted)
         table = self._table(ended)
-        self._tell(table)
+        self._report_diverged(table)
         if _whole(table.lanes):
             self.store.finish(table)
         return table
@@ -164,8 +164,8 @@ class _Sweep:
     def lanes(self) -> int:
         return len(self.grid) * len(self.seeds)
 
-    def _run(self, number: int, members: Group, bar: Shown, interrupted: Callable[[], bool]) -> list[Ended]:
-        """The parts of one group: those that are saved, and those that run now."""
+    def _run(self, number: int, members: Group, bar: RecordsBar, interrupted: Callable[[], bool]) -> list[Ended]:
+        """The results of all parts of one group: read if they are saved, else run now."""
         blocks = Blocks(self.algorithm, self.task, self.room, self.store, number, members, self.say)
         size = blocks.part_size
         places = np.arange(len(members.lanes.numbers))
@@ -173,14 +173,14 @@ class _Sweep:
         shares = np.split(places, range(size, len(places), size))
         for part, chosen in enumerate(shares):
             bar.at(part, len(shares))
-            found = self.store.part(number, part)
-            if found is None:
-                found = blocks.run(members.lanes.take(chosen), bar, interrupted)
-                if _whole(found.lanes):
-                    self.store.save(number, part, found)
+            results = self.store.part(number, part)
+            if results is None:
+                results = blocks.run(members.lanes.take(chosen), bar, interrupted)
+                if _whole(results.lanes):
+                    self.store.save(number, part, results)
             else:
                 bar.show(len(chosen) * self.task.records, len(chosen))
-            ended.append(found)
+            ended.append(results)
             if interrupted():
                 break
         return ended
@@ -188,7 +188,7 @@ class _Sweep:
     # --- results ---
 
     def _identity(self) -> dict[str, Any]:
-        """What decides the numbers."""
+        """Everything that determines the results."""
         return {
             "method": self.algorithm.name,
             "hyperparameters": digest(self.grid.hparams),
@@ -205,7 +205,7 @@ class _Sweep:
         }
 
     def _table(self, ended: list[Ended]) -> Table:
-        """All lanes; those that never began are interrupted."""
+        """The table of all lanes; lanes that never began have the status "interrupted"."""
         import pandas as pd
 
         number = np.arange(self.lanes)
@@ -217,15 +217,15 @@ class _Sweep:
         names_of = [*SERIES, *(column(name) for name in self.task.metrics.names[1:]), "seconds"]
         nothing = Ended(pd.DataFrame(columns=names_of), pd.DataFrame(columns=["status", "initial", "seconds"]))
         ended = ended or [nothing]
-        found = pd.concat([e.lanes for e in ended]).reindex(number)
-        lanes["status"] = found["status"].fillna("interrupted")
-        lanes["initial"], lanes["f_star"] = found["initial"], self.task.problem.f_star
-        lanes["seconds"] = found["seconds"].fillna(0.0)
+        outcomes = pd.concat([e.lanes for e in ended]).reindex(number)
+        lanes["status"] = outcomes["status"].fillna("interrupted")
+        lanes["initial"], lanes["f_star"] = outcomes["initial"], self.task.problem.f_star
+        lanes["seconds"] = outcomes["seconds"].fillna(0.0)
         records = pd.concat([e.records for e in ended], ignore_index=True).sort_values("lane", kind="stable")
         return Table(lanes, records.reset_index(drop=True), self._config(settings, names))
 
     def _columns(self) -> tuple[list[str], list[str], list[dict[str, Any]]]:
-        """Columns of settings, columns of hyperparameters, and the values of both by configuration."""
+        """The columns of settings, those of hyperparameters, and the values of both for each configuration."""
         metrics = self.task.metrics.names
         columns = lambda row: {column(name, metrics): value for name, value in row.items()}
         chosen = [columns(row) for row in self.grid.settings]
@@ -236,9 +236,9 @@ class _Sweep:
     def _config(self, settings: list[str], hyperparameters: list[str]) -> dict[str, Any]:
         metrics = self.task.metrics.names
         axes = {column(name, metrics): list(values) for name, values in self.grid.axes.items()}
-        own = {"axes": axes, "settings": settings, "hyperparameters": hyperparameters}
+        facts = {"axes": axes, "settings": settings, "hyperparameters": hyperparameters}
         return {
-            "methods": {self.algorithm.name: own},
+            "methods": {self.algorithm.name: facts},
             "problem": describe_problem(self.task.problem) | {"digest": digest(self.task.problem)},
             "steps": self.task.records * self.task.every,
             "every": self.task.every,
@@ -249,14 +249,14 @@ class _Sweep:
             **environment(),
         }
 
-    def _tell(self, table: Table) -> None:
-        """Name the lanes that diverged."""
+    def _report_diverged(self, table: Table) -> None:
+        """Print how many lanes diverged, and the settings of the first three."""
         lost = table.diverged()
         if len(lost):
             varied = [name for name in table.names if table.lanes[name].nunique(dropna=False) > 1]
-            told = [", ".join(f"{n} = {row[n]}" for n in [*varied, "seed"]) for row in lost.to_dict("records")[:3]]
+            named = [", ".join(f"{n} = {row[n]}" for n in [*varied, "seed"]) for row in lost.to_dict("records")[:3]]
             more = f" and {len(lost) - 3} more (table.diverged())" if len(lost) > 3 else ""
-            self.say(f"{len(lost)} of {len(table)} lanes diverged: {'; '.join(told)}{more}")
+            self.say(f"{len(lost)} of {len(table)} lanes diverged: {'; '.join(named)}{more}")
 
 
 def _whole(lanes: pd.DataFrame) -> bool:

@@ -1,4 +1,4 @@
-"""A base of grids: a method's theory with one choice more, the step size."""
+"""A base for grids: a method's theory with one more choice, a factor of the step size."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from fedjax_lc.problems import Problem
 
 
 def theory_with_steps(algorithm: Algorithm, problem: Problem) -> Callable[..., Any]:
-    """The method's theory with one choice more, `step_size` = c: all of it computed with L/c in place of L.
+    """The method's theory with one more choice, `step_size` = c, for which theory uses L/c in place of L.
 
-    So the step size grows c-fold or so, and what depends on it follows, where a factor on one field would tear apart
-    parameters that belong together (5GCS-CC, ADIANA).
+    The step size grows by about the factor c, and all hyperparameters that depend on it change with it. A factor on a
+    single field would not keep hyperparameters consistent that theory chooses together (5GCS-CC, ADIANA).
 
     Example:
         >>> theory_with_steps(fl.algorithms.get("gd"), problem)(step_size=2.0).gamma
     """
 
     def theory(step_size: float = 1.0, **choices: Any) -> Any:
-        believed = {"smooth": problem.smooth / step_size, "smooth_mean": problem.smooth_mean / step_size}
-        return algorithm.theory(problem.replace(**believed), **choices)
+        scaled = {"smooth": problem.smooth / step_size, "smooth_mean": problem.smooth_mean / step_size}
+        return algorithm.theory(problem.replace(**scaled), **choices)
 
-    own = list(inspect.signature(algorithm.theory, eval_str=True).parameters.values())[1:]
+    parameters = list(inspect.signature(algorithm.theory, eval_str=True).parameters.values())[1:]
     step = inspect.Parameter("step_size", inspect.Parameter.KEYWORD_ONLY, default=1.0)
-    theory.__signature__ = inspect.Signature([*own, step])  # type: ignore[attr-defined]
+    theory.__signature__ = inspect.Signature([*parameters, step])  # type: ignore[attr-defined]
     return theory
