@@ -32,6 +32,7 @@ class Hparams(double_squeeze.Hparams):
     )
 
     def validate(self, problem: Problem) -> None:
+        super().validate(problem)
         if self.accumulate and not isinstance(self.compressor, FCC):
             raise InputError(f"accumulate takes R batches for a compressor fcc(C):R, got {self.compressor}")
 

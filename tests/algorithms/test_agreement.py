@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from fedjax_lc import algorithms
+from fedjax_lc.algorithms.frames.participation import sample
 from fedjax_lc.compressors import parse
 from tests.algorithms import shared
 from tests.algorithms.shared import purposes, replay
@@ -71,6 +72,12 @@ def coins(keys, p):
     heads = np.asarray(jax.vmap(lambda k: jax.random.bernoulli(k, p))(keys))
     assert 0 < heads.sum() < len(heads)
     return lambda t: bool(heads[t])
+
+
+def cohorts(keys, problem, size):
+    """`cohort(t)` of the references: the clients' numbers."""
+    chosen = np.asarray(jax.vmap(lambda key: sample(problem, key, size)[0])(keys))
+    return lambda t: chosen[t]
 
 
 def permutations(keys, n):
@@ -144,9 +151,14 @@ def test_ef21(pair, compressor):
     omega = parse(compressor).omega(problem.dim)
     delta = 2 / 5 if compressor == "top_k:2" else 1 / (1 + omega)
     same_numbers(mine, ef21.theory(ref.smooth_mean, ref.smooth, ref.l2, delta))
-    compress = replay(hp.compressor, purposes(STEPS, 3)[:, 1:], ref.n)
+    # The reference moves first: its step t is our round t + 1 up to the move, and its start our round 0.
+    compress = replay(hp.compressor, jnp.roll(purposes(STEPS, 4), -1, axis=0)[:, 1:], ref.n)
     theirs = ef21.run(ref.grad, ref.n, mine, np.asarray(problem.x0), STEPS, compress)
-    agree(walk("ef21", problem, hp, STEPS), theirs, {"x": "x", "own": "G", "g": "g"})
+    states, costs, points = walk("ef21", problem, hp, STEPS)
+    agree((states, costs, points), theirs, {"w": "x"})
+    for field, other in {"h_i": "G", "h": "g"}.items():
+        want = np.array([state[other] for state in theirs[:-1]])
+        np.testing.assert_allclose(getattr(states.up, field)[1:], want, rtol=1e-12, atol=1e-12 * np.abs(want).max())
 
 
 def test_scaffnew(pair):
@@ -180,13 +192,13 @@ def test_tamuna(pair, cohort_size):
     hp, mine = theory("tamuna", problem, cohort_size=cohort_size)
     same_numbers(mine, tamuna.theory(*constants(problem), ref.n, ref.dim, c))
     keys = purposes(STEPS, 3)
-    cohort = permutations(keys[:, 0], ref.n) if cohort_size else lambda t: np.arange(ref.n)
+    cohort = cohorts(keys[:, 0], problem, c)
     lengths = np.asarray(jax.vmap(lambda k: jax.random.geometric(k, hp.p, dtype=jnp.int32))(keys[:, 1]))
     assert lengths.min() == 1 < lengths.max()
     order = permutations(keys[:, 2], c)
     theirs = tamuna.run(
         ref.grad, ref.n, mine, np.asarray(problem.x0), STEPS,
-        lambda t: cohort(t)[:c], lambda t: lengths[t], lambda t: masks.mask(ref.dim, c, mine["s"], order(t)),
+        cohort, lambda t: lengths[t], lambda t: masks.mask(ref.dim, c, mine["s"], order(t)),
     )  # fmt: skip
     ours = walk("tamuna", problem, hp, STEPS)
     agree(ours, theirs, {"xbar": "x", "h": "H"})
@@ -215,8 +227,7 @@ def test_five_gcs_cc(pair, compressor, cohort_size):
         known = five_gcs_cc.theory(L, mu, omega, ref.n, 5, True, "xhat", safe=omega > 0, cohort_size=cohort_size)
         same_numbers({k: v for k, v in mine.items() if k != "start"}, {k: v for k, v in known.items() if k != "start"})
     keys = purposes(STEPS, 2)
-    members = permutations(keys[:, 0], ref.n)
-    cohort = (lambda t: members(t)[:cohort_size]) if cohort_size else None
+    cohort = cohorts(keys[:, 0], problem, cohort_size) if cohort_size else None
     compress = replay(hp.compressor, keys[:, 1:], ref.n)
     theirs = five_gcs_cc.run(ref.grad, ref.n, mine, np.asarray(problem.x0), STEPS, compress, cohort)
     agree(walk("five_gcs_cc", problem, hp, STEPS), theirs, {"x": "x", "u": "U", "v": "v"})
