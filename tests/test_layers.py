@@ -36,7 +36,7 @@ FILES_OF = {
         "products",
         "lanes",
     ],
-    "results": ["ledger", "provenance", "columns", "trace", "arrays", "storage", "table", "report"],
+    "results": ["ledger", "provenance", "columns", "trace", "arrays", "ranking", "storage", "table", "report"],
     "running": ["cache", "programs", "loop", "options", "run"],
     "sweeping": ["mesh", "axes", "grid", "blocks", "groups", "planner", "store", "fit", "sweep", "theory"],
 }

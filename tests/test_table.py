@@ -406,7 +406,7 @@ def test_names_that_clash_get_an_underscore():
     table = make(axes=axes)
     assert table.to_xarray()["rel_gap"].dims == ("seed_", "value_", "seed", "record")
     assert table.best(by="seed_", rel_gap=1.0)["seed_"].tolist() == [7, 8]
-    with pytest.raises(InputError, match=r"two meanings: name columns by table\.column") as error:
+    with pytest.raises(InputError, match=r"two meanings: name columns by columns\.column") as error:
         make(axes={"step": [1, 2]})
     one_line(error)
 

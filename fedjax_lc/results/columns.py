@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
+from typing import TYPE_CHECKING
 
+import numpy as np
+
+from fedjax_lc.core.errors import InputError
 from fedjax_lc.results.ledger import COSTS
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 PRICES = (*COSTS, "step", "seconds")  #: the price of reaching a target
 METRICS = (*PRICES, "total_bits")  #: the costs that `Table.best` can compare
@@ -12,13 +19,7 @@ TARGETS = (1e-2, 1e-4, 1e-6, 1e-8, 1e-10, 1e-12)  #: default relative gaps of `T
 HEAD, TAIL = ("method", "config", "seed"), ("status", "initial", "f_star", "seconds")  #: of `Table.lanes`
 SERIES = ("lane", "step", *COSTS, "value")  #: of `Table.records`, before metrics and seconds
 SPREAD = ("median", "low", "high", "seeds", "reached", "diverged")  #: columns that `Table.best` adds
-OF_TABLE = (
-    "methods",
-    "metrics",
-    "seeds",
-    "axes",
-    "merged",
-)  #: in `Table.config`, not for one lane
+OF_TABLE = ("methods", "metrics", "seeds", "axes", "merged")  #: in `Table.config`, not for one lane
 RESERVED = frozenset({*HEAD, *TAIL, *SERIES, *SPREAD, "gap", "rel_gap", "record"})
 
 
@@ -31,6 +32,21 @@ def column(name: str, metrics: Collection[str] = ()) -> str:
     ('gamma/theory', 'seed_', 'p_')
     """
     return f"{name}_" if name in RESERVED or name in metrics else name
+
+
+def check_frames(lanes: pd.DataFrame, records: pd.DataFrame, others: Sequence[str]) -> None:
+    """Raise InputError where a column has two meanings, or lanes or records are not in order.
+
+    others: settings, hyperparameters and metrics.
+    """
+    names = [*HEAD, *others, *SERIES, *SPREAD]
+    if len(set(names)) < len(names) or not lanes.columns.is_unique or not records.columns.is_unique:
+        raise InputError("a column of this table has two meanings: name columns by columns.column")
+    lane, step = records["lane"].to_numpy(), records["step"].to_numpy()
+    forward = (np.diff(lane) > 0) | (np.diff(lane) == 0) & (np.diff(step) > 0)
+    numbered = np.array_equal(lanes.index, np.arange(len(lanes)))
+    if not (numbered and forward.all() and np.all((lane >= 0) & (lane < len(lanes)))):
+        raise InputError("lanes must be numbered from 0, and records be sorted by lane (a row of lanes) and step")
 
 
 def is_accuracy(name: str) -> bool:

@@ -35,6 +35,23 @@ def write(folder: Path, table: Parts, names: Sequence[str]) -> None:
             frame.to_parquet(path, index=False)
 
 
+def is_table(folder: Path) -> bool:
+    """Whether the folder holds a complete table."""
+    return (folder / "lanes.parquet").exists()
+
+
+def tables_in(folder: Path) -> list[Path]:
+    """The direct subfolders that hold complete tables, in name order.
+
+    Raises:
+        InputError: there are none.
+    """
+    folders = sorted(path for path in folder.glob("*") if is_table(path))
+    if not folders:
+        raise InputError(f"{folder} and its subfolders hold no table: expected lanes.parquet as Table.save writes it")
+    return folders
+
+
 def read(folder: Path) -> Parts:
     """Read a table that `write` wrote.
 

@@ -13,18 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fedjax_lc.core.errors import InputError, unknown
-from fedjax_lc.results import arrays, storage
-from fedjax_lc.results.columns import (
-    HEAD,
-    METRICS,
-    OF_TABLE,
-    PRICES,
-    SERIES,
-    SPREAD,
-    TAIL,
-    TARGETS,
-    is_accuracy,
-)
+from fedjax_lc.results import arrays, ranking, storage
+from fedjax_lc.results.columns import HEAD, METRICS, OF_TABLE, PRICES, SERIES, TAIL, TARGETS, check_frames, is_accuracy
 from fedjax_lc.results.ledger import COSTS, total_bits
 from fedjax_lc.results.trace import Trace
 
@@ -68,14 +58,7 @@ class Table:
         missing |= {*self.lanes.get("method", ())} - {*self.config.get("methods", ())}
         if missing:
             raise InputError(f"not a table: lanes, records or config['methods'] lack {', '.join(sorted(missing))}")
-        names = [*HEAD, *self.names, *self.metrics, *SERIES, *SPREAD]
-        if len(set(names)) < len(names) or not self.lanes.columns.is_unique or not self.records.columns.is_unique:
-            raise InputError("a column of this table has two meanings: name columns by table.column")
-        lane, step = self.records["lane"].to_numpy(), self.records["step"].to_numpy()
-        forward = (np.diff(lane) > 0) | (np.diff(lane) == 0) & (np.diff(step) > 0)
-        numbered = np.array_equal(self.lanes.index, np.arange(len(self)))
-        if not (numbered and forward.all() and np.all((lane >= 0) & (lane < len(self)))):
-            raise InputError("lanes must be numbered from 0, and records be sorted by lane (a row of lanes) and step")
+        check_frames(self.lanes, self.records, [*self.names, *self.metrics])
 
     def __len__(self) -> int:
         """The number of lanes."""
@@ -142,7 +125,7 @@ class Table:
         usual = [] if self.lanes["f_star"].isna().any() else usual
         hits = {target: self._hits(target) for target in (usual if targets is None else targets)}
         start = self.lanes[[*HEAD, *self.names, "status"]].assign(diverged=self._diverged, rel_gap=self._last_rel_gap())
-        parts = [self._at(rows).add_suffix(f" to {_text(target)}") for target, rows in hits.items()
+        parts = [self._at(rows).add_suffix(f" to {ranking.text_of(target)}") for target, rows in hits.items()
                  if targets is not None or rows.max(initial=-1) >= 0]  # fmt: skip
         return pd.concat([start, *parts], axis=1)
 
@@ -204,22 +187,10 @@ class Table:
             prices["total_bits"] = total_bits(prices, down_weight)
             values = prices[metric].to_numpy()
         costs = np.where(self._diverged | np.isnan(values), np.inf, values)
-        number = self.lanes.groupby(["method", "config"], sort=False).ngroup().to_numpy()
-        rows = self.lanes.loc[~self.lanes.duplicated(["method", "config"]), list(dict.fromkeys([*by, *columns]))]
-        seeds = {"seeds": 1, "reached": np.isfinite(costs), "diverged": self._diverged}
-        counts = self.lanes[["seed"]].assign(**seeds).groupby(number)[[*seeds]].sum()
-        low, median, high = arrays.quantiles(costs, number, (band[0], 0.5, band[1]))
-        shown = {"median": sign * median, "low": sign * low, "high": sign * high}
-        if sign < 0:
-            shown |= {"low": shown["high"], "high": shown["low"]}
-        rows = rows.reset_index(drop=True).assign(**shown).join(counts)
         last = self._last("value") if self.lanes["f_star"].isna().any() else self._last_rel_gap()
         ends = np.where(self._diverged | np.isnan(last), np.inf, last)
-        (closest,) = arrays.quantiles(ends, number, (0.5,))
-        group = rows.groupby(by, sort=False, dropna=False).ngroup().to_numpy() if by else np.zeros(len(rows), int)
-        order = np.lexsort((rows["config"], np.where(np.isfinite(median), 0.0, closest), median, group))
-        first = np.unique(group[order], return_index=True)[1]
-        return rows.iloc[order[first]].reset_index(drop=True)
+        lanes = self.lanes[list(dict.fromkeys([*by, *columns]))].assign(diverged=self._diverged)
+        return ranking.best_of_groups(lanes, by, costs, ends, band=band, sign=sign)
 
     def diverged(self) -> pd.DataFrame:
         """The lanes that diverged: method, config, seed, settings, hyperparameters, step of the last record or 0.
@@ -319,14 +290,9 @@ class Table:
             >>> fl.Table.load("out").best("bits_up", rel_gap=1e-6)
         """
         folder = Path(folder)
-        if (folder / "lanes.parquet").exists():
+        if storage.is_table(folder):
             return cls._read(folder)
-        subfolders = sorted(path.parent for path in folder.glob("*/lanes.parquet"))
-        if not subfolders:
-            raise InputError(
-                f"{folder} and its subfolders hold no table: expected lanes.parquet as Table.save writes it"
-            )
-        return cls.merge([cls._read(path) for path in subfolders])
+        return cls.merge([cls._read(path) for path in storage.tables_in(folder)])
 
     @classmethod
     def _read(cls, folder: Path) -> Table:
@@ -427,9 +393,3 @@ class Table:
         if target is None or not 0 <= target < np.inf:
             raise InputError(f"rel_gap must be a number >= 0, got {target}: give rel_gap=, such as 1e-4")
         return float(target)
-
-
-def _text(target: float) -> str:
-    """The target as 1e-04, or with all digits if that is not exact."""
-    text = f"{target:.0e}"
-    return text if float(text) == target else f"{target!r}"
