@@ -26,8 +26,7 @@ def is_biased(c: Compressor, d: int) -> bool:
 
 @pytree.dataclass
 class Scaled(Compressor):
-    """Q / (1 + omega) for an unbiased Q: contractive with delta = 1/(1 + omega), so that Q may be used with error
-    feedback.
+    """Q / (1 + omega) for an unbiased Q: contractive with delta = 1/(1 + omega), for methods with error feedback.
 
     For example scaled(rand_k:4) is rand_k_unscaled:4. Behind a sparsifier omega is that of the entries kept.
 

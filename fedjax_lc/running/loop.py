@@ -46,8 +46,8 @@ class Metrics(NamedTuple):
 
 
 INIT_FOLD = 2**32 - 1  #: folded into the key of a run for `init`, as t is for step t
-#: a run has diverged when F exceeds F(x_0) by this multiple of the first gap F(x_0) - f_star, or of 1 + |F(x_0)| where
-#: no optimum is known
+#: a run has diverged when F exceeds F(x_0) by this multiple of the first gap F(x_0) - f_star and by 1 + |F(x_0)|; where
+#: no optimum is known, by this multiple of 1 + |F(x_0)|
 BLOW_UP = 1e6
 CHUNK_RECORDS = 4096  #: records that a chunk can hold at most
 CHUNK_SECONDS = 0.25  #: intended time of a chunk, after which the progress bar moves and Ctrl-C takes effect

@@ -80,8 +80,8 @@ def _of_one_structure(
         lanes = np.add.outer(len(seeds) * np.array(members)[places], np.arange(len(seeds))).ravel()
         each = np.repeat(places, len(seeds))
         leaves = [column[each] if v else column[places[0]] for column, v in zip(columns, varies, strict=True)]
-        members_lanes = Lanes(lanes, leaves, varies, structure, np.tile(keys, (len(places), 1)))
-        groups.append(Group(members_lanes, largest, len(seeds) == 1))
+        group_lanes = Lanes(lanes, leaves, varies, structure, np.tile(keys, (len(places), 1)))
+        groups.append(Group(group_lanes, largest, len(seeds) == 1))
     return groups
 
 
