@@ -21,7 +21,7 @@ import fedjax_lc as fl
 from experiments.kit.recipe import make_problem
 from fedjax_lc import data
 from fedjax_lc.cli import axes, main, toml
-from fedjax_lc.cli.config import SweepConfig, check_folder
+from fedjax_lc.cli.config import RunConfig, SweepConfig, check_folder
 from fedjax_lc.sweeping.blocks import Block
 
 WORDS = ["--grid", "gamma=theory*0.5, 1, 400", "--grid", "compressor=rand_k:2; natural", "--seeds", "3"]  # 400 diverges
@@ -258,6 +258,13 @@ def test_kept_settings_are_the_configuration(folder, tmp_path):
     )
     with pytest.raises(fl.InputError, match=r"other budget, kappa, l2, labels, measure\)"):
         check_folder(tmp_path, "sweep", config.settings(), other)
+
+
+def test_a_hyperparameter_called_as_an_option_is_told_from_it(tmp_path):
+    one, other = (RunConfig(method="own", seed=3, hyperparameters={"seed": text, "p": text}) for text in ("1", "2"))
+    check_folder(tmp_path, "run", one.settings(), one)
+    with pytest.raises(fl.InputError, match=r"other hp-seed, p\)"):
+        check_folder(tmp_path, "run", one.settings(), other)
 
 
 def test_spelled_settings_read_back():

@@ -158,7 +158,7 @@ class RunConfig(Config):
     x: Annotated[str, Option("the picture's x-axis: bits_up, rounds, step, grads, total_bits", aside=True)] = "bits_up"
 
     def settings(self) -> dict[str, Any]:
-        """Hyperparameters by their names behind hp_."""
+        """Everything that decides the numbers, as plain values; hyperparameters as hp_NAME."""
         settings = super().settings()
         return settings | {f"hp_{name}": text for name, text in settings.pop("hyperparameters").items()}
 
@@ -262,8 +262,14 @@ class SweepConfig(Config):
 
 def check_folder(folder: Path, what: str, before: Mapping[str, Any], now: Config) -> None:
     """Raise InputError if the settings `before`, which a folder's results keep, are not those of `now`."""
-    shown = lambda settings: {_dashed(name.removeprefix("hp_")): value for name, value in settings.items()}
-    files.check_same(folder, what, shown(before), shown(now.settings()), "choose another --out")
+    before, after = ({_shown(name, now): value for name, value in each.items()} for each in (before, now.settings()))
+    files.check_same(folder, what, before, after, "choose another --out")
+
+
+def _shown(name: str, config: Config) -> str:
+    """The option of a setting; that of a hyperparameter has hp- before it where its name is another option's."""
+    field = name.removeprefix("hp_")
+    return _dashed(name if field in _options(type(config)) else field)
 
 
 def _options(cls: type[Config]) -> dict[str, tuple[type, Option]]:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from fedjax_lc.cli.options import Help
+from fedjax_lc.core.progress import bar
 
 
 def add(commands: Any, arguments: Sequence[str]) -> None:
@@ -58,17 +59,14 @@ def _doctor(options: argparse.Namespace) -> int:
 
 def _check() -> _Outcome:
     """Run the checks, with a bar on stderr."""
-    from tqdm import tqdm
-
     from fedjax_lc.cli import selfcheck
 
-    started = time.perf_counter()
-    with tqdm(total=selfcheck.count(), desc="checking", unit=" checks", leave=False) as bar:
-        found = []
-        for check in selfcheck.checks(bar.set_postfix_str):
-            found.append(check)
-            bar.update()
-    return _Outcome(selfcheck.compared(), found, time.perf_counter() - started)
+    started, checks = time.perf_counter(), []
+    with bar(selfcheck.count(), "checking", " checks") as shown:
+        for check in selfcheck.checks(shown.set_postfix_str):
+            checks.append(check)
+            shown.update()
+    return _Outcome(selfcheck.compared(), checks, time.perf_counter() - started)
 
 
 def _print_facts(facts: dict[str, dict[str, Any]]) -> None:

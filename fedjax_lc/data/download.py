@@ -17,12 +17,12 @@ from typing import Protocol
 import platformdirs
 
 from fedjax_lc.core.errors import InputError
+from fedjax_lc.core.progress import bar
 
 DATA_VARIABLE = "FEDJAX_LC_DATA"
 CACHE_VARIABLE = "FEDJAX_LC_CACHE"
 CACHE_OFF = "off"  # its value for: keep no compiled programs; it names no folder
 TIMEOUT = 30.0  # seconds without an answer
-BAR_AFTER = 2.0  # seconds until a download shows its progress
 _CHUNK = 1 << 16
 
 
@@ -160,21 +160,15 @@ def _download(url: str, part: Path) -> None:
 
 
 def _copy(answer: http.client.HTTPResponse, part: Path, mode: str) -> None:
-    from tqdm import tqdm
-
     expected = answer.length
     have = part.stat().st_size if mode == "ab" else 0
     total = None if expected is None else have + expected
     got = 0
-    with (
-        part.open(mode) as out,
-        # disable=None: shown on a terminal only.
-        tqdm(total=total, initial=have, unit="B", unit_scale=True, delay=BAR_AFTER, disable=None, leave=False) as bar,
-    ):
+    with part.open(mode) as out, bar(total, unit="B", initial=have, unit_scale=True) as shown:
         while chunk := answer.read(_CHUNK):
             out.write(chunk)
             got += len(chunk)
-            bar.update(len(chunk))
+            shown.update(len(chunk))
     if expected is not None and got < expected:
         raise OSError(f"the connection broke {expected - got} bytes before the end; run it again to go on from there")
 
