@@ -31,7 +31,7 @@ def add(commands: Any, arguments: Sequence[str]) -> None:
 
 @dataclasses.dataclass
 class _Outcome:
-    """What the check of numbers found."""
+    """The outcome of the check of numbers."""
 
     compared: str
     checks: list[Any]
@@ -85,8 +85,8 @@ def _print_outcome(outcome: _Outcome) -> None:
     print(f"\n{outcome.compared}")
     print(report.table([_row(check) for check in outcome.checks]))
     wrong = sum(check.verdict != "ok" for check in outcome.checks)
-    told = f"{wrong} of {len(outcome.checks)} checks failed" if wrong else f"all {len(outcome.checks)} checks are ok"
-    print(f"{told} ({outcome.seconds:.0f} s)")
+    line = f"{wrong} of {len(outcome.checks)} checks failed" if wrong else f"all {len(outcome.checks)} checks are ok"
+    print(f"{line} ({outcome.seconds:.0f} s)")
 
 
 def _row(check: Any) -> dict[str, str]:

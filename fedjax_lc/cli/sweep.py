@@ -19,7 +19,7 @@ A --grid is NAME=VALUES for every method that has NAME, or METHOD.NAME=VALUES fo
   rand_k:1|natural; natural     compressors
   linear:LO:HI:NUM, log:LO:HI:NUM
   uniform:LO:HI, loguniform:LO:HI   with --sample
-  theory*...                    any of these numbers times the theory's own value
+  theory*...                    any of these numbers times the theory's value
 Every method starts from its theory, computed again for each compressor or other choice on the grid.
 
 Example:
