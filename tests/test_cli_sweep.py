@@ -1,6 +1,7 @@
 """The command line of sweeps: that it does what Python does, that files say what flags say, and each error line."""
 
 import contextlib
+import dataclasses
 import functools
 import io
 import json
@@ -20,6 +21,7 @@ import fedjax_lc as fl
 from experiments.kit.recipe import make_problem
 from fedjax_lc import data
 from fedjax_lc.cli import axes, main, toml
+from fedjax_lc.cli.config import RunConfig, SweepConfig, check_folder
 from fedjax_lc.sweeping.blocks import Block
 
 WORDS = ["--grid", "gamma=theory*0.5, 1, 400", "--grid", "compressor=rand_k:2; natural", "--seeds", "3"]  # 400 diverges
@@ -243,6 +245,28 @@ def test_a_folder_says_how_it_was_made(folder, tmp_path, capsys):
     capsys.readouterr()
 
 
+def test_kept_settings_are_the_configuration(folder, tmp_path):
+    """A file of every setting reads back; what decides no number is not kept."""
+    config = SweepConfig(**SweepConfig.read(str(folder / "diana" / "sweep.toml")))
+    assert (config.seeds, config.steps, config.dtype, config.kappa) == (3, 200, "float64", 300.0)
+    changes = {"labels": ["a", 'b "c"'], "kappa": None, "l2": 0.01, "measure": ["distance"], "budget": {"rounds": 9.0}}
+    other = dataclasses.replace(config, **changes)
+    (tmp_path / "s.toml").write_text(toml.spell(other.settings()))
+    assert SweepConfig(**SweepConfig.read(str(tmp_path / "s.toml"))) == other
+    check_folder(
+        tmp_path, "sweep", other.settings(), dataclasses.replace(other, out=tmp_path, quiet=True, memory="1GB")
+    )
+    with pytest.raises(fl.InputError, match=r"other budget, kappa, l2, labels, measure\)"):
+        check_folder(tmp_path, "sweep", config.settings(), other)
+
+
+def test_a_hyperparameter_called_as_an_option_is_told_from_it(tmp_path):
+    one, other = (RunConfig(method="own", seed=3, hyperparameters={"seed": text, "p": text}) for text in ("1", "2"))
+    check_folder(tmp_path, "run", one.settings(), one)
+    with pytest.raises(fl.InputError, match=r"other hp-seed, p\)"):
+        check_folder(tmp_path, "run", one.settings(), other)
+
+
 def test_spelled_settings_read_back():
     settings = {
         "steps": 3,
@@ -267,8 +291,8 @@ def test_axes_that_cannot_be(refused, quick):
     )
     assert refused(*sweep_gd, "--grid", "gama=1") == (
         "unknown hyperparameter of gd and diana 'gama': did you mean 'gamma'? (known: alpha, average_every, "
-        "batch_size, compressor, convention, decay, gamma, gamma_schedule, memories, momentum, participation, "
-        "replacement, smart, weight_decay)"
+        "batch_size, cohort_size, compressor, convention, decay, gamma, gamma_schedule, memories, momentum, "
+        "participation, replacement, schedule, selection, smart, weight_decay)"
     )
     assert refused(*sweep_gd, "--grid", "gd.alpha=1").startswith("unknown hyperparameter of gd 'alpha': did you mean")
     assert refused(*sweep_gd, "--grid", "ef21.gamma=1") == (
@@ -310,9 +334,11 @@ def test_options_that_cannot_be(refused, quick):
         ("stepz = 3\n", "unknown key in {path} 'stepz': did you mean 'steps'? ("),
         ("steps = \n", "{path} is not a TOML file: Invalid value (at line 1, column 9)"),
         ("steps = 3\n", '{path} names no methods: add methods = ["locodl"], or give them before it'),
-        ("steps = [3, 4]\n", "{path}: steps must be one value, got [3, 4]"),
-        ("steps = 'many'\n", "argument --steps: invalid int value: 'many' (see fedjax-lc sweep --help)"),
-        ("quiet = 'yes'\n", "argument --quiet: ignored explicit argument 'yes' (see fedjax-lc sweep --help)"),
+        ("steps = [3, 4]\n", "{path}: steps must be a whole number, got [3, 4]"),
+        ("steps = 'many'\n", "{path}: steps must be a whole number, got 'many'"),
+        ("quiet = 'yes'\n", "{path}: quiet must be true or false, got 'yes'"),
+        ("weights = 'rows'\n", "{path}: weights must be equal or size, got 'rows'"),
+        ("scale = true\n", "{path}: scale must be a word, got True"),
         ("grid = 'gamma=1'\n", "{path}: grid must be a table of names and values, as in [grid], got 'gamma=1'"),
         (
             "methods = 'gd'\n[grid]\ngama = 1\n",
@@ -343,10 +369,10 @@ def test_nothing_is_left_of_a_refused_sweep(refused, quick, tmp_path):
 def test_another_sweep_in_the_folder(refused, quick, folder):
     words = ["--grid", "gamma=theory*0.5, 1, 400", "--seeds", "3", "--out", folder]
     assert refused("sweep", "gd", *quick, *words, "--every", "5", "--split-seed", "1") == (
-        f"{folder}/diana holds a different sweep (other every, split-seed): choose another --out"
+        f"{folder}/diana already holds a different sweep (other every, split-seed): choose another --out"
     )
     assert refused("sweep", "gd", *quick, *words, "--grid", "gd.gamma=1") == (
-        f"{folder}/gd holds a different sweep (other grid): choose another --out"
+        f"{folder}/gd already holds a different sweep (other grid): choose another --out"
     )
 
 

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 from fedjax_lc.core.errors import InputError
 from fedjax_lc.core.files import replacing
+from fedjax_lc.core.progress import bar as progress_bar
 from fedjax_lc.results import report
 from fedjax_lc.results.provenance import environment
 from fedjax_lc.results.table import Table
@@ -257,10 +258,8 @@ def one_core() -> None:
 
 
 def bar(total: int, title: str, progress: bool) -> Any:
-    """A progress bar that appears after two seconds."""
-    from tqdm import tqdm
-
-    return tqdm(total=total, desc=title, delay=2, disable=not progress, leave=False)
+    """The progress bar of the package, hidden without `progress`."""
+    return progress_bar(total, title, shown=progress)
 
 
 # --- results ---

@@ -11,6 +11,7 @@ from experiments.kit.claim import Measured, Statistics, check
 from experiments.kit.contender import Contender
 from experiments.kit.recipe import Recipe, finite, kappa_line, problem_facts
 from fedjax_lc import plot
+from fedjax_lc.core.progress import bar
 from fedjax_lc.problems import Problem
 from fedjax_lc.results import report
 from fedjax_lc.results.provenance import describe
@@ -36,12 +37,10 @@ class Comparison(Recipe):
 
     def measure(self, problem: Problem, progress: bool = True, parts: Path | None = None) -> dict[str, Trace]:
         """All curves' traces by label."""
-        from tqdm import tqdm
-
         traces: dict[str, Trace] = {}
-        with tqdm(self.curves, unit=" curves", disable=None if progress else True, leave=False) as bar:
-            for place, curve in enumerate(bar):
-                bar.set_postfix_str(curve.label)
+        with bar(len(self.curves), unit=" curves", shown=progress) as shown:
+            for place, curve in enumerate(self.curves):
+                shown.set_postfix_str(curve.label)
                 traces[curve.label] = run(
                     curve.method,
                     problem,
@@ -53,6 +52,7 @@ class Comparison(Recipe):
                     budget={"rounds": self.max_rounds} | self._bits_budget(traces, place),
                     progress=progress,
                 )
+                shown.update()
         return traces
 
     def _bits_budget(self, traces: Mapping[str, Trace], place: int) -> dict[str, float]:

@@ -17,15 +17,15 @@ def pairs(option: str, words: Sequence[str], example: str) -> dict[str, str]:
     Raises:
         InputError: a word of another form, or a name given twice.
     """
-    found: dict[str, str] = {}
+    values: dict[str, str] = {}
     for word in words:
         name, equals, value = (part.strip() for part in word.partition("="))
         if not (name and equals and value):
             raise InputError(f"--{option} must be NAME=VALUE, as in '{example}', got {word!r}")
-        if name in found:
-            raise InputError(f"--{option} {name} is given twice ({found[name]!r} and {value!r}): keep one")
-        found[name] = value
-    return found
+        if name in values:
+            raise InputError(f"--{option} {name} is given twice ({values[name]!r} and {value!r}): keep one")
+        values[name] = value
+    return values
 
 
 def shares(axes: Mapping[str, Any], methods: Sequence[Any]) -> tuple[dict[str, dict[str, Any]], list[str]]:
@@ -79,8 +79,8 @@ def build(
     from fedjax_lc.sweeping.grid import grid, sample
 
     base = functools.partial(algorithm.theory, problem)
-    found = grid(base, **axes) if num is None or not axes else sample(base, num, method=kind, **axes)
-    found = dataclasses.replace(found, hparams=tuple(priced(hp, index_bits) for hp in found.hparams))
-    for hp in found.hparams:
+    points = grid(base, **axes) if num is None or not axes else sample(base, num, method=kind, **axes)
+    points = dataclasses.replace(points, hparams=tuple(priced(hp, index_bits) for hp in points.hparams))
+    for hp in points.hparams:
         algorithm.check(problem, hp)
-    return found
+    return points

@@ -10,20 +10,20 @@ import numpy as np
 from fedjax_lc.results.columns import is_accuracy
 
 DECADES = tuple(float(f"1e-{exponent}") for exponent in range(1, 16))
-FEW = 5  #: diverged configurations that are told in full
+FEW = 5  #: diverged configurations that are listed in full
 UNITS = {"bits_up": "bits", "bits_down": "downlink bits", "seconds": "s"}
 
 
 def target(table: Any, rel_gap: float | None, metric: str, by: Sequence[str] = ("method",)) -> tuple[float, str]:
     """The relative gap to compare at, and a line that says where it comes from.
 
-    The one given, else the sweep's own, else the finest decade that the best configuration of every group reaches.
+    The one given, else that of the sweep, else the finest decade that the best configuration of every group reaches.
     """
     if rel_gap is not None:
         return rel_gap, f"target: relative gap {rel_gap:g}"
-    own = table.config.get("rel_gap")
-    if own is not None:
-        return own, f"target: relative gap {own:g}, as the sweep had it"
+    swept = table.config.get("rel_gap")
+    if swept is not None:
+        return swept, f"target: relative gap {swept:g}, as the sweep had it"
     reached = None
     for decade in DECADES:
         reach = np.isfinite(table.best(metric, rel_gap=decade, by=by)["median"]).all()
@@ -45,7 +45,8 @@ def terms(
     if metric in table.outcomes:
         return None, metric, f"compared by {metric} at the end"
     if not table.lanes["f_star"].isna().all():
-        return (found := target(table, rel_gap, metric, by))[0], metric, found[1]
+        gap, line = target(table, rel_gap, metric, by)
+        return gap, metric, line
     metric = "accuracy" if "accuracy" in table.metrics else "value"
     return None, metric, f"no optimum is known: compared by {metric} at the end"
 

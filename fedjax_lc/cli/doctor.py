@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from fedjax_lc.cli.options import Help
+from fedjax_lc.core.progress import bar
 
 
 def add(commands: Any, arguments: Sequence[str]) -> None:
@@ -30,7 +31,7 @@ def add(commands: Any, arguments: Sequence[str]) -> None:
 
 @dataclasses.dataclass
 class _Outcome:
-    """What the check of numbers found."""
+    """The outcome of the check of numbers."""
 
     compared: str
     checks: list[Any]
@@ -58,17 +59,14 @@ def _doctor(options: argparse.Namespace) -> int:
 
 def _check() -> _Outcome:
     """Run the checks, with a bar on stderr."""
-    from tqdm import tqdm
-
     from fedjax_lc.cli import selfcheck
 
-    started = time.perf_counter()
-    with tqdm(total=selfcheck.count(), desc="checking", unit=" checks", leave=False) as bar:
-        found = []
-        for check in selfcheck.checks(bar.set_postfix_str):
-            found.append(check)
-            bar.update()
-    return _Outcome(selfcheck.compared(), found, time.perf_counter() - started)
+    started, checks = time.perf_counter(), []
+    with bar(selfcheck.count(), "checking", " checks") as shown:
+        for check in selfcheck.checks(shown.set_postfix_str):
+            checks.append(check)
+            shown.update()
+    return _Outcome(selfcheck.compared(), checks, time.perf_counter() - started)
 
 
 def _print_facts(facts: dict[str, dict[str, Any]]) -> None:
@@ -87,8 +85,8 @@ def _print_outcome(outcome: _Outcome) -> None:
     print(f"\n{outcome.compared}")
     print(report.table([_row(check) for check in outcome.checks]))
     wrong = sum(check.verdict != "ok" for check in outcome.checks)
-    told = f"{wrong} of {len(outcome.checks)} checks failed" if wrong else f"all {len(outcome.checks)} checks are ok"
-    print(f"{told} ({outcome.seconds:.0f} s)")
+    line = f"{wrong} of {len(outcome.checks)} checks failed" if wrong else f"all {len(outcome.checks)} checks are ok"
+    print(f"{line} ({outcome.seconds:.0f} s)")
 
 
 def _row(check: Any) -> dict[str, str]:

@@ -22,7 +22,7 @@ def add(commands: Any, arguments: Sequence[str]) -> None:
         epilog="Example: fedjax-lc figure locodl/a5a-87",
     )
     parser.add_argument(
-        "names", nargs="+", metavar="NAME", help="fedjax-lc list figures; a folder makes all of its own but gpu/"
+        "names", nargs="+", metavar="NAME", help="fedjax-lc list figures; a folder makes all in it but gpu/"
     )
     parser.add_argument("--out", type=Path, help="folder for the results (default: figures/ beside the recipe)")
     parser.add_argument(
@@ -50,10 +50,10 @@ def _figure(options: argparse.Namespace) -> int:
 def _matching(name: str, known: Sequence[str]) -> list[str]:
     """The recipe, or all of a folder; those of its folders called gpu only if asked for, as they take days on a CPU."""
     folder = name.rstrip("/") + "/"
-    found = [n for n in known if n == name or (n.startswith(folder) and "gpu" not in n[len(folder) :].split("/")[:-1])]
-    if not found:
+    chosen = [n for n in known if n == name or (n.startswith(folder) and "gpu" not in n[len(folder) :].split("/")[:-1])]
+    if not chosen:
         raise unknown("figure", name, known)
-    return found
+    return chosen
 
 
 def _make(recipe: Any, folder: Path, name: str, progress: bool, picture: str) -> str:

@@ -39,8 +39,8 @@ def _list(options: argparse.Namespace) -> int:
 def _methods() -> list[dict[str, str]]:
     from fedjax_lc import algorithms
 
-    found = [algorithms.get(name) for name in algorithms.names()]
-    return [{"name": a.name, "method": a.title, "paper": a.paper} for a in found]
+    methods = map(algorithms.get, algorithms.names())
+    return [{"name": a.name, "method": a.title, "paper": a.paper} for a in methods]
 
 
 def _long_methods(linked: bool) -> list[dict[str, str]]:
@@ -110,8 +110,8 @@ def _named(kind: str, names: Sequence[str]) -> list[dict[str, str]]:
 def _data() -> list[dict[str, str]]:
     from fedjax_lc import data
 
-    found = data.loading.described().items()
-    return [{"data set": name, "kind": kind, "what it holds": what} for name, (kind, what) in found]
+    known = data.loading.described().items()
+    return [{"data set": name, "kind": kind, "what it holds": what} for name, (kind, what) in known]
 
 
 def _partitions() -> list[dict[str, str]]:

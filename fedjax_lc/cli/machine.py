@@ -33,7 +33,7 @@ METHODS_VARIABLE = "FEDJAX_LC_METHODS"
 
 
 def facts() -> dict[str, dict[str, Any]]:
-    """Section -> name -> value. What cannot be found out says why, in place of its value.
+    """Section -> name -> value. What cannot be read says why, in place of its value.
 
     Example:
         >>> facts()["devices"]["platform"]
@@ -61,29 +61,29 @@ def _told(section: Callable[[], dict[str, Any]]) -> dict[str, Any]:
 
 def _versions() -> dict[str, str]:
     system = f"{platform.system()} {platform.release()}, {platform.machine()}"
-    found = {"python": platform.python_version(), "system": system, **_installed(PACKAGES)}
-    return found | {name: number for name, number in _installed(CUDA).items() if number != "-"}
+    versions = {"python": platform.python_version(), "system": system, **_installed(PACKAGES)}
+    return versions | {name: number for name, number in _installed(CUDA).items() if number != "-"}
 
 
 def _installed(packages: Iterable[str]) -> dict[str, str]:
     """Package -> version, - where it is not installed."""
-    found = dict.fromkeys(packages, "-")
-    for name in found:
+    versions = dict.fromkeys(packages, "-")
+    for name in versions:
         with contextlib.suppress(metadata.PackageNotFoundError):
-            found[name] = metadata.version(name)
-    return found
+            versions[name] = metadata.version(name)
+    return versions
 
 
 def _devices() -> dict[str, Any]:
     """Of JAX, and the host; whatever platform is the default, JAX as a rule has the CPU too."""
-    found: dict[str, Any] = {"platform": jax.default_backend()}
-    found |= {str(device): f"{device.device_kind}, {_memory(device)}" for device in jax.devices()}
+    devices: dict[str, Any] = {"platform": jax.default_backend()}
+    devices |= {str(device): f"{device.device_kind}, {_memory(device)}" for device in jax.devices()}
     unused = _unused()
-    found |= {"warning": unused} if unused else {}
+    devices |= {"warning": unused} if unused else {}
     with contextlib.suppress(RuntimeError):
         free = free_bytes(jax.devices("cpu")[0])
-        found |= {"free host memory": "not known" if free is None else size(free)}
-    return found | {"CPU cores": os.cpu_count()}
+        devices |= {"free host memory": "not known" if free is None else size(free)}
+    return devices | {"CPU cores": os.cpu_count()}
 
 
 def _unused() -> str:
@@ -122,8 +122,8 @@ def _cache() -> dict[str, Any]:
 
 
 def _data() -> dict[str, Any]:
-    own = os.environ.get(DATA_VARIABLE)
-    places = {f"{DATA_VARIABLE}": Path(own).expanduser() if own else None, "downloads": cache_folder()}
+    local = os.environ.get(DATA_VARIABLE)
+    places = {f"{DATA_VARIABLE}": Path(local).expanduser() if local else None, "downloads": cache_folder()}
     return {name: "none" if place is None else _sets(place) for name, place in places.items()}
 
 
@@ -139,7 +139,7 @@ def _sets(folder: Path) -> str:
 
 
 def _methods() -> dict[str, Any]:
-    """The folders of own methods, and how many files each holds."""
+    """The folders of the user's methods, and how many files each holds."""
     folders = [Path(name) for name in os.environ.get(METHODS_VARIABLE, "").split(os.pathsep) if name]
     if not folders:
         return {METHODS_VARIABLE: "none"}
@@ -147,5 +147,5 @@ def _methods() -> dict[str, Any]:
 
 
 def _optional() -> dict[str, str]:
-    found = _installed(OPTIONAL)
-    return {name: number if number != "-" else f"not here; for {OPTIONAL[name]}" for name, number in found.items()}
+    versions = _installed(OPTIONAL)
+    return {name: number if number != "-" else f"not here; for {OPTIONAL[name]}" for name, number in versions.items()}

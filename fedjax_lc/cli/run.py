@@ -14,9 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from fedjax_lc.cli.options import Help, add_cache, add_data, add_index_bits, fill_in, make_problem, priced
+from fedjax_lc.cli.config import RunConfig, check_folder
+from fedjax_lc.cli.options import Help, make_problem, priced
 from fedjax_lc.core import spec
 from fedjax_lc.core.errors import InputError
+from fedjax_lc.core.files import check_writable
 
 
 def add(commands: Any, arguments: Sequence[str]) -> None:
@@ -30,22 +32,7 @@ def add(commands: Any, arguments: Sequence[str]) -> None:
     )
     run.set_defaults(command=_run)
     run.add_argument("method", help="a method's name (fedjax-lc list methods)")
-    add_data(run)
-    loop = run.add_argument_group("run")
-    loop.add_argument("--steps", type=int, help="steps at most (default: 10,000; of a network 100)")
-    loop.add_argument("--every", type=int, help="steps from one record to the next (default: 10; of a network 1)")
-    loop.add_argument("--rel-gap", type=float, help="stop at this relative gap")
-    loop.add_argument("--seed", type=int, default=0, help="seed of the run")
-    loop.add_argument(
-        "--measure",
-        action="append",
-        default=[],
-        help="also record grad_norm, distance or lyapunov; of a network train_accuracy, accuracy_worst, ...",
-    )
-    loop.add_argument("--out", type=Path, help="folder for config.json, trace.parquet and plot.png")
-    loop.add_argument("--x", default="bits_up", help="the picture's x-axis: bits_up, rounds, step, grads, total_bits")
-    loop.add_argument("--quiet", action="store_true", help="no progress bar")
-    add_cache(loop)
+    RunConfig.add(run)
     _add_hparams(run, _method_among(arguments), arguments)
 
 
@@ -65,7 +52,6 @@ def _add_hparams(parser: argparse.ArgumentParser, method: str | None, arguments:
     )
     if method is None:
         return
-    add_index_bits(group)
     from fedjax_lc import algorithms
 
     algorithm = algorithms.get(method)
@@ -89,7 +75,7 @@ def _add_hparams(parser: argparse.ArgumentParser, method: str | None, arguments:
 def _values(parser: argparse.ArgumentParser, algorithm: Any, arguments: Sequence[str]) -> dict[str, str]:
     """What a run with these arguments takes where nothing is given, in words; by the name of an option.
 
-    Theory's numbers are told where they are had at once: not for a network, nor for data that would be downloaded.
+    Theory's numbers are shown where they are had at once: not for a network, nor for data that would be downloaded.
     """
     from fedjax_lc.sweeping.axes import plain
 
@@ -101,21 +87,19 @@ def _values(parser: argparse.ArgumentParser, algorithm: Any, arguments: Sequence
     required = (dataclasses.MISSING, inspect.Parameter.empty)
     words = {name: "from theory" if value in required else f"default: {value}" for name, value in usual.items()}
     try:
-        options = parser.parse_args(arguments)
-        options.report = False
-        fill_in(options)
-        if options.model is not None:
+        config = dataclasses.replace(_config(parser.parse_args(arguments)), report=False)
+        if config.model is not None:
             return words
         with contextlib.redirect_stderr(io.StringIO()):
-            problem = make_problem(options, download=False)
-        given = _given(algorithm, options)
+            problem = make_problem(config, download=False)
+        given = _given(algorithm, config)
         hp = _theory(algorithm, problem, given)
     except Exception:  # help is there for arguments that do not fit, too
         return words
     for name, value in vars(hp).items():
         if name not in given and (usual[name] in required or not np.array_equal(value, usual[name])):
             shown = f"an array {np.shape(value)}" if np.ndim(value) else _short(plain(value))
-            words[name] = f"theory: {shown} on {options.data}"
+            words[name] = f"theory: {shown} on {config.data}"
     return words
 
 
@@ -126,68 +110,53 @@ def _run(options: argparse.Namespace) -> int:
     from fedjax_lc.results import report
     from fedjax_lc.running.run import run
 
-    algorithm = algorithms.get(options.method)
-    check_names("x axis", [options.x], X_LABELS.keys() - {"time"})
-    fill_in(options, steps=(10_000, 100), every=(10, 1))
-    settings = _settings(options)
-    if options.out is not None:
-        _check_folder(options.out, settings)
-    problem = make_problem(options)
-    hp = _hparams(algorithm, problem, options)
-    trace = run(
-        algorithm, problem, hp, options.seed, steps=options.steps, every=options.every, rel_gap=options.rel_gap,
-        measure=options.measure, progress=not options.quiet,
-    )  # fmt: skip
-    trace.config["settings"] = settings
-    _tell(options, problem, hp, trace)
+    config = _config(options)
+    algorithm = algorithms.get(config.method)
+    check_names("x axis", [config.x], X_LABELS.keys() - {"time"})
+    if config.out is not None:
+        _check(config.out, config)
+    problem = make_problem(config)
+    hp = _hparams(algorithm, problem, config)
+    trace = run(algorithm, problem, hp, config.seed, **config.loop())
+    trace.config["settings"] = config.settings()
+    _print_outcome(config, problem, hp, trace)
     compressor = str(getattr(hp, "compressor", "")).removeprefix("identity")
     label = ", ".join(filter(None, (algorithm.title, compressor)))
-    print(report.table([report.training(label, trace) if options.model else report.summary(label, trace)]))
-    if options.out is not None:
-        _save(options, trace, label)
+    print(report.table([report.training(label, trace) if config.model else report.summary(label, trace)]))
+    if config.out is not None:
+        _save(config.out, config.x, trace, label)
     return 0
 
 
-def _settings(options: argparse.Namespace) -> dict[str, Any]:
-    """Everything that decides a run's numbers, as plain values."""
-    aside = ("command", "out", "quiet", "x", "data_dir", "report", "no_cache")
-    return {name: value for name, value in vars(options).items() if name not in aside}
+def _config(options: argparse.Namespace) -> RunConfig:
+    given = {name[3:]: text for name, text in vars(options).items() if name.startswith("hp_") and text is not None}
+    return RunConfig.of(options, method=options.method, hyperparameters=given)
 
 
-def _check_folder(folder: Path, settings: dict[str, Any]) -> None:
+def _check(folder: Path, config: RunConfig) -> None:
     """Raise InputError if `folder` cannot be written or holds a run with other settings."""
-    from fedjax_lc.core.files import replacing
-
-    with replacing(folder / "config.json") as path:
-        old = folder / "config.json"
-        path.write_text(old.read_text() if old.exists() else "{}")
-    try:
-        found = json.loads(old.read_text())
-    except ValueError:
-        raise InputError(f"{old} is damaged: choose another --out, or delete it") from None
-    if not found:
-        old.unlink()
-        return
-    before = found.get("settings", {})
-    differ = sorted(name for name in {*before, *settings} if before.get(name) != settings.get(name))
-    if differ:
-        shown = ", ".join(name.removeprefix("hp_") for name in differ)
-        raise InputError(f"{folder} already holds a different run (other {shown}): choose another --out")
+    kept = folder / "config.json"
+    check_writable(kept)
+    if kept.exists():
+        try:
+            before = dict(json.loads(kept.read_text()))
+        except (TypeError, ValueError):
+            raise InputError(f"{kept} is damaged: choose another --out, or delete it") from None
+        check_folder(folder, "run", before.get("settings", {}), config)
 
 
-def _hparams(algorithm: Any, problem: Any, options: argparse.Namespace) -> Any:
+def _hparams(algorithm: Any, problem: Any, config: RunConfig) -> Any:
     """Theory's hyperparameters under the choices given, with the numbers given in their place."""
-    given = _given(algorithm, options)
+    given = _given(algorithm, config)
     hp = _theory(algorithm, problem, given)
     known = inspect.signature(algorithm.theory).parameters
     hp = dataclasses.replace(hp, **{name: value for name, value in given.items() if name not in known})
-    return priced(hp, getattr(options, "index_bits", None))
+    return priced(hp, config.index_bits)
 
 
-def _given(algorithm: Any, options: argparse.Namespace) -> dict[str, Any]:
+def _given(algorithm: Any, config: RunConfig) -> dict[str, Any]:
     """The method's options that the command line gives, by name."""
-    given = {name[3:]: value for name, value in vars(options).items() if name.startswith("hp_") and value is not None}
-    return {name: _read(text, algorithm.options[name]) for name, text in given.items()}
+    return {name: _read(text, algorithm.options[name]) for name, text in config.hyperparameters.items()}
 
 
 def _theory(algorithm: Any, problem: Any, given: Mapping[str, Any]) -> Any:
@@ -198,8 +167,8 @@ def _theory(algorithm: Any, problem: Any, given: Mapping[str, Any]) -> Any:
     except InputError:
         raise
     except (ArithmeticError, TypeError, ValueError) as error:
-        told = ", ".join(f"{name}={value}" for name, value in chosen.items())
-        raise InputError(f"the theory of {algorithm.name} does not take {told}: {error}") from error
+        choices = ", ".join(f"{name}={value}" for name, value in chosen.items())
+        raise InputError(f"the theory of {algorithm.name} does not take {choices}: {error}") from error
 
 
 def _read(text: str, declared: Any) -> Any:
@@ -219,17 +188,17 @@ def _read(text: str, declared: Any) -> Any:
     )
 
 
-def _tell(options: argparse.Namespace, problem: Any, hp: Any, trace: Any) -> None:
+def _print_outcome(config: RunConfig, problem: Any, hp: Any, trace: Any) -> None:
     """The hyperparameters that differ from their defaults, what was minimised, what was compiled, and remarks."""
     from fedjax_lc.running import cache
 
     usual = {field.name: field.default for field in dataclasses.fields(hp)}
-    told = {name: value for name, value in trace.config["hyperparameters"].items() if value != usual[name]}
-    print(f"{trace.method}: " + ", ".join(f"{name}={_short(value)}" for name, value in told.items()))
+    changed = {name: value for name, value in trace.config["hyperparameters"].items() if value != usual[name]}
+    print(f"{trace.method}: " + ", ".join(f"{name}={_short(value)}" for name, value in changed.items()))
     shape = f"n = {problem.n}, d = {problem.dim:,}"
-    if options.model:
+    if config.model:
         tested = f", tested on {len(problem.test.targets):,}" if problem.test is not None else ""
-        shape += f" ({options.model}), {len(problem.table.targets):,} rows{tested}, precision {problem.precision}"
+        shape += f" ({config.model}), {len(problem.table.targets):,} rows{tested}, precision {problem.precision}"
     else:
         shape += f", kappa = {problem.kappa:.4g}, effective kappa = {problem.kappa_eff:.4g}, F* = {problem.f_star:.9g}"
     print(f"{shape}, memory {trace.config['memory_bytes'] / 1e6:.1f} MB")
@@ -246,9 +215,9 @@ def _short(value: Any) -> str:
     return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
-def _save(options: argparse.Namespace, trace: Any, label: str) -> None:
+def _save(folder: Path, x: str, trace: Any, label: str) -> None:
     from fedjax_lc import plot
 
-    trace.save(options.out)
-    plot.save(plot.curves({label: trace}, x=options.x), options.out / "plot.png")
-    print(f"wrote {options.out}/config.json, trace.parquet and plot.png")
+    trace.save(folder)
+    plot.save(plot.curves({label: trace}, x=x), folder / "plot.png")
+    print(f"wrote {folder}/config.json, trace.parquet and plot.png")

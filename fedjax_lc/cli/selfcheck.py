@@ -5,7 +5,7 @@ where that is not the CPU, with the one that this machine's CPU computes. A lane
 alone. Steps are few, so that rounding has no time to grow.
 
 What is allowed: 1e-9 in float64, where rounding leaves 1e-13 or less; 1e-5 in float32, where it leaves 1e-6 or less and
-products in TF32, as GPUs compute them unless told otherwise, 2e-5 to 2e-3.
+products in TF32, as GPUs compute them by default, 2e-5 to 2e-3.
 """
 
 from __future__ import annotations
@@ -79,8 +79,8 @@ def checks(begun: Callable[[str], Any] = print) -> Iterator[Check]:
         try:
             with jax.default_device(device), jax.enable_x64(dtype == "float64"):
                 expected = known[name, dtype, "CPU"] if reference == "CPU" else _expected(name, dtype, recorded)
-                found = known[name, dtype, _called(device)] = _computed(name, dtype)
-            difference, error = float(np.linalg.norm(found - expected) / np.linalg.norm(expected)), ""
+                computed = known[name, dtype, _called(device)] = _computed(name, dtype)
+            difference, error = float(np.linalg.norm(computed - expected) / np.linalg.norm(expected)), ""
         except Exception as problem:  # whatever a broken machine raises belongs into its report
             difference, error = float("nan"), f"failed: {type(problem).__name__}: {str(problem).partition(chr(10))[0]}"
         yield Check(name, dtype, _called(device), reference, difference, ALLOWED[dtype], error)
@@ -104,13 +104,13 @@ def record() -> str:
     Example:
         >>> RECORDED.write_text(record())
     """
-    found: dict[str, dict[str, list[float]]] = {}
+    recorded: dict[str, dict[str, list[float]]] = {}
     with jax.default_device(_cpu()):
         for name, dtype, *_ in _planned():
             with jax.enable_x64(dtype == "float64"):
                 if name != LANES:
-                    found.setdefault(name, {})[dtype] = [float(f"{v:.16g}") for v in _computed(name, dtype)]
-    return json.dumps(found, indent=1) + "\n"
+                    recorded.setdefault(name, {})[dtype] = [float(f"{v:.16g}") for v in _computed(name, dtype)]
+    return json.dumps(recorded, indent=1) + "\n"
 
 
 def _planned() -> list[tuple[str, str, Any, str]]:
@@ -208,4 +208,4 @@ def _images() -> list[tuple[np.ndarray, np.ndarray]]:
     """Five clients with 16 noisy copies of four pictures of 4 x 4."""
     rng = np.random.default_rng(1)
     pictures, labels = rng.normal(size=(4, 16)), rng.integers(4, size=(5, 16))
-    return [((pictures[own] + rng.normal(size=(16, 16))).astype(np.float32), own) for own in labels]
+    return [((pictures[label] + rng.normal(size=(16, 16))).astype(np.float32), label) for label in labels]

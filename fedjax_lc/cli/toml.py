@@ -1,47 +1,14 @@
-"""Sweeps in TOML files: the options of `fedjax-lc sweep` by name, as a file that says them and one that is written."""
+"""TOML files of settings: reading one, and writing one that reads back."""
 
 from __future__ import annotations
 
-import dataclasses
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from tomllib import loads
 from typing import Any
 
-from fedjax_lc.core.errors import InputError, unknown
-
-LISTS = ("labels", "measure", "masked")  #: options that may be repeated
-TABLES = ("grid", "budget")  #: options that are written NAME=VALUE and may be repeated
-
-
-@dataclasses.dataclass
-class Said:
-    """What a file says: methods, the tables, and the other options as a command line has them."""
-
-    methods: list[str]
-    tables: dict[str, dict[str, Any]]
-    options: dict[str, list[str]]
-
-
-def read(path: str, known: Collection[str]) -> Said:
-    """What the file says; `known` are the names of options, of which dashes or underscores are the same.
-
-    Raises:
-        InputError: a file that cannot be read, a key that is not known, a value that is no option's.
-    """
-    said = Said([], {name: {} for name in TABLES}, {})
-    for key, value in load(path).items():
-        name = key.replace("-", "_")
-        if name == "methods":
-            said.methods = [str(word) for word in (value if isinstance(value, list) else [value])]
-        elif name not in known:
-            raise unknown(f"key in {path}", key, {"methods", *(option.replace("_", "-") for option in known)})
-        elif name in TABLES:
-            said.tables[name] = _flat(path, key, value)
-        else:
-            said.options[name] = _words(path, key, value)
-    return said
+from fedjax_lc.core.errors import InputError
 
 
 def load(path: str) -> dict[str, Any]:
@@ -58,29 +25,19 @@ def load(path: str) -> dict[str, Any]:
         raise InputError(f"{path} is not a TOML file: {error}") from None
 
 
-def _flat(path: str, key: str, value: Any) -> dict[str, Any]:
-    """A table whose inner tables became dotted names."""
+def flat(path: str, key: str, value: Any) -> dict[str, Any]:
+    """A table whose inner tables became dotted names.
+
+    Raises:
+        InputError: no table.
+    """
     if not isinstance(value, dict):
         raise InputError(f"{path}: {key} must be a table of names and values, as in [{key}], got {value!r}")
-    found: dict[str, Any] = {}
+    items: dict[str, Any] = {}
     for name, inner in value.items():
-        found |= (
-            {f"{name}.{n}": v for n, v in _flat(path, name, inner).items()}
-            if isinstance(inner, dict)
-            else {name: inner}
-        )
-    return found
-
-
-def _words(path: str, key: str, value: Any) -> list[str]:
-    """An option as words of the command line."""
-    option = f"--{key.replace('_', '-')}"
-    if isinstance(value, bool):
-        return [option] if value else []
-    several = value if isinstance(value, list) and key in LISTS else [value]
-    if any(isinstance(item, list | dict) for item in several):
-        raise InputError(f"{path}: {key} must be one value, got {value!r}")
-    return [f"{option}={item}" for item in several]
+        nested = flat(path, name, inner) if isinstance(inner, dict) else None
+        items |= {name: inner} if nested is None else {f"{name}.{n}": v for n, v in nested.items()}
+    return items
 
 
 def spell(settings: Mapping[str, Any]) -> str:

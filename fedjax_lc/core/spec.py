@@ -63,6 +63,24 @@ class Field:
         kinds = [kind for kind in self.kinds if not (kind is int and float in self.kinds)]
         return self.words or " or ".join(_WORDS[kind] for kind in kinds)
 
+    def value(self, what: str, text: str) -> Any:
+        """The value that `text` spells.
+
+        Raises:
+            InputError: it spells none of these types, or a value out of range; `what` begins the message.
+        """
+        try:
+            value = read(text, self.kinds)
+        except ValueError:
+            raise self.refused(what, text) from None
+        if not self.fits(value):
+            raise self.refused(what, text)
+        return value
+
+    def refused(self, what: str, value: Any) -> InputError:
+        """The error for a value that does not fit."""
+        return InputError(f"{what} must be {self}, got {value!r}")
+
 
 @dataclasses.dataclass(frozen=True)
 class Call:
@@ -118,21 +136,12 @@ class Call:
                 raise unknown(f"option of {self.name}", name, fields)
             if name in given:
                 raise InputError(f"{here} gives {name} twice")
-            given[name] = self._value(name, fields[name], value)
+            given[name] = fields[name].value(f"{here}: {name}", value)
         missing = [name for name, field in fields.items() if field.required and name not in given]
         if missing:
             needed = tuple(("", name.upper()) for name, field in fields.items() if field.required)
             raise InputError(f"{here} needs {' and '.join(missing)}: write {Call(self.name, tuple(inner), needed)}")
         return dict(zip(inner, self.inner, strict=True)) | given
-
-    def _value(self, name: str, field: Field, text: str) -> Any:
-        try:
-            value = read(text, field.kinds)
-            if field.fits(value):
-                return value
-        except ValueError:
-            pass
-        raise InputError(f"{self.what} {self.text!r}: {name} must be {field}, got {text!r}")
 
 
 def parse(what: str, text: str) -> Call:

@@ -1,4 +1,4 @@
-"""Data: sets by name, own files, synthetic generators, and partitions over clients (NumPy only, no JAX).
+"""Data: sets by name, files, synthetic generators, and partitions over clients (NumPy only, no JAX).
 
 data = load("breast_cancer", scale="standard")
 indices = partition(data, 10, "dirichlet:0.5", seed=0)

@@ -54,7 +54,7 @@ def unpickle(file: File) -> dict[str, Any]:
     Raises InputError for anything but a dict of arrays, lists, bytes, strings and numbers; nothing else is run.
     """
     try:
-        found = _Plain(io.BytesIO(file.content), encoding="bytes").load()
+        content = _Plain(io.BytesIO(file.content), encoding="bytes").load()
     except _Refused as error:
         raise InputError(
             f"{file.where}: not a pickle of plain data (it asks for {error}); get the original file"
@@ -62,9 +62,10 @@ def unpickle(file: File) -> dict[str, Any]:
     # A damaged stream of opcodes may fail in any way.
     except Exception:
         raise InputError(f"{file.where}: the pickle is truncated or corrupt; copy or download it again") from None
-    if not isinstance(found, dict):
-        raise InputError(f"{file.where}: holds a {type(found).__name__}, expected a dict; get the original file")
-    return {key.decode(errors="replace") if isinstance(key, bytes) else str(key): value for key, value in found.items()}
+    if not isinstance(content, dict):
+        raise InputError(f"{file.where}: holds a {type(content).__name__}, expected a dict; get the original file")
+    word = lambda key: key.decode(errors="replace") if isinstance(key, bytes) else str(key)
+    return {word(key): value for key, value in content.items()}
 
 
 def batch(file: File, key: str) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
@@ -76,11 +77,11 @@ def batch(file: File, key: str) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     Source: Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", 2009; the layout is that of
     https://www.cs.toronto.edu/~kriz/cifar.html.
     """
-    found = unpickle(file)
-    data, labels = _entry(found, "data", file), np.asarray(_entry(found, key, file), dtype=object)
+    content = unpickle(file)
+    data, labels = _entry(content, "data", file), np.asarray(_entry(content, key, file), dtype=object)
     if not isinstance(data, np.ndarray) or data.dtype != np.uint8 or data.ndim != 2 or data.shape[1] != _PIXELS:
-        told = f"{data.dtype} of shape {data.shape}" if isinstance(data, np.ndarray) else type(data).__name__
-        raise InputError(f"{file.where}: 'data' must be uint8 of shape (N, {_PIXELS}), got {told}")
+        got = f"{data.dtype} of shape {data.shape}" if isinstance(data, np.ndarray) else type(data).__name__
+        raise InputError(f"{file.where}: 'data' must be uint8 of shape (N, {_PIXELS}), got {got}")
     if labels.shape != data.shape[:1] or not all(isinstance(label, int | np.integer) for label in labels):
         raise InputError(
             f"{file.where}: {len(data)} images need as many whole numbers in {key!r}, got {str(labels)[:40]!r}"
@@ -96,9 +97,9 @@ def label_names(file: File, key: str) -> list[str]:
     return [name.decode(errors="replace") if isinstance(name, bytes) else str(name) for name in names]
 
 
-def _entry(found: dict[str, Any], key: str, file: File) -> Any:
-    if key not in found:
+def _entry(content: dict[str, Any], key: str, file: File) -> Any:
+    if key not in content:
         raise InputError(
-            f"{file.where}: has no {key!r} (it holds {', '.join(map(repr, found))}); get the original file"
+            f"{file.where}: has no {key!r} (it holds {', '.join(map(repr, content))}); get the original file"
         )
-    return found[key]
+    return content[key]

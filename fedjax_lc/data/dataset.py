@@ -36,7 +36,7 @@ class Dataset:
     notes: one-line remarks, such as a constant column.
     groups: (N,) int64 client ids 0..G-1 of data that comes already split, else None (partition "natural").
     shape: the shape of one row whose d features are an image, row-major (height, width, channels); else ().
-    test: the set's own test part, alike in all but its rows; its groups are the clients of the training part.
+    test: the set's test part, alike in all but its rows; its groups are the clients of the training part.
 
     >>> data = from_arrays([[0.0, 1.0], [2.0, 3.0], [4.0, 4.0]], [1, 2, 2])
     >>> data.task, data.classes, data.targets.tolist()

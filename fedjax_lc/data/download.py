@@ -1,7 +1,7 @@
 """Finding a known file on this machine, or fetching it once into a cache, checked and resumable.
 
 Where a file is looked for, in this order: the folder given by the caller, else by FEDJAX_LC_DATA; then the cache
-folder (FEDJAX_LC_CACHE, else the user's own, ~/.cache/fedjax_lc or XDG_CACHE_HOME/fedjax_lc on Linux).
+folder (FEDJAX_LC_CACHE, else that of the user, ~/.cache/fedjax_lc or XDG_CACHE_HOME/fedjax_lc on Linux).
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from typing import Protocol
 import platformdirs
 
 from fedjax_lc.core.errors import InputError
+from fedjax_lc.core.progress import bar
 
 DATA_VARIABLE = "FEDJAX_LC_DATA"
 CACHE_VARIABLE = "FEDJAX_LC_CACHE"
 CACHE_OFF = "off"  # its value for: keep no compiled programs; it names no folder
 TIMEOUT = 30.0  # seconds without an answer
-BAR_AFTER = 2.0  # seconds until a download shows its progress
 _CHUNK = 1 << 16
 
 
 class Source(Protocol):
-    """A file of the web that can be told from others.
+    """A file of the web that is known by its content.
 
     name: the data set, in messages; url: its address; folder: where in the cache it is kept; advice: what may be
     done with another file of that name.
@@ -58,7 +58,7 @@ def cache_folder() -> Path:
 
 
 def local_folder(data_dir: str | os.PathLike[str] | None) -> Path | None:
-    """The user's own data folder: `data_dir`, else FEDJAX_LC_DATA, else None. Raises InputError if it is no folder."""
+    """The folder of local files: `data_dir`, else FEDJAX_LC_DATA, else None. Raises InputError if it is no folder."""
     chosen = data_dir or os.environ.get(DATA_VARIABLE)
     if not chosen:
         return None
@@ -70,18 +70,18 @@ def local_folder(data_dir: str | os.PathLike[str] | None) -> Path | None:
 
 
 def locate(source: Source, data_dir: str | os.PathLike[str] | None = None, download: bool = True) -> tuple[Path, bool]:
-    """The file of a source, not checked, and whether it is the user's own copy rather than one in the cache.
+    """The file of a source, not checked, and whether it is from the folder of local files rather than the cache.
 
     Raises InputError when it is neither here nor can be fetched; that message says where to put it by hand.
     """
-    own, cache = local_folder(data_dir), cache_folder()
-    for folder in filter(None, (own, cache)):
+    local, cache = local_folder(data_dir), cache_folder()
+    for folder in filter(None, (local, cache)):
         path = source.find(folder)
         if path is not None:
-            return path, folder is own
+            return path, folder is local
     if download:
         return fetch(source), False
-    looked = " or ".join(str(folder) for folder in (own, cache) if folder)
+    looked = " or ".join(str(folder) for folder in (local, cache) if folder)
     raise InputError(f"{source.name!r} is not in {looked}, and downloading is off; {_by_hand(source)}")
 
 
@@ -160,21 +160,15 @@ def _download(url: str, part: Path) -> None:
 
 
 def _copy(answer: http.client.HTTPResponse, part: Path, mode: str) -> None:
-    from tqdm import tqdm
-
     expected = answer.length
     have = part.stat().st_size if mode == "ab" else 0
     total = None if expected is None else have + expected
     got = 0
-    with (
-        part.open(mode) as out,
-        # disable=None: shown on a terminal only.
-        tqdm(total=total, initial=have, unit="B", unit_scale=True, delay=BAR_AFTER, disable=None, leave=False) as bar,
-    ):
+    with part.open(mode) as out, bar(total, unit="B", initial=have, unit_scale=True) as shown:
         while chunk := answer.read(_CHUNK):
             out.write(chunk)
             got += len(chunk)
-            bar.update(len(chunk))
+            shown.update(len(chunk))
     if expected is not None and got < expected:
         raise OSError(f"the connection broke {expected - got} bytes before the end; run it again to go on from there")
 

@@ -67,13 +67,13 @@ def read_members(path: Path, names: Collection[str]) -> dict[str, bytes]:
     """
     read = _zip_members if path.suffix == ".zip" else _tar_members
     try:
-        found = read(path, names)
+        contents = read(path, names)
     except (OSError, EOFError, zlib.error, lzma.LZMAError, tarfile.TarError, zipfile.BadZipFile):
         raise InputError(f"{path}: the archive is truncated or corrupt; copy or download it again") from None
     for name in names:
-        if name not in found:
+        if name not in contents:
             raise InputError(f"{path}: the archive has no file {name}; copy or download it again")
-    return found
+    return contents
 
 
 def _zip_members(path: Path, names: Collection[str]) -> dict[str, bytes]:
@@ -83,19 +83,19 @@ def _zip_members(path: Path, names: Collection[str]) -> dict[str, bytes]:
 
 
 def _tar_members(path: Path, names: Collection[str]) -> dict[str, bytes]:
-    found = {}
+    contents = {}
     with tarfile.open(path) as archive:
         for member in archive:
             name = PurePosixPath(member.name).name
             content = archive.extractfile(member) if name in names else None
             if content is not None:
-                found[name] = content.read()
-    return found
+                contents[name] = content.read()
+    return contents
 
 
-def differ(kind: str, expected: str, found: str) -> str:
+def differ(kind: str, expected: str, got: str) -> str:
     """What to say of two checksums: nothing if they are equal."""
-    return "" if found == expected else f"expected {kind} {expected[:12]}..., got {found[:12]}..."
+    return "" if got == expected else f"expected {kind} {expected[:12]}..., got {got[:12]}..."
 
 
 def read_npz(path: Path) -> Table:

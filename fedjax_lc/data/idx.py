@@ -33,7 +33,7 @@ def parse(content: bytes, where: str) -> NDArray[np.uint8]:
     shape = tuple(np.frombuffer(content[4:head], ">u4", count=len(content[4:head]) // 4).tolist())
     expected = head + math.prod(shape)
     if len(shape) < start[3] or len(content) != expected:
-        told = f"{expected} bytes for shape {shape}" if len(shape) == start[3] else f"at least {head} bytes"
+        wanted = f"{expected} bytes for shape {shape}" if len(shape) == start[3] else f"at least {head} bytes"
         fault = "longer than its head says" if len(content) > expected else "cut off"
-        raise InputError(f"{where}: the idx file is {fault} (expected {told}, got {len(content)}); copy it again")
+        raise InputError(f"{where}: the idx file is {fault} (expected {wanted}, got {len(content)}); copy it again")
     return np.frombuffer(content, np.uint8, offset=head).reshape(shape)

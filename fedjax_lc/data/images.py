@@ -1,4 +1,4 @@
-"""Image sets by name: the MNIST family (idx files) and CIFAR (python batches), each with its own test part.
+"""Image sets by name: the MNIST family (idx files) and CIFAR (python batches), each with a test part.
 
 Where addresses and checksums come from: MNIST's and those of Fashion-MNIST's label files agree with copies that
 were at hand; all others are written from memory as their publishers' pages and common libraries give them, and no
@@ -80,9 +80,9 @@ def fashion_mnist(*, data_dir: Folder = None, download: bool = True) -> Dataset:
 def _idx_remotes(
     name: str, remotes: Sequence[Remote], classes: Sequence[Any], data_dir: Folder, download: bool
 ) -> Dataset:
-    found = [read(remote, data_dir, download) for remote in remotes]
-    notes = note([filename for _, doubtful in found for filename in doubtful])
-    return _idx_set(name, [file for file, _ in found], classes, notes)
+    pairs = [read(remote, data_dir, download) for remote in remotes]
+    notes = note([filename for _, doubtful in pairs for filename in doubtful])
+    return _idx_set(name, [file for file, _ in pairs], classes, notes)
 
 
 # --- EMNIST ---
@@ -120,13 +120,13 @@ def emnist(part: str = "byclass", *, data_dir: Folder = None, download: bool = T
     classes, *rows = _EMNIST[part]
     kinds = ("train-images-idx3", "train-labels-idx1", "test-images-idx3", "test-labels-idx1")
     names = {f"emnist-{part}-{kind}-ubyte.gz": "" for kind in kinds}
-    found, doubtful = members(EMNIST, names, data_dir, download)
-    files = [found[name] for name in names]
+    content, doubtful = members(EMNIST, names, data_dir, download)
+    files = [content[name] for name in names]
     data = _idx_set(f"emnist:{part}", files, classes, note(doubtful), first=int(part == "letters"), turned=True)
     # No checksum of the single files is known.
     if data.test and [len(data.targets), len(data.test.targets)] != rows:
-        told = f"{len(data.targets)} + {len(data.test.targets)} images, the original has {rows[0]} + {rows[1]}"
-        return dataclasses.replace(data, notes=(*data.notes, f"not the original files: {told}"))
+        counts = f"{len(data.targets)} + {len(data.test.targets)} images, the original has {rows[0]} + {rows[1]}"
+        return dataclasses.replace(data, notes=(*data.notes, f"not the original files: {counts}"))
     return data
 
 
@@ -201,8 +201,8 @@ def cifar10(*, data_dir: Folder = None, download: bool = True) -> Dataset:
 
     Source: Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", 2009.
     """
-    found, doubtful = members(CIFAR10, CIFAR10_FILES, data_dir, download)
-    *train, test, meta = found.values()
+    content, doubtful = members(CIFAR10, CIFAR10_FILES, data_dir, download)
+    *train, test, meta = content.values()
     return _cifar_set("cifar10", train, test, cifar.label_names(meta, "label_names"), "labels", doubtful)
 
 
@@ -216,10 +216,10 @@ def cifar100(labels: str = "fine", *, data_dir: Folder = None, download: bool = 
     """
     if labels not in ("fine", "coarse"):
         raise unknown("labels of cifar100", labels, ["fine", "coarse"])
-    found, doubtful = members(CIFAR100, CIFAR100_FILES, data_dir, download)
-    classes = cifar.label_names(found["meta"], f"{labels}_label_names")
+    content, doubtful = members(CIFAR100, CIFAR100_FILES, data_dir, download)
+    classes = cifar.label_names(content["meta"], f"{labels}_label_names")
     name = "cifar100" if labels == "fine" else "cifar100:coarse"
-    return _cifar_set(name, [found["train"]], found["test"], classes, f"{labels}_labels", doubtful)
+    return _cifar_set(name, [content["train"]], content["test"], classes, f"{labels}_labels", doubtful)
 
 
 def _cifar_set(

@@ -1,4 +1,4 @@
-"""`load`: one call for all sets by name, and for the user's own files."""
+"""`load`: one call for all sets by name, and for files of the user."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def load(
     target: str | int | None = None,
     download: bool = True,
 ) -> Dataset:
-    """A data set by name, or from a file of one's own.
+    """A data set by name, or from a file.
 
     name_or_path: a name of `names()`, with options if it has any ("synthetic_logistic:num_clients=20,seed=1",
         "emnist:balanced", "shakespeare:seq_len=40"); or a path: `.npz`, `.csv`, anything else is read as LIBSVM
@@ -76,24 +76,24 @@ def load(
     download: whether a known set that is not on this machine may be fetched into the cache.
 
     Raises InputError (one line) for an unknown name, a missing, truncated or corrupt file, a wrong checksum, and
-    for data that cannot be used (see `from_arrays`). A wrong checksum of an image or text file in the user's own
-    folder is a note instead: such a file has no path form by which it could be loaded as own data.
+    for data that cannot be used (see `from_arrays`). A wrong checksum of an image or text file in the folder of
+    local files is a note instead: it cannot be loaded by its path.
 
     >>> load("iris", labels="versicolor", scale="standard")  # doctest: +SKIP
     Dataset('iris', binary, 150 x 4, classes=('setosa|virginica', 'versicolor'))
     """
     text = os.fspath(name_or_path)
-    own = _own_file(text, data_dir)
-    shown = own.name if own else text
-    suffix = own.suffix if own else ""
-    if n_features is not None and not (text in CATALOGUE or (own and suffix not in (".npz", ".csv"))):
+    path = _file(text, data_dir)
+    shown = path.name if path else text
+    suffix = path.suffix if path else ""
+    if n_features is not None and not (text in CATALOGUE or (path and suffix not in (".npz", ".csv"))):
         raise InputError(f"{shown}: n_features is for LIBSVM files only; leave it out")
     if target is not None and suffix != ".csv":
         raise InputError(f"{shown}: target is for .csv files only; leave it out")
-    if own is None and text.partition(":")[0] in _FINISHED:
+    if path is None and text.partition(":")[0] in _FINISHED:
         return _finished(text, data_dir, download, labels, scale)
-    if own is not None:
-        table, guess = _read(own, n_features, target), None
+    if path is not None:
+        table, guess = _read(path, n_features, target), None
     elif text in CATALOGUE:
         table, guess = _known(CATALOGUE[text], data_dir, n_features, download)
     elif text in EMBEDDED:
@@ -112,7 +112,7 @@ def load(
     )
 
 
-def _own_file(text: str, data_dir: str | os.PathLike[str] | None) -> Path | None:
+def _file(text: str, data_dir: str | os.PathLike[str] | None) -> Path | None:
     """The path of a file that is not known by name; None for a known name. Raises InputError if there is neither."""
     name = text.partition(":")[0]
     if text in CATALOGUE or text in EMBEDDED or name in synthetic.GENERATORS | _FINISHED:
@@ -125,10 +125,10 @@ def _own_file(text: str, data_dir: str | os.PathLike[str] | None) -> Path | None
     if path.suffix in _FILE_ENDINGS or os.sep in text:
         raise InputError(f"{text}: no such file")
     folder = local_folder(data_dir)
-    found = libsvm.find(text, folder) if folder else None
-    if found is None:
+    known = libsvm.find(text, folder) if folder else None
+    if known is None:
         raise unknown("data set", text, names())
-    return found
+    return known
 
 
 def _read(path: Path, n_features: int | str | None, target: str | int | None) -> Table:

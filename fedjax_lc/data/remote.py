@@ -1,7 +1,7 @@
 """Files of image and text sets, known by the checksum of their originals, alone or as members of an archive.
 
 One rule: what comes from the web or lies in the cache must be the original, else it is an error; a copy in the
-user's own folder is read all the same, and its name is handed back, so that the data set's notes can say so. A
+folder of local files is read all the same, and its name is handed back, so that the data set's notes can say so. A
 folder is taken for a set's if it is called like it (`mnist/`, ...), be it in the data folder or that folder itself;
 in folders of other names an original is known by its checksum only.
 """
@@ -58,12 +58,12 @@ class Remote:
 
     def mismatch(self, path: Path) -> str:
         """How the file differs from the original; empty if it does not, packed or not."""
-        found = _md5(path) if self.md5 else ""
-        if self.md5 == found and found:
+        md5 = _md5(path) if self.md5 else ""
+        if md5 and md5 == self.md5:
             return ""
         if self.sha256:
             return differ("sha256", self.sha256, hashlib.sha256(read_bytes(path)).hexdigest())
-        return differ("md5", self.md5, found)
+        return differ("md5", self.md5, md5)
 
 
 Doubtful = list[str]  # names of files that are not known to be the originals
@@ -78,17 +78,17 @@ def read(source: Remote, data_dir: Folder, download: bool) -> tuple[File, Doubtf
 def members(
     archive: Remote, checksums: Mapping[str, str], data_dir: Folder, download: bool
 ) -> tuple[dict[str, File], Doubtful]:
-    """Files of an archive by name, from where they all lie unpacked in the user's own folder, else from the archive.
+    """Files of an archive by name, from where they all lie unpacked in the local folder, else from the archive.
 
     checksums: md5 of each, empty if not known. Raises InputError as `read` does, and for a member that is missing.
     """
-    found = _loose(checksums, archive.folders, data_dir)
-    if found is None:
+    loose = _loose(checksums, archive.folders, data_dir)
+    if loose is None:
         path, doubtful = _path(archive, data_dir, download)
         inside = read_members(path, checksums)
         return {n: File(f"{path}: {n}", unpacked(content, Path(n))) for n, content in inside.items()}, doubtful
-    doubtful = [name for name, md5 in checksums.items() if md5 and _md5(found[name]) != md5]
-    return {name: File(str(path), read_bytes(path)) for name, path in found.items()}, doubtful
+    doubtful = [name for name, md5 in checksums.items() if md5 and _md5(loose[name]) != md5]
+    return {name: File(str(path), read_bytes(path)) for name, path in loose.items()}, doubtful
 
 
 def note(doubtful: Sequence[str]) -> tuple[str, ...]:
@@ -97,14 +97,14 @@ def note(doubtful: Sequence[str]) -> tuple[str, ...]:
 
 
 def called(folders: Sequence[str], data_dir: Folder) -> list[Path]:
-    """The folders in the user's own data folder that are called so, and that folder itself last."""
-    own = local_folder(data_dir)
-    return [] if own is None else [path for path in (*_called(own, folders), own) if path.is_dir()]
+    """The folders in the folder of local files that are called so, and that folder itself last."""
+    local = local_folder(data_dir)
+    return [] if local is None else [path for path in (*_called(local, folders), local) if path.is_dir()]
 
 
 def _path(source: Remote, data_dir: Folder, download: bool) -> tuple[Path, Doubtful]:
-    path, own = locate(source, data_dir, download)
-    if own:
+    path, local = locate(source, data_dir, download)
+    if local:
         return path, [path.name] if source.mismatch(path) else []
     verify(path, source)
     return path, []
@@ -112,9 +112,9 @@ def _path(source: Remote, data_dir: Folder, download: bool) -> tuple[Path, Doubt
 
 def _loose(names: Collection[str], folders: Sequence[str], data_dir: Folder) -> dict[str, Path] | None:
     for base in called(folders, data_dir):
-        found = {name: path for name in names if (path := _spelled(base, name))}
-        if len(found) == len(names):
-            return found
+        paths = {name: path for name in names if (path := _spelled(base, name))}
+        if len(paths) == len(names):
+            return paths
     return None
 
 

@@ -31,7 +31,7 @@ class PartitionReport:
     """Sizes and label shares of the clients of one partition.
 
     indices: row indices of each client; targets: (N,) targets of all rows; classes: the names of the labels in
-    sorted order of the targets (default: the targets' own values). Regression targets are described by their mean
+    sorted order of the targets (default: the values of the targets). Regression targets are described by their mean
     and deviation instead of shares.
 
     >>> print(PartitionReport([np.array([0, 1]), np.array([2, 3])], np.array([0, 0, 0, 1])).table())

@@ -33,7 +33,7 @@ def logistic(
     Feature j has scale kappa^(-j / (2 (dim - 1))), j = 0..dim-1, so second moments are log-spaced over a factor of
     kappa; rows have norm 1; labels follow a logistic model with weights normal / scale_j, which weights the weak
     directions; client i's features are shifted by shift * normal * scale_j. Without such labels and scales the
-    data's own curvature hides the nominal condition number: with l2 = 2 mu, (L + mu)/mu = kappa and dim >= 10, the
+    curvature of the data hides the nominal condition number: with l2 = 2 mu, (L + mu)/mu = kappa and dim >= 10, the
     ratio of L_avg to the smallest Hessian eigenvalue at the optimum is between kappa/8 and kappa/2 here.
 
     num_clients clients have `rows` rows of `dim` features each. Raises InputError for values out of range.
@@ -97,7 +97,7 @@ def least_squares(
 
     With all N = num_clients * rows rows stacked in A, A^T A / N has eigenvalues log-spaced from 1/kappa to 1, both
     attained, so F(x) = |A x - b|^2 / (2N) has smoothness 1 and strong convexity 1/kappa. Client i's targets follow
-    its own model x + spread * normal, plus noise * normal per row. Raises InputError for values out of range and
+    the model x + spread * normal, plus noise * normal per row. Raises InputError for values out of range and
     for fewer rows in all than dim.
 
     >>> A = least_squares(num_clients=2, rows=30, dim=3, kappa=100.0).features
@@ -159,7 +159,7 @@ def quadratics(
 ) -> tuple[Floats, Floats]:
     """Matrices A (n, d, d) and vectors b (n, d) of f_i(x) = x^T A_i x / 2 - b_i^T x.
 
-    Every A_i is symmetric, with its own eigenvectors and eigenvalues in [mu, L], both ends attained. b_i is A_i
+    Every A_i is symmetric, with random eigenvectors and eigenvalues in [mu, L], both ends attained. b_i is A_i
     times client i's minimiser, a common normal point plus spread * normal (spread = 0: one minimiser for all).
     Raises InputError unless 0 < mu <= L, and for dim = 1 with mu < L.
 

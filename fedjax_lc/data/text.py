@@ -63,8 +63,8 @@ def shakespeare(
         )
     characters = "".join(sorted(set(text)))
     cut = [_windows(encode(words, characters), seq_len, stride or seq_len, test_share) for words in chosen]
-    told = f"{len(chosen)} of {len(speeches)} speakers are clients, those with {least} characters or more"
-    return _by_client("shakespeare", cut, characters, (told, *note(doubtful)))
+    line = f"{len(chosen)} of {len(speeches)} speakers are clients, those with {least} characters or more"
+    return _by_client("shakespeare", cut, characters, (line, *note(doubtful)))
 
 
 def by_speaker(text: str) -> dict[str, str]:
@@ -170,8 +170,8 @@ def leaf_shakespeare(*, data_dir: Folder = None, download: bool = True) -> Datas
                 users.setdefault(user, [[], []])[place].append(rows)
     lengths = sorted({rows.shape[1] for train, test in users.values() for rows in (*train, *test)})
     if len(lengths) != 1:
-        told = ", ".join(str(length - 1) for length in lengths) or "none"
-        raise InputError(f"{folders[0]}: needs windows of one length, got {told}; make the files again")
+        got = ", ".join(str(length - 1) for length in lengths) or "none"
+        raise InputError(f"{folders[0]}: needs windows of one length, got {got}; make the files again")
     none = np.empty((0, *lengths), np.int32)
     cut = [(np.concatenate([none, *train]), np.concatenate([none, *test])) for train, test in users.values()]
     return _by_client("leaf_shakespeare", cut, LEAF_CHARACTERS, ())
@@ -180,15 +180,16 @@ def leaf_shakespeare(*, data_dir: Folder = None, download: bool = True) -> Datas
 def _leaf_file(path: Path) -> dict[str, Ids]:
     """The windows (N, T + 1) of each user of one file."""
     try:
-        told = json.loads(read_bytes(path))
-        return {user: _leaf_rows(told["user_data"][user]) for user in told["users"] if told["user_data"][user]["x"]}
+        content = json.loads(read_bytes(path))
+        windows = {user: content["user_data"][user] for user in content["users"]}
+        return {user: _leaf_rows(rows) for user, rows in windows.items() if rows["x"]}
     except (ValueError, TypeError, KeyError) as error:
         fault = str(error) if isinstance(error, InputError) else "it is cut off, or has another form"
         raise InputError(f"{path}: not a JSON file of LEAF's Shakespeare ({fault}); make it again") from None
 
 
-def _leaf_rows(told: dict[str, Any]) -> Ids:
-    pairs = list(zip(told["x"], told["y"], strict=True))
+def _leaf_rows(rows: dict[str, Any]) -> Ids:
+    pairs = list(zip(rows["x"], rows["y"], strict=True))
     if {(len(x), len(y)) for x, y in pairs} != {(len(pairs[0][0]), 1)}:
         raise InputError("a user with windows of different lengths, or more than one character after a window")
     return encode("".join(x + y for x, y in pairs), LEAF_CHARACTERS).reshape(len(pairs), -1)

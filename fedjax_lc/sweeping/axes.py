@@ -58,8 +58,8 @@ class Span:
 
     def spaced(self, whole: bool = False) -> tuple[float, ...]:
         """The `num` numbers, to 15 digits, so that 1 in the middle is 1; whole: rounded, if both ends are whole."""
-        found = [float(f"{value:.15g}") for value in self.at(np.linspace(0, 1, int(self.num or 0)))]
-        return tuple(dict.fromkeys(map(round, found)) if whole and self._whole_ends else found)
+        spaced = [float(f"{value:.15g}") for value in self.at(np.linspace(0, 1, int(self.num or 0)))]
+        return tuple(dict.fromkeys(map(round, spaced)) if whole and self._whole_ends else spaced)
 
     @property
     def _whole_ends(self) -> bool:
@@ -68,7 +68,7 @@ class Span:
 
 @dataclasses.dataclass(frozen=True)
 class Times:
-    """Multipliers of each configuration's own value."""
+    """Multipliers of the value of each configuration."""
 
     values: Any
 
@@ -102,10 +102,10 @@ def loguniform(lo: float, hi: float) -> Span:
 
 
 def times(values: Any) -> Times:
-    """An axis that multiplies each configuration's own value, as its theory or `base` gives it, by these numbers.
+    """An axis that multiplies the value of each configuration, as its theory or `base` gives it, by these numbers.
 
     Its name in `axes` and `settings` is "gamma/theory" and its labels are the multipliers. The choices that other axes
-    make come first: with compressors on an axis and theory as the base, each compressor's own gamma is multiplied.
+    make come first: with compressors on an axis and theory as the base, the gamma of each compressor is multiplied.
 
     Args:
         values: numbers, their string form, or `uniform` or `loguniform` in a sample.
@@ -128,7 +128,7 @@ def parse_axis(text: str) -> tuple[Any, ...] | Span | Times:
     "linear:LO:HI:NUM"                 NUM values, both ends included, evenly spaced
     "log:LO:HI:NUM"                    the same, evenly spaced in the logarithm
     "uniform:LO:HI", "loguniform:LO:HI"  any number in between, for samples
-    "theory*AXIS"                      multiples of the base's own value, AXIS any of the above that gives numbers
+    "theory*AXIS"                      multiples of the value of the base, AXIS any of the above that gives numbers
 
     On a field that holds a whole number (k, local_steps), linear and log with whole ends round to distinct whole
     numbers, so they may give fewer than NUM; on any other field nothing is rounded.

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from fedjax_lc.core.errors import InputError
-from fedjax_lc.core.files import replacing
+from fedjax_lc.core.files import check_same, replacing
 from fedjax_lc.results.table import Table
 from fedjax_lc.sweeping.blocks import Ended
 
@@ -39,15 +39,11 @@ class Store:
 
     def _check(self, folder: Path) -> None:
         try:
-            config = json.loads((folder / "config.json").read_text())
-            before, self.blocks = config["identity"], config["blocks"]
-            names = sorted({*before, *self.identity})
-            differ = [name for name in names if before.get(name) != self.identity.get(name)]
-        except (ValueError, KeyError, TypeError, AttributeError, OSError):
+            kept = json.loads((folder / "config.json").read_text())
+            before, self.blocks = dict(kept["identity"]), kept["blocks"]
+        except (ValueError, KeyError, TypeError, OSError):
             raise InputError(f"{folder} holds something else than a sweep: choose another folder") from None
-        if differ:
-            raise InputError(f"{folder} already holds a different sweep (other {', '.join(differ)}): choose another "
-                             "folder, or delete it")  # fmt: skip
+        check_same(folder, "sweep", before, self.identity, "choose another folder, or delete it")
 
     def _write(self) -> None:
         if self.folder is not None:

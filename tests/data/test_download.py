@@ -10,6 +10,7 @@ import threading
 
 import pytest
 
+from fedjax_lc.core import progress
 from fedjax_lc.data import catalogue, download, load
 from fedjax_lc.data.catalogue import CATALOGUE, Entry
 from fedjax_lc.data.libsvm import content_sha256
@@ -81,11 +82,11 @@ class _Terminal(io.StringIO):
         return True
 
 
-@pytest.mark.parametrize(("after", "shown"), [(0.0, True), (download.BAR_AFTER, False)])
+@pytest.mark.parametrize(("after", "shown"), [(0.0, True), (progress.DELAY, False)])
 def test_progress_is_shown_on_a_terminal_after_a_while(server, place, monkeypatch, after, shown):
     terminal = _Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
-    monkeypatch.setattr(download, "BAR_AFTER", after)
+    monkeypatch.setattr(progress, "DELAY", after)
     (place.parent / "part.toy.bz2").write_bytes(PACKED[:50])
     download.fetch(ENTRY)
     assert (f"50.0/{len(PACKED)}" in terminal.getvalue()) == shown

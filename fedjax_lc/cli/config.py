@@ -1,0 +1,328 @@
+"""What `run` and `sweep` are asked for: one dataclass each, whose fields are the options.
+
+A field says its help, its default and its group once; from it come the option of the command line (`add`), the key of
+a TOML file (`SweepConfig.read`) and the setting that results keep (`settings`), by which a folder is known again
+(`check_folder`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import re
+import types
+import typing
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+from fedjax_lc.cli import axes, toml
+from fedjax_lc.cli.options import add_cache
+from fedjax_lc.core import files, spec
+from fedjax_lc.core.errors import InputError, unknown
+
+GROUPS = ("data", "network", "grid", "run")  #: of options, in the order of help
+UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
+FORMS = {"grid": "gamma=log:0.01:1:5", "budget": "bits_up=1e7"}  #: options NAME=VALUE that may be repeated, as in
+
+
+@dataclasses.dataclass(frozen=True)
+class Option:
+    """A field that is an option.
+
+    Attributes:
+        text: its help.
+        group: its group in help.
+        metavar: what help calls its value.
+        choices: the words to choose from; empty: any value of its type.
+        aside: whether it decides no number, so that results do not keep it.
+    """
+
+    text: str
+    group: str = "run"
+    metavar: str | None = None
+    choices: tuple[str, ...] = ()
+    aside: bool = False
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config:
+    """What both commands take."""
+
+    data: Annotated[str, Option("a data set's name (fedjax-lc list data) or a file", "data")] = "breast_cancer"
+    data_dir: Annotated[
+        str | None,
+        Option("folder of local data files (else the environment variable FEDJAX_LC_DATA)", "data", aside=True),
+    ] = None
+    labels: Annotated[list[str] | None, Option("label of the +1 class of multiclass data; may be repeated", "data")] = (
+        None
+    )
+    scale: Annotated[
+        str | None, Option("standard, minmax, maxabs, unit or none (default: standard for embedded data)", "data")
+    ] = None
+    clients: Annotated[int | None, Option("number of clients (default: 10, or as the data comes split)", "data")] = None
+    partition: Annotated[
+        str | None, Option("iid, sorted, shards:2, dirichlet:0.5, ... (fedjax-lc list partitions)", "data")
+    ] = None
+    report: Annotated[bool, Option("print sizes and label shares; with --out also a picture", "data", aside=True)] = (
+        False
+    )
+    weights: Annotated[
+        str,
+        Option(
+            "what each client counts in F (by size: local gradients are scaled by it, on top of --client-weights)",
+            "data",
+            choices=("equal", "size"),
+        ),
+    ] = "equal"
+    split_seed: Annotated[int, Option("seed of the partition", "data")] = 0
+    kappa: Annotated[float | None, Option("condition number of the regularised problem (default: 1e4)", "data")] = None
+    l2: Annotated[float | None, Option("the regulariser's weight, instead of --kappa (of a network: 0)", "data")] = None
+    dtype: Annotated[
+        str | None,
+        Option("numbers of the run (default: float64; of a network float32)", "data", choices=("float32", "float64")),
+    ] = None
+    model: Annotated[
+        str | None, Option("train this network (fedjax-lc list models), as in cnn or mlp:hidden=64x64", "network")
+    ] = None
+    test_share: Annotated[float, Option("tested on this share of data without a test set", "network")] = 0.2
+    measured_rows: Annotated[
+        int | None, Option("measure the training loss on so many rows (default: all)", "network")
+    ] = None
+    precision: Annotated[
+        str | None,
+        Option(
+            "of a network's float32 products on a GPU or TPU: high (TF32), highest (exact) or default (the platform's "
+            "fastest); convex problems are always exact (default: high)",
+            "network",
+        ),
+    ] = None
+    steps: Annotated[int | None, Option("steps at most (default: 10,000; of a network 100)")] = None
+    every: Annotated[int | None, Option("steps from one record to the next (default: 10; of a network 1)")] = None
+    rel_gap: Annotated[float | None, Option("stop at this relative gap")] = None
+    measure: Annotated[list[str], Option("also record grad_norm, distance or lyapunov")] = dataclasses.field(
+        default_factory=list
+    )
+    index_bits: Annotated[str | None, Option("price of indices: log2, binom, int32 or none (default: log2)")] = None
+    out: Path | None = None
+    quiet: Annotated[bool, Option("no progress bar", aside=True)] = False
+
+    @classmethod
+    def add(cls, parser: argparse.ArgumentParser) -> None:
+        """Add the options to a parser, whose result then holds those that were given, and no defaults."""
+        options = _options(cls)
+        usual = {field.name: field.default for field in dataclasses.fields(cls)}
+        groups = {declared.group for _, declared in options.values()}
+        places = {name: parser.add_argument_group(name) for name in GROUPS if name in groups}
+        for name, (kind, declared) in options.items():
+            places[declared.group].add_argument(f"--{_dashed(name)}", **_argument(kind, declared, usual[name]))
+        add_cache(places["run"])
+
+    @classmethod
+    def of(cls, options: argparse.Namespace, **more: Any) -> Self:
+        """The configuration of a command line, with the values that are no options."""
+        given = {name: getattr(options, name) for name in _options(cls) if name in options}
+        return cls(**given | more).filled()
+
+    def filled(self) -> Self:
+        """With the defaults that depend on whether there is a network."""
+        usual = {"steps": (10_000, 100), "every": (10, 1), "dtype": ("float64", "float32")}
+        missing: dict[str, Any] = {
+            name: pair[self.model is not None] for name, pair in usual.items() if getattr(self, name) is None
+        }
+        return dataclasses.replace(self, **missing)
+
+    def settings(self) -> dict[str, Any]:
+        """Everything that decides the numbers, as plain values."""
+        aside = {name for name, (_, declared) in _options(type(self)).items() if declared.aside}
+        return {name: value for name, value in vars(self).items() if name not in aside}
+
+    def loop(self) -> dict[str, Any]:
+        """Options of `fl.run` and `fl.sweep`."""
+        shared = ("steps", "every", "rel_gap", "measure")
+        return {name: getattr(self, name) for name in shared} | {"progress": not self.quiet}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RunConfig(Config):
+    """What `fedjax-lc run` is asked for."""
+
+    method: str
+    hyperparameters: Mapping[str, str] = dataclasses.field(default_factory=dict)  #: as the command line has them
+    seed: Annotated[int, Option("seed of the run")] = 0
+    measure: Annotated[
+        list[str],
+        Option("also record grad_norm, distance or lyapunov; of a network train_accuracy, accuracy_worst, ..."),
+    ] = dataclasses.field(default_factory=list)
+    out: Annotated[Path | None, Option("folder for config.json, trace.parquet and plot.png", aside=True)] = None
+    x: Annotated[str, Option("the picture's x-axis: bits_up, rounds, step, grads, total_bits", aside=True)] = "bits_up"
+
+    def settings(self) -> dict[str, Any]:
+        """Everything that decides the numbers, as plain values; hyperparameters as hp_NAME."""
+        settings = super().settings()
+        return settings | {f"hp_{name}": text for name, text in settings.pop("hyperparameters").items()}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SweepConfig(Config):
+    """What `fedjax-lc sweep` is asked for."""
+
+    methods: list[str]
+    grid: Annotated[dict[str, Any], Option("one axis; may be repeated", "grid", metavar="NAME=VALUES")] = (
+        dataclasses.field(default_factory=dict)
+    )
+    sample: Annotated[
+        int | None, Option("this many samples of the axes instead of all points", "grid", metavar="NUM")
+    ] = None
+    sample_method: Annotated[str, Option("random, sobol, halton or latin", "grid", metavar="KIND")] = "random"
+    seeds: Annotated[int, Option("seeds 0 to NUM - 1 of every configuration", "grid", metavar="NUM")] = 1
+    rel_gap: Annotated[float | None, Option("stop at this relative gap; methods are compared there")] = None
+    budget: Annotated[
+        dict[str, Any],
+        Option("stop a lane at this cost: bits_up, bits_down, rounds or grads; may be repeated", metavar="COST=LIMIT"),
+    ] = dataclasses.field(default_factory=dict)
+    masked: Annotated[
+        list[str],
+        Option(
+            "local_steps: lanes of different numbers of them side by side, not one number after the other",
+            metavar="NAME",
+        ),
+    ] = dataclasses.field(default_factory=list)
+    block_size: Annotated[int | None, Option("lanes side by side (default: what memory holds)", aside=True)] = None
+    memory: Annotated[
+        str | None, Option("what the lanes side by side may take, as in 2GB (default: a share of it all)", aside=True)
+    ] = None
+    out: Annotated[
+        Path | None, Option("folder for a table per method and plot.png; finished parts are reused", aside=True)
+    ] = None
+    quiet: Annotated[bool, Option("no plan and no progress bar", aside=True)] = False
+
+    @classmethod
+    def of(cls, options: argparse.Namespace, **more: Any) -> Self:
+        """The configuration of a file, if the methods name one, under that of the command line.
+
+        Raises:
+            InputError: what cannot be read, or is not there.
+        """
+        given = {name: getattr(options, name) for name in _options(cls) if name in options}
+        given |= {name: axes.pairs(name, given[name], form) for name, form in FORMS.items() if name in given}
+        paths = [word for word in options.methods if word.endswith(".toml")]
+        if len(paths) > 1:
+            raise InputError(f"one .toml file at a time, got {' and '.join(paths)}")
+        file = cls.read(paths[0]) if paths else {"methods": []}
+        methods = [word for word in options.methods if word not in paths] or file["methods"]
+        if not methods:
+            raise InputError(f'{paths[0]} names no methods: add methods = ["locodl"], or give them before it')
+        left_out = {*file["methods"]} - {*methods}
+        kept = {name: axis for name, axis in file.get("grid", {}).items() if name.partition(".")[0] not in left_out}
+        grid = kept | given.get("grid", {})
+        budget = file.get("budget", {}) | given.get("budget", {})
+        config = cls(**file | given | {"methods": methods, "grid": grid, "budget": _limits(budget)}).filled()
+        if config.sample is not None and not grid:
+            raise InputError("--sample draws from axes, and there is none: add --grid, as in 'gamma=loguniform:0.01:1'")
+        return config
+
+    @classmethod
+    def read(cls, path: str) -> dict[str, Any]:
+        """The methods of a file, which may be none, and the options that it says, by name.
+
+        Raises:
+            InputError: a file that cannot be read, a key that is not known, a value of another kind.
+        """
+        known = _options(cls)
+        said: dict[str, Any] = {"methods": []}
+        for key, value in toml.load(path).items():
+            name = key.replace("-", "_")
+            if name == "methods":
+                said[name] = [str(word) for word in (value if isinstance(value, list) else [value])]
+            elif name in known:
+                said[name] = _typed(path, key, value, *known[name])
+            else:
+                raise unknown(f"key in {path}", key, {"methods", *map(_dashed, known)})
+        return said
+
+    def of_method(self, method: str, grid: dict[str, Any]) -> Self:
+        """The part of one method, which sweeps these axes."""
+        return dataclasses.replace(self, methods=[method], grid=grid)
+
+    def bytes(self) -> int | None:
+        """The memory: 2GB, 512MiB, 1e9, ... as a number.
+
+        Raises:
+            InputError: no such size.
+        """
+        if self.memory is None:
+            return None
+        match = re.fullmatch(r"([\d.]+(?:e\+?\d+)?)\s*([kmgt]i?)?b?", self.memory.strip().lower())
+        try:
+            return int(float(match[1]) * UNITS[match[2] or ""])  # type: ignore[index]
+        except (TypeError, ValueError):
+            raise InputError(f"--memory must be a size such as 2GB, 512MiB or 1e9, got {self.memory!r}") from None
+
+
+def check_folder(folder: Path, what: str, before: Mapping[str, Any], now: Config) -> None:
+    """Raise InputError if the settings `before`, which a folder's results keep, are not those of `now`."""
+    before, after = ({_shown(name, now): value for name, value in each.items()} for each in (before, now.settings()))
+    files.check_same(folder, what, before, after, "choose another --out")
+
+
+def _shown(name: str, config: Config) -> str:
+    """The option of a setting; that of a hyperparameter has hp- before it where its name is another option's."""
+    field = name.removeprefix("hp_")
+    return _dashed(name if field in _options(type(config)) else field)
+
+
+def _options(cls: type[Config]) -> dict[str, tuple[type, Option]]:
+    """The options by name: the type beside None, and what is declared."""
+    declared = {}
+    for name, hint in typing.get_type_hints(cls, include_extras=True).items():
+        if typing.get_origin(hint) is Annotated:
+            of, option = typing.get_args(hint)
+            kind = typing.get_args(of)[0] if isinstance(of, types.UnionType) else of
+            declared[name] = (typing.get_origin(kind) or kind, option)
+    return declared
+
+
+def _dashed(name: str) -> str:
+    return name.replace("_", "-")
+
+
+def _argument(kind: type, declared: Option, default: Any) -> dict[str, Any]:
+    """How argparse adds an option."""
+    text = declared.text
+    if default not in (None, False, dataclasses.MISSING) and "default" not in text:
+        text += f" (default: {default})"
+    about: dict[str, Any] = {"help": text, "default": argparse.SUPPRESS}
+    if kind is bool:
+        return about | {"action": "store_true"}
+    about |= {"metavar": declared.metavar, "choices": declared.choices or None}
+    return about | ({"action": "append"} if kind in (list, dict) else {"type": kind})
+
+
+def _typed(path: str, key: str, value: Any, kind: type, declared: Option) -> Any:
+    """A value of a file as the option has it."""
+    if kind is dict:
+        return toml.flat(path, key, value)
+    if kind is list:
+        return [str(each) for each in (value if isinstance(value, list) else [value])]
+    fits = lambda word: not declared.choices or word in declared.choices
+    field = spec.Field((str if kind is Path else kind,), fits=fits, words=" or ".join(declared.choices))
+    if isinstance(value, list | dict) or isinstance(value, bool) != (kind is bool):
+        raise field.refused(f"{path}: {key}", value)
+    return kind(field.value(f"{path}: {key}", str(value)))
+
+
+def _limits(budget: Mapping[str, Any]) -> dict[str, float]:
+    from fedjax_lc.results import ledger
+
+    limits = {}
+    for name, value in budget.items():
+        if name not in ledger.COSTS:
+            raise unknown("budget", name, ledger.COSTS)
+        try:
+            limits[name] = float(value)
+        except (TypeError, ValueError):
+            limits[name] = 0.0
+        if not limits[name] > 0:
+            raise InputError(f"--budget {name} must be a number > 0, got {value!r}")
+    return limits
