@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fedjax_lc.cli.options import priced
+from fedjax_lc.core import spec
 from fedjax_lc.core.errors import InputError, unknown
 
 
@@ -19,8 +20,8 @@ def pairs(option: str, words: Sequence[str], example: str) -> dict[str, str]:
     """
     values: dict[str, str] = {}
     for word in words:
-        name, equals, value = (part.strip() for part in word.partition("="))
-        if not (name and equals and value):
+        name, value = spec.pair(word)
+        if not (name and value):
             raise InputError(f"--{option} must be NAME=VALUE, as in '{example}', got {word!r}")
         if name in values:
             raise InputError(f"--{option} {name} is given twice ({values[name]!r} and {value!r}): keep one")

@@ -178,14 +178,9 @@ def _read(text: str, declared: Any) -> Any:
     if declared.admits(compressors.Compressor):
         return compressors.parse(text)
     words = declared.kind in ("choice", "schedule", "word")
-    value = spec.read(
-        text, ((type(None),) if declared.admits(None) else ()) + ((str,) if words else (int, float, bool, str))
-    )
-    return (
-        next((choice for choice in declared.within if str(choice) == value), value)
-        if declared.kind == "choice"
-        else value
-    )
+    none = (type(None),) if declared.admits(None) else ()
+    value = spec.read(text, (*none, str) if words else (*none, int, float, bool, str))
+    return next((choice for choice in declared.within or () if str(choice) == value), value) if words else value
 
 
 def _print_outcome(config: RunConfig, problem: Any, hp: Any, trace: Any) -> None:

@@ -33,7 +33,7 @@ def parse(text: str | Compressor) -> Compressor:
     """The compressor that `text` spells; a compressor passes through. `str(compressor)` spells it back.
 
     Raises:
-        InputError: an unknown name (with the nearest one), a wrong argument, or unbalanced brackets.
+        InputError: an unknown name (with the nearest one), a wrong argument, or unbalanced parentheses.
 
     Example:
         >>> str(parse("rand_k:k=4 | natural"))

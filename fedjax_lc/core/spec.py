@@ -137,9 +137,9 @@ class Call:
             if name in given:
                 raise InputError(f"{here} gives {name} twice")
             given[name] = fields[name].value(f"{here}: {name}", value)
-        missing = [name for name, field in fields.items() if field.required and name not in given]
-        if missing:
-            needed = tuple(("", name.upper()) for name, field in fields.items() if field.required)
+        required = [name for name, field in fields.items() if field.required]
+        if missing := [name for name in required if name not in given]:
+            needed = tuple(("", name.upper()) for name in required)
             raise InputError(f"{here} needs {' and '.join(missing)}: write {Call(self.name, tuple(inner), needed)}")
         return dict(zip(inner, self.inner, strict=True)) | given
 
@@ -215,6 +215,12 @@ def _cuts(what: str, text: str, separator: str) -> list[int]:
     return cuts
 
 
+def pair(text: str) -> tuple[str, str]:
+    """The name and the value of `name=value`, stripped; the name is empty where there is no `=`."""
+    name, equals, value = text.partition("=")
+    return (name.strip(), value.strip()) if equals else ("", text.strip())
+
+
 def read(text: str, kinds: Collection[type]) -> Any:
     """The value that `text` spells, of the first of these types that it can have.
 
@@ -247,8 +253,8 @@ def spell(value: Any) -> str:
 
 def _argument(text: str) -> tuple[str, str]:
     """The field, empty where the text names none, and the value."""
-    field, equals, value = (part.strip() for part in text.partition("="))
-    return (field, value) if equals and field.isidentifier() else ("", text)
+    field, value = pair(text)
+    return (field, value) if field.isidentifier() else ("", text)
 
 
 def _percent(text: str) -> Percent:
