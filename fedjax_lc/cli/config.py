@@ -1,8 +1,8 @@
 """What `run` and `sweep` are asked for: one dataclass each, whose fields are the options.
 
-A field says its help, its default and its group once; from it come the option of the command line (`add`), the key of
-a TOML file (`SweepConfig.read`) and the setting that results keep (`settings`), by which a folder is known again
-(`check_folder`).
+A field declares its type, its default, its help and its group once. From it come the option of the command line
+(`add`, `of`), the key of a TOML file (`SweepConfig.read`) and the setting that results keep (`settings`), which says
+whether a folder holds the same experiment (`check_folder`).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from fedjax_lc.core.errors import InputError, unknown
 
 GROUPS = ("data", "network", "grid", "run")  #: of options, in the order of help
 UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
-FORMS = {"grid": "gamma=log:0.01:1:5", "budget": "bits_up=1e7"}  #: options NAME=VALUE that may be repeated, as in
+FORMS = {"grid": "gamma=log:0.01:1:5", "budget": "bits_up=1e7"}  #: options NAME=VALUE, with an example each
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,12 +118,6 @@ class Config:
             places[declared.group].add_argument(f"--{_dashed(name)}", **_argument(kind, declared, usual[name]))
         add_cache(places["run"])
 
-    @classmethod
-    def of(cls, options: argparse.Namespace, **more: Any) -> Self:
-        """The configuration of a command line, with the values that are no options."""
-        given = {name: getattr(options, name) for name in _options(cls) if name in options}
-        return cls(**given | more).filled()
-
     def filled(self) -> Self:
         """With the defaults that depend on whether there is a network."""
         usual = {"steps": (10_000, 100), "every": (10, 1), "dtype": ("float64", "float32")}
@@ -156,6 +150,12 @@ class RunConfig(Config):
     ] = dataclasses.field(default_factory=list)
     out: Annotated[Path | None, Option("folder for config.json, trace.parquet and plot.png", aside=True)] = None
     x: Annotated[str, Option("the picture's x-axis: bits_up, rounds, step, grads, total_bits", aside=True)] = "bits_up"
+
+    @classmethod
+    def of(cls, options: argparse.Namespace) -> Self:
+        """The configuration of a command line, which has hyperparameters as hp_NAME."""
+        hp = {name[3:]: text for name, text in vars(options).items() if name.startswith("hp_") and text is not None}
+        return cls(method=options.method, hyperparameters=hp, **_given(cls, options)).filled()
 
     def settings(self) -> dict[str, Any]:
         """Everything that decides the numbers, as plain values; hyperparameters as hp_NAME."""
@@ -198,13 +198,13 @@ class SweepConfig(Config):
     quiet: Annotated[bool, Option("no plan and no progress bar", aside=True)] = False
 
     @classmethod
-    def of(cls, options: argparse.Namespace, **more: Any) -> Self:
+    def of(cls, options: argparse.Namespace) -> Self:
         """The configuration of a file, if the methods name one, under that of the command line.
 
         Raises:
             InputError: what cannot be read, or is not there.
         """
-        given = {name: getattr(options, name) for name in _options(cls) if name in options}
+        given = _given(cls, options)
         given |= {name: axes.pairs(name, given[name], form) for name, form in FORMS.items() if name in given}
         paths = [word for word in options.methods if word.endswith(".toml")]
         if len(paths) > 1:
@@ -281,6 +281,11 @@ def _options(cls: type[Config]) -> dict[str, tuple[type, Option]]:
             kind = typing.get_args(of)[0] if isinstance(of, types.UnionType) else of
             declared[name] = (typing.get_origin(kind) or kind, option)
     return declared
+
+
+def _given(cls: type[Config], options: argparse.Namespace) -> dict[str, Any]:
+    """The options that a command line gives."""
+    return {name: getattr(options, name) for name in _options(cls) if name in options}
 
 
 def _dashed(name: str) -> str:

@@ -87,7 +87,7 @@ def _values(parser: argparse.ArgumentParser, algorithm: Any, arguments: Sequence
     required = (dataclasses.MISSING, inspect.Parameter.empty)
     words = {name: "from theory" if value in required else f"default: {value}" for name, value in usual.items()}
     try:
-        config = dataclasses.replace(_config(parser.parse_args(arguments)), report=False)
+        config = dataclasses.replace(RunConfig.of(parser.parse_args(arguments)), report=False)
         if config.model is not None:
             return words
         with contextlib.redirect_stderr(io.StringIO()):
@@ -110,7 +110,7 @@ def _run(options: argparse.Namespace) -> int:
     from fedjax_lc.results import report
     from fedjax_lc.running.run import run
 
-    config = _config(options)
+    config = RunConfig.of(options)
     algorithm = algorithms.get(config.method)
     check_names("x axis", [config.x], X_LABELS.keys() - {"time"})
     if config.out is not None:
@@ -126,11 +126,6 @@ def _run(options: argparse.Namespace) -> int:
     if config.out is not None:
         _save(config.out, config.x, trace, label)
     return 0
-
-
-def _config(options: argparse.Namespace) -> RunConfig:
-    given = {name[3:]: text for name, text in vars(options).items() if name.startswith("hp_") and text is not None}
-    return RunConfig.of(options, method=options.method, hyperparameters=given)
 
 
 def _check(folder: Path, config: RunConfig) -> None:
