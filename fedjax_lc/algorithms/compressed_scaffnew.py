@@ -59,7 +59,7 @@ def step(problem: Problem, hp: Hparams, state: State, key: Key) -> tuple[State, 
     def communicate(local: tuple[State, Cost]) -> tuple[State, Cost]:
         (xhat, h, *_), cost = local
         q = mask(jax.random.permutation(mask_key, problem.n), problem.dim, hp.s)
-        xbar = aggregate(xhat, q / hp.s)
+        xbar = aggregate(xhat, q.astype(xhat.dtype) / hp.s)
         h = h + hp.p * hp.chi / hp.gamma * q * (xbar[None] - xhat)
         up = uplink_bits(q, hp.bits)
         return State(tile(xbar, problem.n), h, xbar), Cost.of(up, FLOAT_BITS * problem.dim, cost.grads, 1)

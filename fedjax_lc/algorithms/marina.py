@@ -71,7 +71,8 @@ def _direct(hp: Hparams, memory: None, w: Vec, sent: Sent, turn: Turn) -> Direct
 
 def theory(problem: Problem, compressor: Compressor | str | None = None) -> Hparams:
     """p = 1/(1 + omega), gamma = min(1/(Lt (1 + sqrt(2 (1 - p) omega/(p n)))), p/(2 mu)), Lt = sqrt(mean_i L_i^2)
-    (recalled only); without strong convexity the root has no 2 (from the code of flpytorch)."""
+    (recalled only); without strong convexity, as for networks with L estimated, the root has no 2 (from the code of
+    flpytorch)."""
     return _theory(problem, choose(compressor, problem), None)
 
 
@@ -88,9 +89,7 @@ def _theory(problem: Problem, compressor: Compressor, cohort_size: int | None) -
     p = 1 / (1 + omega) * (1 if cohort_size is None else cohort_size / n)
     noise = omega / n if cohort_size is None else (1 + omega) / cohort_size
     Lt = float(jnp.sqrt(jnp.mean(problem.smooth**2)))
-    if not problem.solvable:
-        gamma = 1 / Lt
-    elif mu > 0:
+    if problem.solvable and mu > 0:
         gamma = min(1 / (Lt * (1 + math.sqrt(2 * (1 - p) * noise / p))), p / (2 * mu))
     else:
         gamma = 1 / (Lt * (1 + math.sqrt((1 - p) * noise / p)))

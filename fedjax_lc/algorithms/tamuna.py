@@ -59,7 +59,7 @@ def step(problem: Problem, hp: Hparams, state: State, key: Key) -> tuple[State, 
     local_step = lambda _, x: x - hp.gamma * (clients.grads(x) - h)
     x = jax.lax.fori_loop(0, L, local_step, tile(state.xbar, c))
     q = mask(jax.random.permutation(mask_key, c), d, hp.s)
-    xbar = aggregate(x, q / hp.s)
+    xbar = aggregate(x, q.astype(x.dtype) / hp.s)
     h = h + hp.p * hp.chi / hp.gamma * q * (xbar[None] - x)
     up, share = uplink_bits(q, hp.bits), c / n
     # Down go the model and, at the end, the new average where a client's mask asks for it.
