@@ -290,8 +290,8 @@ def test_axes_that_cannot_be(refused, quick):
         "--grid gamma is given twice ('1' and '2'): keep one"
     )
     assert refused(*sweep_gd, "--grid", "gama=1") == (
-        "unknown hyperparameter of gd and diana 'gama': did you mean 'gamma'? (known: alpha, average_every, "
-        "batch_size, cohort_size, compressor, convention, decay, gamma, gamma_schedule, memories, momentum, "
+        "unknown hyperparameter of gd and diana 'gama': did you mean 'gamma'? (known: aggregation, alpha, "
+        "average_every, batch_size, cohort_size, compressor, convention, decay, gamma, gamma_schedule, memories, momentum, "
         "participation, replacement, schedule, selection, smart, weight_decay)"
     )
     assert refused(*sweep_gd, "--grid", "gd.alpha=1").startswith("unknown hyperparameter of gd 'alpha': did you mean")
@@ -342,7 +342,7 @@ def test_options_that_cannot_be(refused, quick):
         ("grid = 'gamma=1'\n", "{path}: grid must be a table of names and values, as in [grid], got 'gamma=1'"),
         (
             "methods = 'gd'\n[grid]\ngama = 1\n",
-            "unknown hyperparameter of gd 'gama': did you mean 'gamma'? (known: gamma)",
+            "unknown hyperparameter of gd 'gama': did you mean 'gamma'? (known: aggregation, gamma)",
         ),
         ("methods = 'gd'\n[budget]\nrounds = 0\n", "--budget rounds must be a number > 0, got 0"),
     ],
