@@ -291,8 +291,8 @@ def test_axes_that_cannot_be(refused, quick):
     )
     assert refused(*sweep_gd, "--grid", "gama=1") == (
         "unknown hyperparameter of gd and diana 'gama': did you mean 'gamma'? (known: aggregation, alpha, "
-        "average_every, batch_size, cohort_size, compressor, convention, decay, gamma, gamma_schedule, memories, momentum, "
-        "participation, replacement, schedule, selection, smart, weight_decay)"
+        "average_every, batch_size, cohort_size, compressor, convention, decay, gamma, gamma_schedule, memories, "
+        "momentum, participation, replacement, schedule, selection, smart, weight_decay)"
     )
     assert refused(*sweep_gd, "--grid", "gd.alpha=1").startswith("unknown hyperparameter of gd 'alpha': did you mean")
     assert refused(*sweep_gd, "--grid", "ef21.gamma=1") == (
