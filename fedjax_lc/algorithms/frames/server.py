@@ -1,12 +1,13 @@
 """Rounds with a server between an uplink and a downlink: three choices that compose into a method.
 
 An *uplink* turns the clients' gradients into the server's estimate ghat of the mean gradient; a *downlink* says what
-the model moves along, and what the clients see of it next. A method is who keeps which error, and when it is paid back:
-the clients or the server in a later message (`error_feedback`, `gradient_with_error`), a client in its model at
-once (the residual of `immediate`), a memory that messages are differences to (`memory`, MCM's H). Around them, once for
-all methods: full or mini-batch gradients at what the clients see, a step size that may fall, weight decay and momentum,
-clients that take part at random, and averaged iterates. The first message may be the gradients themselves: then all
-clients send it, and it costs 32 bits an entry, whatever the method.
+the model moves along, and what the clients see of it next (`turns`; those that methods share are in `links`). A method
+is who keeps which error, and when it is paid back: the clients or the server in a later message (`error_feedback`,
+`gradient_with_error`), a client in its model at once (the residuals of CSER and LIEC-SGD), or a memory that messages
+are differences to (`memory`, EF21's `corrections`, MCM's H). Around them, once for all methods: full or mini-batch
+gradients at what the clients see, a step size that may fall, weight decay and momentum, cohorts, and averaged iterates.
+The first message may be the gradients themselves: then all clients send it, and it costs 32 bits an entry, whatever the
+method.
 
 Source: Philippenko and Dieuleveut, "Preserved central model for faster bidirectional compression in distributed
 settings", arXiv 2102.12528, and LIEC-SGD, arXiv 2402.11857, with the details of the authors' codes.
