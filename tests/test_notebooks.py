@@ -92,7 +92,11 @@ def known_methods():
     base._REGISTRY.update(before)
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path",
+    [NOTEBOOKS[0], *(pytest.param(path, marks=pytest.mark.slow) for path in NOTEBOOKS[1:])],
+    ids=lambda path: path.stem,
+)
 def test_notebook_runs(path, short_runs, known_methods, capsys):
     names = execute(path)
     CHECKS[path.stem](names, short_runs, capsys.readouterr().out)
