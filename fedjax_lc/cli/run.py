@@ -192,7 +192,7 @@ def _print_outcome(config: RunConfig, problem: Any, hp: Any, trace: Any) -> None
     else:
         shape += f", kappa = {problem.kappa:.4g}, effective kappa = {problem.kappa_eff:.4g}, F* = {problem.f_star:.9g}"
     print(f"{shape}, memory {trace.config['memory_bytes'] / 1e6:.1f} MB")
-    print(cache.told())
+    print(cache.summary())
     for note in trace.notes:
         print(f"note: {note}")
     if trace.status == "diverged":

@@ -130,7 +130,7 @@ def _print_outcome(table: Any, config: SweepConfig) -> None:
     from fedjax_lc.results import report
     from fedjax_lc.running import cache
 
-    print(cache.told())
+    print(cache.summary())
     for line in compare.diverged(table):
         print(line)
     gap, metric, line = compare.terms(table, config.rel_gap, METRIC)

@@ -126,7 +126,7 @@ def tally() -> Tally:
     return Tally(_EVENTS[COMPILED], _EVENTS[SERVED], _SECONDS[COMPILED], _SECONDS[SERVED])
 
 
-def told() -> str:
+def summary() -> str:
     """A sentence on what was compiled within `kept` so far, and what came from the cache."""
     session = _SESSION.get()
     return tally().tell(None) if session is None else tally().since(session.before).tell(session.folder)
@@ -141,7 +141,7 @@ def kept(on: bool = True) -> Iterator[None]:
     Example:
         >>> with kept():
         ...     trace = fl.run("gd", problem)
-        ...     print(told())
+        ...     print(summary())
     """
     named = folder()
     place = _usable(named) if on else None

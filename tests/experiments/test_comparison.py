@@ -10,15 +10,8 @@ from experiments.kit.claim import Claim
 from experiments.kit.comparison import Comparison, bits_to
 from experiments.kit.contender import Contender
 from fedjax_lc.results import report
-from tests.quickly import compile_quickly
 
-
-@pytest.fixture(scope="module", autouse=True)
-def quick():
-    """Nearly all of these tests is compiling."""
-    with pytest.MonkeyPatch.context() as patch:
-        compile_quickly(patch)
-        yield
+pytestmark = pytest.mark.usefixtures("quick")
 
 
 @pytest.fixture(scope="module")

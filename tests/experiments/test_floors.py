@@ -12,7 +12,6 @@ from experiments.kit.claim import Measured
 from experiments.kit.contender import Contender
 from experiments.kit.floors import Floors, alike, at
 from fedjax_lc.core.errors import InputError
-from tests.quickly import compile_quickly
 
 FACTORS, STEPS, EVERY, SEEDS = (0.5, 1.0, 1e30), 22, 5, 3
 RUNS = (
@@ -24,12 +23,7 @@ RUNS = (
 LABELS = ["SGD", "DIANA, s = 1"]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def quick():
-    """Nearly all of these tests is compiling."""
-    with pytest.MonkeyPatch.context() as patch:
-        compile_quickly(patch)
-        yield
+pytestmark = pytest.mark.usefixtures("quick")
 
 
 @pytest.fixture(scope="module")

@@ -16,17 +16,11 @@ from experiments.kit.training import Training
 from experiments.liec import _convex, _images
 from fedjax_lc import algorithms
 from tests.experiments.test_network_recipes import builds, images
-from tests.quickly import compile_quickly
 
 INF = {"mean": None, "error": None}
 
 
-@pytest.fixture(scope="module", autouse=True)
-def quick():
-    """Nearly all of these tests is compiling."""
-    with pytest.MonkeyPatch.context() as patch:
-        compile_quickly(patch)
-        yield
+pytestmark = pytest.mark.usefixtures("quick")
 
 
 @pytest.fixture

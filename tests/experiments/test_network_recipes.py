@@ -17,19 +17,13 @@ from experiments.savic import _closed_forms, _convex, _images
 from fedjax_lc import algorithms, data
 from fedjax_lc.compressors import parse
 from fedjax_lc.core.errors import InputError
-from tests.quickly import compile_quickly
 
 FOLDERS = ("savic", "savic/gpu", "mcm/deep", "mcm/deep/gpu", "fedopt")
 NAMES = [name for name in catalogue.names() if name.rpartition("/")[0] in FOLDERS]
 TRAININGS = [name for name in NAMES if isinstance(catalogue.get(name), Training)]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def quick():
-    """Nearly all of these tests is compiling."""
-    with pytest.MonkeyPatch.context() as patch:
-        compile_quickly(patch)
-        yield
+pytestmark = pytest.mark.usefixtures("quick")
 
 
 def images(name, rows=200):

@@ -14,7 +14,6 @@ from experiments.kit.contender import Contender
 from experiments.kit.passes import LEAST, Passes
 from experiments.mcm._common import direction_bits, round_bits
 from fedjax_lc.core.errors import InputError
-from tests.quickly import compile_quickly
 from tests.reference import mcm as reference
 
 PASSES, ROUNDS, SEEDS = 6, 5, 2
@@ -39,12 +38,7 @@ RUNS = (
 LABELS = ["DIANA", "MCM", "Artemis", "SGD", "SGD, wild", "SGD, late"]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def quick():
-    """Nearly all of these tests is compiling."""
-    with pytest.MonkeyPatch.context() as patch:
-        compile_quickly(patch)
-        yield
+pytestmark = pytest.mark.usefixtures("quick")
 
 
 def strict(text):

@@ -15,7 +15,6 @@ from experiments.kit.contender import Contender
 from experiments.kit.training import Training
 from fedjax_lc import data, problems
 from fedjax_lc.core.errors import InputError
-from tests.quickly import compile_quickly
 
 ROUNDS, EVERY, SEEDS, TUNE_ROUNDS = 6, 2, 2, 3
 CHANGES = {"local_steps": 2, "batch_size": 8, "cohort_size": 3}
@@ -26,12 +25,7 @@ RUNS = (
 )
 
 
-@pytest.fixture(scope="module", autouse=True)
-def quick():
-    """Nearly all of these tests is compiling."""
-    with pytest.MonkeyPatch.context() as patch:
-        compile_quickly(patch)
-        yield
+pytestmark = pytest.mark.usefixtures("quick")
 
 
 @pytest.fixture(scope="module")

@@ -16,15 +16,8 @@ from fedjax_lc.core.errors import InputError
 from fedjax_lc.results.table import Table
 from fedjax_lc.sweeping.grid import grid
 from fedjax_lc.sweeping.theory import theory_with_steps
-from tests.quickly import compile_quickly
 
-
-@pytest.fixture(scope="module", autouse=True)
-def quick():
-    """Nearly all of these tests is compiling."""
-    with pytest.MonkeyPatch.context() as patch:
-        compile_quickly(patch)
-        yield
+pytestmark = pytest.mark.usefixtures("quick")
 
 
 @pytest.mark.parametrize("method", ["gd", "locodl", "diana", "adiana", "five_gcs_cc", "ef21"])

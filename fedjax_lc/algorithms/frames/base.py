@@ -284,8 +284,12 @@ def gradients(problem: Problem, hp: Batches, x: Vec | ClientVecs, key: Key) -> t
     """(n, d) gradients, full or of a batch, at x (d,) or (n, d), and the share of a full gradient that each cost."""
     if hp.batch_size is None:
         return problem.grads(x), 1
-    g = problem.stochastic_grads(key, x, hp.batch_size, replacement=hp.replacement)
-    return g, problem.passes(hp.batch_size, replacement=hp.replacement)
+    return problem.stochastic_grads(key, x, hp.batch_size, replacement=hp.replacement), passes(problem, hp)
+
+
+def passes(problem: Problem, hp: Batches) -> Scalar:
+    """The share of a full gradient that one of a batch costs, () or (n,)."""
+    return 1 if hp.batch_size is None else problem.passes(hp.batch_size, replacement=hp.replacement)
 
 
 def tile(x: Vec, n: int) -> jax.Array:

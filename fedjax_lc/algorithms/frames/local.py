@@ -68,7 +68,7 @@ class Local(Batches, Cohorts, Aggregated):
 
     def validate(self, problem: Problem) -> None:
         """Raise InputError for choices that do not fit each other or the problem."""
-        Cohorts.validate(self, problem)
+        super().validate(problem)
         for name, steps in (("client_schedule", CLIENT_STEPS), ("server_schedule", SERVER_STEPS)):
             schedule = getattr(self, name)
             if schedule != "constant" and not any(hasattr(self, step) for step in steps):
@@ -252,8 +252,8 @@ def scheduled(hp: Any, t: jax.Array) -> Any:
         for name in names:
             if schedule != "constant" and hasattr(hp, name):
                 size = getattr(hp, name)
-                kind = jnp.result_type(size)
-                changes[name] = size * jnp.asarray(parse(schedule)(t.astype(kind)), kind)
+                dtype = jnp.result_type(size)
+                changes[name] = size * jnp.asarray(parse(schedule)(t.astype(dtype)), dtype)
     return dataclasses.replace(hp, **changes)
 
 

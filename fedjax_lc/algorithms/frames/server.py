@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 
 from fedjax_lc.algorithms.frames.aggregation import Aggregated, Aggregation, Memories, start
-from fedjax_lc.algorithms.frames.base import Batches, Cost
+from fedjax_lc.algorithms.frames.base import Batches, Cost, passes
 from fedjax_lc.algorithms.frames.participation import Cohorts
 from fedjax_lc.algorithms.frames.schedules import Schedule, parse
 from fedjax_lc.algorithms.frames.turns import Downlink, Oracle, Sent, Turn, Uplink, cohort_of, dense, participants
@@ -139,8 +139,7 @@ def compose(uplink: Uplink, downlink: Downlink) -> dict[str, Any]:
         k = state.k + 1
         gamma, cohort = step_size(hp, k, problem.dtype), cohort_of(hp, state.active, k)
         seen = state.w if state.seen is None else state.seen
-        passes = 1 if hp.batch_size is None else problem.passes(hp.batch_size, replacement=hp.replacement)
-        oracle = Oracle(problem, hp, seen, batch_key, passes)
+        oracle = Oracle(problem, hp, seen, batch_key, passes(problem, hp))
         aggregate = Aggregation(hp, state.aggregation, key)
         g = oracle.at(seen, cohort._replace(size=None) if hp.starts_dense else cohort)
         sent = uplink.send(hp, state.up, g, Turn(k, gamma, cohort, up_key, oracle, aggregate))
@@ -151,7 +150,7 @@ def compose(uplink: Uplink, downlink: Downlink) -> dict[str, Any]:
         w, v = moved(hp, gamma, base, u, state.v)
         announced = downlink.announce(hp, down, w, state.seen, turn)
         average = averaged(hp, state.average, announced.w, k)
-        grads = cohort.cost(passes) if sent.passes is None else sent.passes
+        grads = cohort.cost(oracle.passes) if sent.passes is None else sent.passes
         cost = Cost.of(sent.bits + more_up, bits_down + announced.bits, grads, rounds=1)
         new = State(
             announced.w, announced.seen, sent.memory, announced.memory, k, coming.active, average, v, aggregate.memories
