@@ -23,6 +23,14 @@ def settings():
     return [getattr(jax.config, name) for name in SETTINGS]
 
 
+@pytest.fixture(scope="module", autouse=True)
+def as_usual():
+    """The other tests do without JAX's cache."""
+    jax.config.update("jax_enable_compilation_cache", True)
+    yield
+    jax.config.update("jax_enable_compilation_cache", False)
+
+
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     monkeypatch.setenv("FEDJAX_LC_CACHE", str(tmp_path))

@@ -86,6 +86,7 @@ def test_a_trace_is_what_it_was(method, dtype):
         np.testing.assert_allclose(*([float.fromhex(v) for v in each] for each in (numbers, known[name])), rtol=1e-8)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", json.loads(FILE.read_text()).get("ends", ()))
 def test_a_method_ends_where_it_did(method):
     golden = json.loads(FILE.read_text())

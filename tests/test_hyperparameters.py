@@ -109,13 +109,14 @@ def started(folder, program, *arguments):
                           capture_output=True, text=True)  # fmt: skip
 
 
-def command(folder, *arguments):
-    return started(folder, ["-m", "fedjax_lc.cli"], *arguments)
+def test_it_is_known_by_its_folder(folder):
+    done = started(folder, ["-m", "fedjax_lc.cli"], "run", "overshoot", "--s", "inf", *STEPS)
+    assert (done.returncode, done.stderr) == (2, "fedjax-lc: overshoot needs s finite, got inf\n")
 
 
-def test_help_tells_every_sentence_and_every_clash(folder):
-    done = command(folder, "run", "overshoot", "--help")
-    words = " ".join(done.stdout.split())
+@pytest.mark.usefixtures("overshoot")
+def test_help_tells_every_sentence_and_every_clash(capsys):
+    words = helped(capsys, "overshoot")
     for sentence in ("step size, e.g. 1/L", "how far a step overshoots", "of the uplink, unbiased", "added to nothing"):
         assert sentence in words
     assert "--hp-scale VALUE" in words
@@ -124,17 +125,18 @@ def test_help_tells_every_sentence_and_every_clash(folder):
     assert "--alpha VALUE" in words
 
 
-def test_it_runs_and_its_options_are_its_own(folder):
-    done = command(folder, "run", "overshoot", "--hp-scale", "0.01", "--alpha", "1.25", "--seed", "3", *STEPS)
-    assert done.returncode == 0, done.stderr
-    assert "scale=0.01" in done.stdout
-    assert "alpha=1.25" in done.stdout
+@pytest.mark.usefixtures("overshoot")
+def test_it_runs_and_its_options_are_its_own(capsys):
+    assert main(["run", "overshoot", "--hp-scale", "0.01", "--alpha", "1.25", "--seed", "3", *STEPS]) == 0
+    words = capsys.readouterr().out
+    assert "scale=0.01" in words
+    assert "alpha=1.25" in words
 
 
-def test_it_is_swept(folder):
+@pytest.mark.usefixtures("overshoot")
+def test_it_is_swept():
     axes = ["--grid", "scale=theory*0.5, 1", "--grid", "alpha=1, 1.5, 2", "--grid", "seed=0, 1"]
-    done = command(folder, "sweep", "overshoot", *axes, "--steps", "40", "--every", "20", "--quiet")
-    assert done.returncode == 0, done.stderr
+    assert main(["sweep", "overshoot", *axes, "--steps", "40", "--every", "20", "--quiet"]) == 0
 
 
 @pytest.mark.parametrize(
@@ -142,13 +144,11 @@ def test_it_is_swept(folder):
     [
         (["--alpha", "2.5"], "overshoot needs alpha in [1, 2], got 2.5"),
         (["--hp-scale", "0"], "overshoot needs scale > 0, got 0"),
-        (["--s", "inf"], "overshoot needs s finite, got inf"),
     ],
 )
-def test_out_of_its_own_range_is_one_line(folder, option, words):
-    done = command(folder, "run", "overshoot", *option, *STEPS)
-    assert done.returncode == 2
-    assert done.stderr == f"fedjax-lc: {words}\n"
+@pytest.mark.usefixtures("overshoot")
+def test_out_of_its_own_range_is_one_line(refused, option, words):
+    assert refused("run", "overshoot", *option, *STEPS) == words
 
 
 def test_it_passes_the_contract(folder):

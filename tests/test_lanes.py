@@ -15,8 +15,6 @@ from fedjax_lc.core.lanes import per_lane, plain, rarely
 from fedjax_lc.core.platforms import BLOCKS
 from tests.conftest import make_clients
 
-pytestmark = pytest.mark.optimised
-
 D = 3
 
 

@@ -22,8 +22,6 @@ from fedjax_lc.results import ledger
 from fedjax_lc.running import loop, programs
 from fedjax_lc.sweeping import blocks
 
-pytestmark = pytest.mark.optimised
-
 COMPILED = "/jax/core/compile/backend_compile_duration"
 ROOT = Path(__file__).parents[1]
 
