@@ -39,8 +39,21 @@ def as_csr(table: Any) -> Any:
 
 
 def as_array(table: Any) -> np.ndarray:
-    """A table of either kind as dense float64 array."""
-    return table.toarray().astype(np.float64) if is_sparse(table) else np.asarray(table, np.float64)
+    """A table of either kind as dense float64 array. Raises InputError for complex numbers."""
+    table = table.toarray() if is_sparse(table) else np.asarray(table)
+    if table.dtype.kind == "c":
+        raise InputError("features must be real, got complex numbers; give real and imaginary parts as columns")
+    return table.astype(np.float64, copy=False)
+
+
+def by_column(table: Any, reduce: np.ufunc) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Of a CSR table, the columns with entries, how many each has, and what `reduce` makes of them.
+
+    It takes memory for the entries, not for the columns, of which there may be billions.
+    """
+    order = np.argsort(table.indices, kind="stable")
+    columns, starts, counts = np.unique(table.indices[order], return_index=True, return_counts=True)
+    return columns, counts, reduce.reduceat(table.data[order], starts) if len(starts) else table.data
 
 
 def stays_sparse(table: Any) -> bool:

@@ -19,6 +19,7 @@ from fedjax_lc.problems.base import Sampled
 from fedjax_lc.problems.features import Features
 
 Clients = Sequence[tuple[Any, Any]]
+_ROOM = 3 / 8
 X64_LINE = 'jax.config.update("jax_enable_x64", True)'
 
 
@@ -96,6 +97,23 @@ def _check_client(i: int, A: Any, b: np.ndarray, d: int) -> None:
     entries = A.data if is_sparse(A) else A
     if not (np.all(np.isfinite(entries)) and np.all(np.isfinite(b))):
         raise InputError(f"client {i} has features or targets that are not finite: drop or impute those rows first")
+
+
+def check_scale(A: Any, b: np.ndarray, dtype: Any) -> None:
+    """Raise InputError if features or targets are so large or so small that their squares leave the range of `dtype`.
+
+    Smoothness constants, step sizes and condition numbers are made of the squares; range^(3/8) leaves room for sums.
+    """
+    low, high = (float(bound) ** _ROOM for bound in (np.finfo(dtype).tiny, np.finfo(dtype).max))
+    blocks = [A] if isinstance(A, np.ndarray) else [part.data for part in A]
+    for what, entries, least in (("features", blocks, low), ("targets", [b], 0.0)):
+        largest = max((float(np.abs(block).max(initial=0.0)) for block in entries), default=0.0)
+        if largest > high or 0 < largest < least:
+            advice = " (scale='standard')" * (what == "features") + ", or take dtype float64" * (dtype == np.float32)
+            raise InputError(
+                f"the scale of the {what} does not fit {np.dtype(dtype)}: the largest is {largest:.3g}, and its square "
+                f"would leave the range unless it is in {least:.0e}..{high:.0e}; rescale them{advice}"
+            )
 
 
 def shares(weights: Any, sizes: np.ndarray) -> np.ndarray:

@@ -18,7 +18,7 @@ def test_what_is_written_is_read(array):
 
 GOOD = idx(np.arange(6).reshape(2, 3))
 START = (
-    "toy: not an idx file of bytes (it starts with {}, expected 00 00 08 and the number of axes); "
+    "toy: not an idx file of bytes (it starts with {}, expected 00 00 08 and the number of axes, 1 to 4); "
     "copy or download it again"
 )
 
