@@ -39,6 +39,8 @@ def parse_npy(content: bytes, where: str) -> NDArray[Any]:
         raise InputError(damage)
     if size != got:
         raise InputError(f"{where}: its head says {shape} of {dtype}, {size} bytes, but {got} follow; save it again")
+    if 0 in shape:
+        raise InputError(f"{where}: holds no entries (its shape is {shape}); save it again")
     array = np.frombuffer(content, dtype, offset=file.tell()).reshape(shape, order="F" if fortran else "C")
     if dtype.kind == "U":
         codes = np.frombuffer(content, np.dtype(np.uint32).newbyteorder(dtype.byteorder), offset=file.tell())

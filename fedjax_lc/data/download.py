@@ -14,7 +14,7 @@ import time
 import urllib.error
 import urllib.request
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import platformdirs
 
@@ -155,13 +155,22 @@ def _keep(part: Path, path: Path, source: Source) -> None:
     os.replace(part, path)
 
 
+class _NeverLess(urllib.request.HTTPRedirectHandler):
+    """Follows no redirection from https to what anybody on the way may change."""
+
+    def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
+        if req.type == "https" and not newurl.startswith("https:"):
+            raise urllib.error.URLError(f"it redirects from https to {newurl}")
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
 def _download(url: str, part: Path) -> None:
     """Appends the bytes that `part` lacks; starts again if the server does not answer with exactly those."""
     have = part.stat().st_size if part.exists() else 0
     headers = {"User-Agent": "fedjax_lc"} | ({"Range": f"bytes={have}-"} if have else {})
     request = urllib.request.Request(url, headers=headers)
     try:
-        with urllib.request.urlopen(request, timeout=TIMEOUT) as answer:
+        with urllib.request.build_opener(_NeverLess).open(request, timeout=TIMEOUT) as answer:
             resumed = answer.status == 206 and answer.headers.get("Content-Range", "").startswith(f"bytes {have}-")
             _copy(answer, part, "ab" if resumed else "wb")
     except urllib.error.HTTPError as error:

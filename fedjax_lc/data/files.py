@@ -56,10 +56,8 @@ def check_memory(where: str | Path, need: float, what: str) -> None:
     """Raise InputError if `what`, which needs that many bytes, does not fit into the free memory."""
     free = free_bytes()
     if need > free:
-        raise InputError(
-            f"{where}: {what} need {need / 2**30:.1f} GiB, but {free / 2**30:.1f} GiB of memory are free; "
-            "keep fewer rows or columns"
-        )
+        wanted, there = (f"{min(count, 2.0**900) / 2**30:.3g} GiB" for count in (need, free))
+        raise InputError(f"{where}: {what} need {wanted}, but {there} of memory are free; keep fewer rows or columns")
 
 
 # --- bytes ---

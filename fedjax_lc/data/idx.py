@@ -37,4 +37,6 @@ def parse(content: bytes, where: str) -> NDArray[np.uint8]:
         wanted = f"{expected} bytes for shape {shape}" if len(shape) == start[3] else f"at least {head} bytes"
         fault = "longer than its head says" if len(content) > expected else "cut off"
         raise InputError(f"{where}: the idx file is {fault} (expected {wanted}, got {len(content)}); copy it again")
+    if 0 in shape:
+        raise InputError(f"{where}: the idx file holds no entries (its shape is {shape}); copy or download it again")
     return np.frombuffer(content, np.uint8, offset=head).reshape(shape)
