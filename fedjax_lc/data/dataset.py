@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fedjax_lc.core.errors import InputError
+from fedjax_lc.data.files import check_memory
 from fedjax_lc.data.scaling import scaled
 from fedjax_lc.data.sparse import as_array, as_csr, by_column, is_sparse, stays_sparse
 from fedjax_lc.data.targets import Task, against_rest, encode
@@ -292,6 +293,8 @@ def _numbers(features: Any, name: str) -> Any:
     try:
         table = np.asarray(features)
         if table.dtype.kind not in "cMm":
+            if table.dtype != np.float64:
+                check_memory(name, 2 * 8 * table.size, f"{table.size} features as float64 and a working copy")
             return table.astype(np.float64, copy=False)
         kind = "complex numbers" if table.dtype.kind == "c" else f"entries of type {table.dtype}"
         raise InputError(f"{name}: features must be real numbers, got {kind}; give each part as a column of its own")

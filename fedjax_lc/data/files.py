@@ -16,8 +16,9 @@ import os
 import re
 import tarfile
 import zipfile
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path, PurePosixPath
+from typing import TypeVar
 
 from fedjax_lc.core.errors import InputError
 
@@ -25,8 +26,22 @@ MOST_UNPACKED = 1032  #: times the packed size, which is the most that deflate c
 _LEAST_LIMIT = 1 << 20
 _PIECE = 1 << 20
 _XZ_MEMORY = 1 << 27  # bytes of a window that an .xz file may ask for; `xz -9` takes 2**26
+_FIRST_FEED = 1 << 10  # of a stream, which may be a short one among many
+_LONG_LINE = 1 << 20
+_WORD = 60  # bytes for a word of one character as a Python string in a list
+_WITHOUT_CONTENT = {
+    tarfile.LNKTYPE,
+    tarfile.SYMTYPE,
+    tarfile.CHRTYPE,
+    tarfile.BLKTYPE,
+    tarfile.DIRTYPE,
+    tarfile.FIFOTYPE,
+}
 _METHODS = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}
 _AGAIN = "copy or download it again"
+
+
+Line = TypeVar("Line", str, bytes)
 
 
 @contextlib.contextmanager
@@ -117,10 +132,11 @@ def _stream_pieces(make: Callable[[], bz2.BZ2Decompressor | lzma.LZMADecompresso
         """What one stream after the other unpacks to; zeros after a stream are padding."""
         start = 0
         while start < len(content) and (start == 0 or content[start]):
-            stream = make()
+            stream, size = make(), _FIRST_FEED
             while not stream.eof:
-                feed = content[start : start + _PIECE] if stream.needs_input else b""
+                feed = content[start : start + size] if stream.needs_input else b""
                 start += len(feed)
+                size = min(2 * size, _PIECE)
                 if stream.needs_input and not feed:
                     raise EOFError
                 yield stream.decompress(feed, _PIECE)
@@ -194,14 +210,19 @@ def zip_member(archive: zipfile.ZipFile, name: str, where: str, damage: str) -> 
 
 
 def _tar_members(path: Path, names: Collection[str]) -> dict[str, bytes]:
-    # In memory, so that what a head claims takes no more than there is.
-    content, contents = io.BytesIO(read_bytes(path)), {}
-    with refusing(_damaged(path)), tarfile.open(fileobj=content, mode="r:") as archive:
-        for member in archive:
+    # Head by head: tarfile itself follows links and heads about heads, to any depth and of any size.
+    content, contents, place = read_bytes(path), {}, 0
+    with refusing(_damaged(path)):
+        while block := content[place : place + tarfile.BLOCKSIZE].rstrip(b"\0"):
+            member = tarfile.TarInfo.frombuf(block.ljust(tarfile.BLOCKSIZE, b"\0"), "utf-8", "surrogateescape")
+            start = place + tarfile.BLOCKSIZE
+            end = start + (0 if member.type in _WITHOUT_CONTENT else member.size)
+            if not start <= end <= len(content):
+                raise EOFError
             name = PurePosixPath(member.name).name
-            if name in names and member.isreg() and not member.issparse():
-                file = archive.extractfile(member)
-                contents[name] = file.read() if file else b""
+            if name in names and member.type in (tarfile.REGTYPE, tarfile.AREGTYPE):
+                contents[name] = content[start:end]
+            place = start + -(-(end - start) // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
     return contents
 
 
@@ -234,6 +255,14 @@ def utf8(content: bytes, where: str | Path) -> bytes:
     if b"\0" in content:
         raise InputError(f"{where}: not a text file in UTF-8 (it holds zeros, as binary files and UTF-16 do)")
     return content
+
+
+def checked_lines(lines: Iterable[Line], where: str | Path) -> Iterator[Line]:
+    """The lines; raises InputError for one so long that its words would not fit into memory."""
+    for line in lines:
+        if len(line) > _LONG_LINE:
+            check_memory(where, _WORD * len(line), f"the words of a line of {len(line)} characters")
+        yield line
 
 
 def decoded(content: bytes, where: str | Path) -> str:

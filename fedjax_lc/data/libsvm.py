@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedjax_lc.core.errors import InputError
-from fedjax_lc.data.files import check_memory, read_bytes, utf8
+from fedjax_lc.data.files import check_memory, checked_lines, read_bytes, utf8
 from fedjax_lc.data.sparse import as_csr, stays_sparse
 from fedjax_lc.data.tables import Table
 
@@ -71,7 +71,7 @@ def _entries(path: Path, text: bytes) -> Entries:
     labels, values = array.array("d"), array.array("d")
     counts, indices, lines = array.array("q"), array.array("q"), array.array("q")
     comments = b"#" in text
-    for number, line in enumerate(io.BytesIO(text), 1):
+    for number, line in enumerate(checked_lines(io.BytesIO(text), path), 1):
         tokens = (line.partition(b"#")[0] if comments else line).split()
         if not tokens:
             continue

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from fedjax_lc.core.errors import InputError
 from fedjax_lc.data import arrays
-from fedjax_lc.data.files import check_memory, decoded, read_bytes
+from fedjax_lc.data.files import check_memory, checked_lines, decoded, read_bytes
 
 
 class Table(NamedTuple):
@@ -71,7 +71,7 @@ def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
     separator = max(",;\t", key=text.partition("\n")[0].count)
     rows = text.count("\n") + text.count("\r") + 1
     check_memory(path, 24 * (text.count(separator) + rows) + 100 * rows, f"its {rows} rows of float64")
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
+    reader = csv.reader(checked_lines(io.StringIO(text, newline=""), path), delimiter=separator)
     try:
         yield from ((reader.line_num, [cell.strip() for cell in row]) for row in reader if row)
     except csv.Error as error:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from fedjax_lc.core.errors import InputError
 from fedjax_lc.data.dataset import Dataset, from_sequences
-from fedjax_lc.data.files import decoded, read_bytes, refusing
+from fedjax_lc.data.files import check_memory, decoded, read_bytes, refusing
 from fedjax_lc.data.remote import Folder, Remote, called, note, read
 
 SHAKESPEARE = Remote(
@@ -24,6 +24,7 @@ SHAKESPEARE = Remote(
     sha256="86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed",
 )
 Ids = NDArray[np.int32]
+_BYTES = 24  # of a character in the text, in speeches, as a code, as an id and in windows
 
 
 def shakespeare(
@@ -52,6 +53,7 @@ def shakespeare(
     """
     _check(seq_len, test_share, stride)
     file, doubtful = read(SHAKESPEARE, data_dir, download)
+    check_memory(file.where, _BYTES * len(file.content), "its characters and their ids")
     text = decoded(file.content, file.where).replace("\r\n", "\n")
     speeches = by_speaker(text)
     least = max(min_chars, seq_len + 1)

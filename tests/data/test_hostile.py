@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import bz2
+import functools
 import gzip
 import io
 import json
@@ -11,7 +12,6 @@ import lzma
 import os
 import pickle
 import tarfile
-import time
 import tracemalloc
 import urllib.request
 import zipfile
@@ -288,6 +288,23 @@ def test_a_billion_columns_cost_the_entries_only(tmp_path):
         load(path)
 
 
+def test_a_line_of_words_larger_than_memory(tmp_path, complaint, monkeypatch):
+    monkeypatch.setattr(files, "free_bytes", lambda: 50.0 * 2**20)
+    for name, text in (("a.csv", "1," * 2**20), ("a.libsvm", "1 " * 2**20)):
+        (tmp_path / name).write_text(text)
+        assert complaint(load, tmp_path / name) == (
+            f"{tmp_path / name}: the words of a line of {2**21} characters need 0.117 GiB, "
+            "but 0.0488 GiB of memory are free; keep fewer rows or columns"
+        )
+
+
+def test_small_numbers_that_become_large_ones(complaint, monkeypatch):
+    monkeypatch.setattr(files, "free_bytes", lambda: 1000.0)
+    assert complaint(from_arrays, np.zeros((10, 10), bool), np.zeros(10)).startswith(
+        "arrays: 100 features as float64 and a working copy need "
+    )
+
+
 def test_a_text_larger_than_memory(tmp_path, complaint, monkeypatch):
     monkeypatch.setattr(files, "free_bytes", lambda: 100.0)
     for name, text in (("a.csv", TABLE), ("a.libsvm", "1 1:2\n0 1:3\n")):
@@ -301,7 +318,9 @@ def test_a_text_larger_than_memory(tmp_path, complaint, monkeypatch):
 BOMB = b" " * 15_000_000
 
 
-@pytest.mark.parametrize(("ending", "pack"), [("bz2", bz2.compress), ("xz", lzma.compress)])
+@pytest.mark.parametrize(
+    ("ending", "pack"), [("bz2", bz2.compress), ("xz", functools.partial(lzma.compress, preset=0))]
+)
 def test_a_file_that_unpacks_without_end(tmp_path, complaint, ending, pack):
     path = tmp_path / f"a.{ending}"
     path.write_bytes(pack(BOMB))
@@ -316,6 +335,25 @@ def test_streams_one_after_the_other_and_padding(tmp_path):
         path = tmp_path / f"a.{ending}"
         path.write_bytes(pack(b"1 1:2\n") + pack(b"0 1:3\n") + b"\0" * 8)
         assert load(path).features.tolist() == [[2], [3]]
+
+
+def test_many_short_streams_are_not_fed_the_whole_file_each():
+    fed = []
+
+    class Counted:
+        def __init__(self):
+            self.stream = bz2.BZ2Decompressor()
+
+        def __getattr__(self, name):
+            return getattr(self.stream, name)
+
+        def decompress(self, feed, most):
+            fed.append(len(feed))
+            return self.stream.decompress(feed, most)
+
+    content = bz2.compress(b"1 1:2\n") + bz2.compress(b"") * 2000
+    assert b"".join(files._stream_pieces(Counted)(content)) == b"1 1:2\n"
+    assert sum(fed) <= 2001 * files._FIRST_FEED < 2001 * len(content) / 10
 
 
 def test_a_window_larger_than_the_file(tmp_path, complaint):
@@ -351,9 +389,12 @@ def test_tar_members_that_are_no_files(tmp_path, complaint, kind):
 def test_tar_heads_that_nest_without_end(tmp_path, complaint):
     path = tmp_path / "cifar10" / "cifar-10-python.tar.gz"
     one = member("././@LongLink", tarfile.GNUTYPE_LONGNAME, 1).tobuf() + b"a".ljust(512, b"\0")
+    digits = b"1" * 500_000  # in which tarfile looks for a character set, for hours
+    two = member("x", tarfile.XHDTYPE, len(digits)).tobuf() + digits.ljust(-(-len(digits) // 512) * 512, b"\0")
     path.parent.mkdir()
-    path.write_bytes(gzip.compress(one * 5000))
-    assert complaint(cifar(tmp_path)) == f"{path}: the archive is truncated or corrupt; copy or download it again"
+    for heads in (one * 5000, two * 2):
+        path.write_bytes(gzip.compress(heads))
+        assert complaint(cifar(tmp_path)) == f"{path}: the archive has no file data_batch_1; copy or download it again"
 
 
 @pytest.mark.parametrize("pax", [None, {"size": "8000000000"}, {"GNU.sparse.size": "8000000000"}])
@@ -423,9 +464,7 @@ def test_pickles_that_take_memory_or_time(tmp_path, complaint, content, monkeypa
     folder.mkdir()
     for name, each in files.items():
         (folder / name).write_bytes(each)
-    start = time.process_time()
-    complaint(cifar(tmp_path))
-    assert time.process_time() - start < 30  # without the bounds some never end
+    assert complaint(cifar(tmp_path)).startswith(f"{folder / 'data_batch_1'}: ")  # without the bounds some never end
 
 
 # --- downloads ---
