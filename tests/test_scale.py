@@ -45,6 +45,14 @@ def test_features_within_scale_have_step_sizes(dtype, scale):
     assert 0 < gamma < np.inf
 
 
+def test_the_command_line_says_so_too(refused, tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text("3e160,2,0\n-3e160,1,1\n3e160,5,0\n-3e160,0,1\n")
+    message = refused("run", "gd", "--data", path, "--clients", 2, "--dtype", "float32", "--out", tmp_path / "out")
+    assert message.startswith("the scale of the features does not fit float32: the largest is 3e+160, and its square ")
+    assert message.endswith("rescale them (scale='standard')")  # float64 is no help
+
+
 @pytest.mark.parametrize("scale", [1e160, 1e-160])
 def test_scaling_mends_it(scale):
     A, b = np.concatenate([A for A, _ in make_clients()]), np.concatenate([b for _, b in make_clients()])

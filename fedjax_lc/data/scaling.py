@@ -19,7 +19,8 @@ def _tamed(table: Any, like: Any, axis: int) -> tuple[Any, Any]:
 
     Then no square overflows, and none of a whole column or row vanishes.
     """
-    _, exponents = np.frexp(np.abs(like).max(axis=axis, keepdims=True))
+    largest = np.maximum(like.max(axis=axis, keepdims=True), -like.min(axis=axis, keepdims=True))
+    exponents = np.frexp(largest)[1]
     if np.abs(exponents).max(initial=0) < _EXTREME:
         return table, like
     return np.ldexp(table, -exponents), np.ldexp(like, -exponents)

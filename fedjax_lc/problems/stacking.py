@@ -99,17 +99,23 @@ def _check_client(i: int, A: Any, b: np.ndarray, d: int) -> None:
         raise InputError(f"client {i} has features or targets that are not finite: drop or impute those rows first")
 
 
+def _in_scale(dtype: Any) -> tuple[float, float]:
+    return float(np.finfo(dtype).tiny) ** _ROOM, float(np.finfo(dtype).max) ** _ROOM
+
+
 def check_scale(A: Any, b: np.ndarray, dtype: Any) -> None:
     """Raise InputError if features or targets are so large or so small that their squares leave the range of `dtype`.
 
     Smoothness constants, step sizes and condition numbers are made of the squares; range^(3/8) leaves room for sums.
     """
-    low, high = (float(bound) ** _ROOM for bound in (np.finfo(dtype).tiny, np.finfo(dtype).max))
+    low, high = _in_scale(dtype)
+    widest = _in_scale(np.float64)
     blocks = [A] if isinstance(A, np.ndarray) else [part.data for part in A]
     for what, entries, least in (("features", blocks, low), ("targets", [b], 0.0)):
-        largest = max((float(np.abs(block).max(initial=0.0)) for block in entries), default=0.0)
+        largest = max(float(bound) for block in entries for bound in (block.max(initial=0), -block.min(initial=0)))
         if largest > high or 0 < largest < least:
-            advice = " (scale='standard')" * (what == "features") + ", or take dtype float64" * (dtype == np.float32)
+            wider = dtype == np.float32 and widest[0] <= largest <= widest[1]
+            advice = " (scale='standard')" * (what == "features") + ", or take dtype float64" * wider
             raise InputError(
                 f"the scale of the {what} does not fit {np.dtype(dtype)}: the largest is {largest:.3g}, and its square "
                 f"would leave the range unless it is in {least:.0e}..{high:.0e}; rescale them{advice}"
