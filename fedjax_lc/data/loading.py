@@ -66,7 +66,7 @@ def load(
 
     name_or_path: a name of `names()`, with options if it has any ("synthetic_logistic:num_clients=20,seed=1",
         "emnist:balanced", "shakespeare:seq_len=40"); or a path: `.npz`, `.csv`, anything else is read as LIBSVM
-        text (.bz2, .gz and .xz are unpacked).
+        text (.bz2, .gz and .xz are unpacked). Texts are in UTF-8, or in UTF-16 or UTF-32 with a byte order mark.
     data_dir: a folder to look for known sets in (itself, `libsvm/`, `mnist/`, `cifar10/`, ...); default:
         FEDJAX_LC_DATA.
     n_features: columns of a LIBSVM file; default: the declared number of a known set, else the largest index;

@@ -40,10 +40,15 @@ def as_csr(table: Any) -> Any:
 
 def as_array(table: Any) -> np.ndarray:
     """A table of either kind as dense float64 array. Raises InputError for complex numbers."""
-    table = table.toarray() if is_sparse(table) else np.asarray(table)
-    if table.dtype.kind == "c":
-        raise InputError("features must be real, got complex numbers; give real and imaginary parts as columns")
-    return table.astype(np.float64, copy=False)
+    return real(table.toarray() if is_sparse(table) else table, "features").astype(np.float64, copy=False)
+
+
+def real(values: Any, what: str) -> np.ndarray:
+    """The values as an array. Raises InputError for complex numbers, which a cast would halve in silence."""
+    array = np.asarray(values)
+    if array.dtype.kind == "c":
+        raise InputError(f"{what} must be real, got complex numbers; give real and imaginary parts as columns")
+    return array
 
 
 def by_column(table: Any, reduce: np.ufunc) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -21,7 +21,8 @@ Encoded = tuple[NDArray[Any], Task, tuple[Any, ...], tuple[str, ...]]
 
 def encode(column: NDArray[Any], labels: Any, name: str) -> Encoded:
     """(targets, task, classes, notes) from the raw target column."""
-    column = _as_numbers_if_possible(column)
+    given = column
+    column = _as_numbers_if_possible(given)
     numeric = column.dtype.kind == "f"
     if numeric and not np.isfinite(column).all():
         row = int(np.flatnonzero(~np.isfinite(column))[0])
@@ -33,6 +34,8 @@ def encode(column: NDArray[Any], labels: Any, name: str) -> Encoded:
         return column, "regression", (), ()
     if labels is None and is_real(column):
         return column, "regression", (), ()
+    if given.dtype.kind in "iu" and len(np.unique(given)) > len(distinct):
+        raise InputError(f"{name}: targets beyond 2**53 are not told apart as float64; number the classes from 0")
     classes = tuple(_plain(value) for value in distinct)
     if len(classes) == 1:
         raise InputError(

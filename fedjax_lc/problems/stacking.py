@@ -13,7 +13,7 @@ import numpy as np
 from fedjax_lc.core import pytree
 from fedjax_lc.core.errors import InputError
 from fedjax_lc.core.typing import Vec
-from fedjax_lc.data.sparse import as_array, as_csr, is_sparse
+from fedjax_lc.data.sparse import as_array, as_csr, is_sparse, real
 from fedjax_lc.problems import norms
 from fedjax_lc.problems.base import Sampled
 from fedjax_lc.problems.features import Features
@@ -72,7 +72,7 @@ def stack(clients: Clients, weights: Any, form: str = "auto") -> tuple[Any, np.n
         raise InputError(f"features must be 'auto', 'dense' or 'sparse', got {form!r}")
     sparse = any(is_sparse(A) for A, _ in clients) if form == "auto" else form == "sparse"
     convert = as_csr if sparse else as_array
-    parts = [(convert(A), np.asarray(b, np.float64)) for A, b in clients]
+    parts = [(convert(A), real(b, "targets").astype(np.float64)) for A, b in clients]
     for i, (A, b) in enumerate(parts):
         _check_client(i, A, b, parts[0][0].shape[-1])
     sizes = np.array([len(b) for _, b in parts], np.int32)

@@ -188,6 +188,14 @@ def test_complex_numbers_are_refused_wherever_they_come_from(tmp_path, complaint
     for A in (np.array(rows) * 1j, csr_array(np.array(rows) * 1j)):
         with pytest.raises(InputError, match="complex"):
             fedjax_lc.problems.logistic_regression([(A, np.array([-1.0, 1.0]))], l2=0.1)
+    real, wrong = np.array(rows), [np.array([1.0, 1j])]
+    for make in (
+        lambda: fedjax_lc.problems.least_squares([(real, wrong[0])], l2=0.1),
+        lambda: fedjax_lc.problems.quadratic([[[1j]]], [[1.0]]),
+        lambda: fedjax_lc.problems.neural("mlp:hidden=2", [(real * 1j, np.array([0, 1]))], classes=2),
+    ):
+        with pytest.raises(InputError, match="must be real, got complex numbers"):
+            make()
     with pytest.raises(InputError, match="complex"):
         from_arrays(csr_array(np.array(rows) * 1j), labels)
 
@@ -203,6 +211,13 @@ def test_lists_of_unequal_lengths(complaint):
     assert complaint(from_arrays, [[1.0], [2.0]], [[0], [1, 2]]) == (
         "arrays: targets must be one number or word per row, got lists of unequal lengths"
     )
+
+
+def test_classes_that_float64_cannot_tell_apart(complaint):
+    assert complaint(from_arrays, [[1.0], [2.0], [3.0]], [2**60, 2**60 + 1, 5]) == (
+        "arrays: targets beyond 2**53 are not told apart as float64; number the classes from 0"
+    )
+    assert from_arrays([[1.0], [2.0]], [2**53, 2**53 + 2]).classes == (2**53, 2**53 + 2)
 
 
 def test_bytes_are_words():
