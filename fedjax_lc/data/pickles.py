@@ -58,7 +58,7 @@ def parse(content: bytes, where: str) -> Any:
     Raises InputError for any other pickle, and for one that is cut off or damaged; `where` names the file.
     """
     try:
-        return _Machine(content).run()
+        return _Reader(content).run()
     except _Refused as error:
         raise InputError(f"{where}: not a pickle of plain data (it asks for {error}); get the original file") from None
     # A damaged stream of operations may fail in any way.
@@ -66,7 +66,9 @@ def parse(content: bytes, where: str) -> Any:
         raise InputError(f"{where}: the pickle is truncated or corrupt; copy or download it again") from None
 
 
-class _Machine:
+class _Reader:
+    """One pickle on the way: the place in its bytes, the stack, and what is kept to be used again."""
+
     def __init__(self, content: bytes) -> None:
         self.content, self.place = content, 0
         self.stack: list[Any] = []
@@ -227,12 +229,12 @@ def _quoted(text: bytes) -> bytes:
     return codecs.escape_decode(text[1:-1])[0]
 
 
-def _nothing(machine: _Machine, *_: Any) -> None:
+def _nothing(reader: _Reader, *_: Any) -> None:
     """What needs no doing, such as the length of a frame."""
 
 
-_OPERATIONS: dict[bytes, Callable[[_Machine], None]] = {
-    b"\x80": _Machine.protocol,
+_OPERATIONS: dict[bytes, Callable[[_Reader], None]] = {
+    b"\x80": _Reader.protocol,
     b"\x95": lambda m: _nothing(m, m.take(8)),
     b"(": lambda m: m.push(_MARK),
     # numbers, None, truth
@@ -281,6 +283,6 @@ _OPERATIONS: dict[bytes, Callable[[_Machine], None]] = {
     # arrays
     b"c": lambda m: m.name(m.line().decode(), m.line().decode()),
     b"\x93": lambda m: m.name(*m.pop(2)),
-    b"R": _Machine.reduce,
-    b"b": _Machine.build,
+    b"R": _Reader.reduce,
+    b"b": _Reader.build,
 }
