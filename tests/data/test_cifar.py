@@ -60,6 +60,7 @@ class Evil:
         (pickle.dumps({3: b"data"}), "keys that are no words"),
         (pickle.dumps({b"data": np.zeros(2)}), "an array of f8, not of bytes"),
         (pickle.dumps({b"data": np.array([None])}), "an array of O8, not of bytes"),
+        (pickle.dumps({b"data": np.zeros(2, [("f", "u1"), ("g", "O")])}), "an array of V9, not of bytes"),
         (pickle.dumps({b"data": b""}).replace(b"\x80\x04", b"\x80\x06"), "a later protocol"),
         # what crashed NumPy: arrays of objects made of raw bytes, and arrays that nobody filled
         (
