@@ -16,6 +16,7 @@ from fedjax_lc.core import spec
 from fedjax_lc.core.errors import InputError
 from fedjax_lc.data import partitions
 from fedjax_lc.data.dataset import Dataset, from_arrays
+from fedjax_lc.data.files import check_memory
 
 Floats = NDArray[np.float64]
 
@@ -193,6 +194,7 @@ def _start(num_clients: int, rows: int, dim: int, seed: int, **at_least: float) 
             raise InputError(f"{name} must be at least {low:g} and finite, got {value}")
     if seed < 0:
         raise InputError(f"seed must be 0 or more, got {seed}")
+    check_memory("synthetic data", 3 * 8 * num_clients * rows * dim, f"{num_clients} x {rows} x {dim} features")
     return np.random.default_rng(seed)
 
 
