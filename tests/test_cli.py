@@ -163,7 +163,7 @@ def test_p_out_of_range(refused):
 
 def test_options_that_do_not_parse(refused):
     assert refused("run", "gd", "--steps", "many") == (
-        "argument --steps: invalid int value: 'many' (see fedjax-lc run --help)"
+        "argument --steps: must be whole and in 1..4294967295, got 'many' (see fedjax-lc run --help)"
     )
     assert refused("run", "gd", "--omega", "1") == "unrecognized arguments: --omega 1 (see fedjax-lc --help)"
     assert refused("run", "gd", "--kappa", "0.5") == "kappa must be greater than 1, got 0.5"
@@ -269,7 +269,7 @@ def test_a_target_below_float32(refused):
 
 def test_nothing_is_left_half_written(tmp_path, refused):
     refused("run", "gd", "--rel-gap", "1e-30", "--out", tmp_path / "out")
-    assert list((tmp_path / "out").iterdir()) == []
+    assert not (tmp_path / "out").exists()
 
 
 # --- a new method is one file ---

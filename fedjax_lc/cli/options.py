@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import sys
+from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fedjax_lc.core import spec
 from fedjax_lc.core.errors import InputError
+from fedjax_lc.core.paths import NEEDS, is_name
+from fedjax_lc.core.progress import say
 
 if TYPE_CHECKING:
     from fedjax_lc.cli.config import Config
@@ -28,6 +32,22 @@ def add_cache(parser: Any) -> None:
     parser.add_argument("--no-cache", action="store_true", help=words)
 
 
+def reader(field: spec.Field, kind: Callable[[Any], Any] = lambda value: value) -> Callable[[str], Any]:
+    """The type of an option for argparse: text is read as the field has it, and then made this kind."""
+
+    def read(text: str) -> Any:
+        try:
+            return kind(field.value("", text))
+        except InputError as error:
+            raise argparse.ArgumentTypeError(str(error).strip()) from None
+
+    return read
+
+
+NAME = spec.Field((str,), fits=is_name, words=f"a path, which {NEEDS}")
+PATH = reader(NAME, Path)  #: the type of files and folders
+
+
 def make_problem(config: Config, download: bool = True) -> Any:
     """The problem that the data options ask for; notes on the data go to stderr."""
     import jax
@@ -40,7 +60,7 @@ def make_problem(config: Config, download: bool = True) -> Any:
     labels = config.labels[0] if config.labels and len(config.labels) == 1 else config.labels
     dataset = data.load(config.data, data_dir=config.data_dir, scale=scale, labels=labels, download=download)
     for note in dataset.notes:
-        print(f"note: {note}", file=sys.stderr)
+        say(f"note: {note}")
     if network:
         dataset = with_test(dataset, config.test_share, config.split_seed)
     if config.report:
@@ -51,8 +71,6 @@ def make_problem(config: Config, download: bool = True) -> Any:
             report.plot(config.out / "clients.png")
     if network and config.kappa is not None:
         raise InputError("--kappa is for convex problems: give a network's weight decay by --l2")
-    if not network and config.precision is not None:
-        raise InputError("--precision is for networks: the products of convex problems are always exact")
     if not network and config.dtype == "float64":
         jax.config.update("jax_enable_x64", True)
     chosen: dict[str, Any] = {"kappa": config.kappa}

@@ -7,18 +7,17 @@ import contextlib
 import dataclasses
 import inspect
 import io
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from fedjax_lc.cli.config import RunConfig, check_folder
 from fedjax_lc.cli.options import Help, make_problem, priced
 from fedjax_lc.core import spec
 from fedjax_lc.core.errors import InputError
 from fedjax_lc.core.files import check_writable
+from fedjax_lc.core.paths import is_there, read_json
+from fedjax_lc.core.progress import say
 
 
 def add(commands: Any, arguments: Sequence[str]) -> None:
@@ -77,6 +76,8 @@ def _values(parser: argparse.ArgumentParser, algorithm: Any, arguments: Sequence
 
     Theory's numbers are shown where they are had at once: not for a network, nor for data that would be downloaded.
     """
+    import numpy as np
+
     from fedjax_lc.sweeping.axes import plain
 
     known: list[Any] = [
@@ -119,12 +120,17 @@ def _run(options: argparse.Namespace) -> int:
     hp = _hparams(algorithm, problem, config)
     trace = run(algorithm, problem, hp, config.seed, **config.loop())
     trace.config["settings"] = config.settings()
-    _print_outcome(config, problem, hp, trace)
     compressor = str(getattr(hp, "compressor", "")).removeprefix("identity")
     label = ", ".join(filter(None, (algorithm.title, compressor)))
-    print(report.table([report.training(label, trace) if config.model else report.summary(label, trace)]))
     if config.out is not None:
         _save(config.out, config.x, trace, label)
+    _print_outcome(config, problem, hp, trace)
+    print(report.table([report.training(label, trace) if config.model else report.summary(label, trace)]))
+    if config.out is not None:
+        print(f"wrote {config.out}/config.json, trace.parquet and plot.png")
+    if trace.status == "interrupted":
+        say(f"fedjax-lc: interrupted after {trace.step[-1] if len(trace) else 0} steps")
+        return 130
     return 0
 
 
@@ -132,12 +138,13 @@ def _check(folder: Path, config: RunConfig) -> None:
     """Raise InputError if `folder` cannot be written or holds a run with other settings."""
     kept = folder / "config.json"
     check_writable(kept)
-    if kept.exists():
-        try:
-            before = dict(json.loads(kept.read_text()))
-        except (TypeError, ValueError):
-            raise InputError(f"{kept} is damaged: choose another --out, or delete it") from None
-        check_folder(folder, "run", before.get("settings", {}), config)
+    if is_there(kept):
+        before = read_json(kept).get("settings")
+        if not isinstance(before, dict):
+            raise InputError(f"{kept} is not of a run of fedjax-lc: choose another --out")
+        check_folder(folder, "run", before, config)
+    elif others := [name for name in ("trace.parquet", "plot.png") if is_there(folder / name)]:
+        raise InputError(f"{folder} holds a {others[0]} without the config.json of its run: choose another --out")
 
 
 def _hparams(algorithm: Any, problem: Any, config: RunConfig) -> Any:
@@ -210,4 +217,3 @@ def _save(folder: Path, x: str, trace: Any, label: str) -> None:
 
     trace.save(folder)
     plot.save(plot.curves({label: trace}, x=x), folder / "plot.png")
-    print(f"wrote {folder}/config.json, trace.parquet and plot.png")

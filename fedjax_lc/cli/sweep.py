@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,10 @@ from typing import Any
 from fedjax_lc.cli import axes, compare, toml
 from fedjax_lc.cli.config import SweepConfig, check_folder
 from fedjax_lc.cli.options import Help, make_problem
+from fedjax_lc.core.errors import InputError
 from fedjax_lc.core.files import check_writable, replacing
+from fedjax_lc.core.paths import is_there
+from fedjax_lc.core.progress import say
 
 EPILOG = """\
 A --grid is NAME=VALUES for every method that has NAME, or METHOD.NAME=VALUES for one. VALUES are
@@ -77,7 +79,7 @@ def _sweep(options: argparse.Namespace) -> int:
         for a in methods
     }  # fmt: skip
     for note in notes:
-        print(f"note: {note}", file=sys.stderr)
+        say(f"note: {note}")
     tables, lanes = [], config.seeds * sum(map(len, grids.values()))
     with loop.interruptible() as interrupted:
         for algorithm in methods:
@@ -92,7 +94,10 @@ def _sweep(options: argparse.Namespace) -> int:
 def _check(out: Path, config: SweepConfig, shares: dict[str, dict[str, Any]]) -> None:
     """Raise InputError if the folder cannot be written or holds sweeps that this one cannot stand beside."""
     check_writable(out / "sweep.toml")
-    for path in sorted(out.glob("*/sweep.toml")):
+    paths = sorted(out.glob("*/sweep.toml"))
+    if not paths and is_there(out / "plot.png"):
+        raise InputError(f"{out} holds a plot.png and no sweep: choose another --out")
+    for path in paths:
         before, method = SweepConfig(**SweepConfig.read(str(path))), path.parent.name
         now = config.of_method(method, shares.get(method, before.grid))
         check_folder(path.parent, "sweep", before.settings(), now)
@@ -120,7 +125,7 @@ def _print_interrupted(done: int, lanes: int, config: SweepConfig) -> int:
     kept = "nothing is kept without --out"
     if config.out is not None:
         kept = f"finished parts are kept in {config.out}, and the same command continues from them"
-    print(f"fedjax-lc: interrupted with {done} of {lanes} lanes done; {kept}", file=sys.stderr)
+    say(f"fedjax-lc: interrupted with {done} of {lanes} lanes done; {kept}")
     return 130
 
 
@@ -130,15 +135,16 @@ def _print_outcome(table: Any, config: SweepConfig) -> None:
     from fedjax_lc.results import report
     from fedjax_lc.running import cache
 
+    gap, metric, terms = compare.terms(table, config.rel_gap, METRIC)
+    if config.out is not None:
+        plot.best(table, metric, gap, path=config.out / "plot.png")
     print(cache.summary())
     for line in compare.diverged(table):
         print(line)
-    gap, metric, line = compare.terms(table, config.rel_gap, METRIC)
-    print(line)
+    print(terms)
     best = table.best(metric, rel_gap=gap)
     print(report.table(compare.rows(table, best, metric)))
     for note in compare.edges(table, best):
         print(note)
     if config.out is not None:
-        plot.best(table, metric, gap, path=config.out / "plot.png")
         print(f"wrote a table per method and plot.png to {config.out}")

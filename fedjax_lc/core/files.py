@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from fedjax_lc.core.errors import InputError
+from fedjax_lc.core.paths import check_name, is_there
 
 
 @contextlib.contextmanager
@@ -33,8 +34,14 @@ def replacing(path: str | Path) -> Iterator[Path]:
 
 
 def check_writable(path: str | Path) -> None:
-    """Raise InputError if `path` cannot be written; call it before a long computation. An existing file is kept."""
-    _beside(Path(path)).unlink()
+    """Raise InputError if `path` cannot be written; call it before a long computation. Nothing is left: neither a file
+    nor a folder that was not there, and an existing file is kept."""
+    path = Path(path)
+    missing = [folder for folder in path.parents if not is_there(folder)]
+    _beside(path).unlink()
+    for folder in missing:
+        with contextlib.suppress(OSError):  # somebody else may have begun to use it
+            folder.rmdir()
 
 
 def check_same(folder: Path, what: str, before: Mapping[str, Any], now: Mapping[str, Any], advice: str) -> None:
@@ -46,7 +53,7 @@ def check_same(folder: Path, what: str, before: Mapping[str, Any], now: Mapping[
         now: settings by name, as JSON can write them; one that is missing is None.
         advice: what to do where they differ.
     """
-    now = json.loads(json.dumps(now))
+    now = json.loads(json.dumps(now, default=str))
     differ = sorted(name for name in {*before, *now} if before.get(name) != now.get(name))
     if differ:
         raise InputError(f"{folder} already holds a different {what} (other {', '.join(differ)}): {advice}")
@@ -54,6 +61,7 @@ def check_same(folder: Path, what: str, before: Mapping[str, Any], now: Mapping[
 
 def _beside(path: Path) -> Path:
     """Create an empty temporary file in the folder of `path`, and the folder if it does not exist."""
+    check_name(path)
     temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -253,10 +253,9 @@ def at_most(f_star: float, gap: float, dtype: Any) -> np.floating[Any]:
 
 def whole_records(steps: int, every: int) -> tuple[int, int, list[str]]:
     """The number of records, steps per record, and a note if steps were cut to a multiple of `every`."""
-    if int(every) != every or every < 1:
-        raise InputError(f"every must be a whole number >= 1, got {every}")
-    if int(steps) != steps or steps < every:
-        raise InputError(f"steps must be a whole number >= every = {every}, got {steps}")
+    for name, number, least, words in (("every", every, 1, "1"), ("steps", steps, every, f"every = {every}")):
+        if not least <= number <= INIT_FOLD or int(number) != number:  # NaN and infinity are none of these
+            raise InputError(f"{name} must be a whole number >= {words} and < 2^32, got {number}")
     records, every = int(steps) // int(every), int(every)
     done = records * every
     cut = f"steps cut from {steps} to {done}, a multiple of every = {every}"

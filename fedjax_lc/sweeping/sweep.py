@@ -22,6 +22,7 @@ from fedjax_lc.results.table import Table
 from fedjax_lc.running import loop
 from fedjax_lc.running.options import Options, Task, task
 from fedjax_lc.sweeping import mesh
+from fedjax_lc.sweeping.axes import MOST
 from fedjax_lc.sweeping.blocks import Ended
 from fedjax_lc.sweeping.fit import Blocks, RecordsBar, Room
 from fedjax_lc.sweeping.grid import Grid
@@ -89,8 +90,12 @@ def sweep(
             raise unknown("field to mask", name, TRIP_COUNTS)
     # raises if a limit has no meaning for this problem
     loop.make_limits(problem, float(jax.jit(_first_value)(problem)), checked_task.rel_gap, checked_task.budget)
+    seeds = _seeds(seeds)
+    if (lanes := len(grid) * len(seeds)) > MOST:
+        raise InputError(f"a sweep has at most {MOST:,} lanes, got {len(grid):,} configurations x {len(seeds):,} seeds "
+                         f"= {lanes:,}: sweep them in turn")  # fmt: skip
     room = Room(mesh.mesh(devices), _whole_number("block_size", block_size), _whole_number("memory", memory))
-    work = _Sweep(algorithm, checked_task, grid, _seeds(seeds), masked, room, say if progress else _nothing)
+    work = _Sweep(algorithm, checked_task, grid, seeds, masked, room, say if progress else _nothing)
     for note in checked_task.notes:
         work.say(f"note: {note}")
     return work.go(None if out is None else Path(out), progress)
@@ -105,12 +110,13 @@ def _first_value(problem: Problem) -> jax.Array:
 
 
 def _seeds(seeds: int | Sequence[int]) -> tuple[int, ...]:
-    wrong = InputError(f"seeds must be a number >= 1 or different whole numbers >= 0, got {seeds}")
+    wrong = InputError(f"seeds must be a number >= 1 or different whole numbers >= 0, {MOST:,} at most, got {seeds}")
     try:
-        chosen = tuple(map(operator.index, seeds if isinstance(seeds, Iterable) else range(operator.index(seeds))))
+        each = seeds if isinstance(seeds, Iterable) else range(min(operator.index(seeds), MOST + 1))
+        chosen = tuple(map(operator.index, each))
     except TypeError:
         raise wrong from None
-    if not chosen or len(set(chosen)) < len(chosen) or min(chosen) < 0:
+    if len(chosen) > MOST or not chosen or len(set(chosen)) < len(chosen) or min(chosen) < 0:
         raise wrong
     return chosen
 
