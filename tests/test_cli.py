@@ -258,7 +258,7 @@ def test_an_output_folder_that_cannot_be_written(tmp_path, refused):
 def test_a_damaged_output_folder(tmp_path, refused):
     (tmp_path / "config.json").write_text("{")
     assert refused("run", "gd", "--out", tmp_path) == (
-        f"{tmp_path}/config.json is damaged: choose another --out, or delete it"
+        f"{tmp_path}/config.json is damaged, or none of fedjax-lc's: choose another folder"
     )
 
 

@@ -322,7 +322,7 @@ def test_options_that_cannot_be(refused, quick):
     )
     assert refused(*sweep_gd, "--measure", "distanc").startswith("unknown metric 'distanc': did you mean 'distance'?")
     assert refused(*sweep_gd, "--steps", "many") == (
-        "argument --steps: invalid int value: 'many' (see fedjax-lc sweep --help)"
+        "argument --steps: must be whole and in 1..4294967295, got 'many' (see fedjax-lc sweep --help)"
     )
     assert "seeds" in refused(*sweep_gd, "--seeds", "0")
     assert "steps" in refused(*sweep_gd, "--steps", "0")

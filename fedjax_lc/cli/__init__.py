@@ -46,6 +46,10 @@ def _status(arguments: Sequence[str]) -> int:
         return _refused(f"this needs more memory than there is: {error or 'ask for less'}", 2)
     except KeyboardInterrupt:
         return _refused("interrupted", 130)
+    except Exception as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):  # as XLA says it of every device
+            raise
+        return _refused("the device ran out of memory: ask for less", 2)
 
 
 def _refused(message: str, status: int) -> int:

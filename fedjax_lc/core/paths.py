@@ -33,19 +33,6 @@ def is_there(path: str | Path) -> bool:
         return False
 
 
-def expanded(path: str | Path) -> Path:
-    """The path, with the home folder in place of `~` and of `~user`.
-
-    Raises:
-        InputError: there is no such user, or no file can have this path.
-    """
-    check_name(path)
-    try:
-        return Path(path).expanduser()
-    except RuntimeError:
-        raise InputError(f"{path}: no home folder of that user is known") from None
-
-
 def read_json(path: str | Path) -> dict[str, Any]:
     """The object that a JSON file holds; anyone may have edited the file.
 
@@ -57,7 +44,7 @@ def read_json(path: str | Path) -> dict[str, Any]:
     except OSError as error:
         raise InputError(f"{path}: {(error.strerror or 'cannot be read').lower()}") from None
     except (ValueError, RecursionError):
-        raise InputError(f"{path} is damaged: no JSON") from None
+        content = None
     if not isinstance(content, dict):
-        raise InputError(f"{path} is damaged: expected an object, got {type(content).__name__}")
+        raise InputError(f"{path} is damaged, or none of fedjax-lc's: choose another folder")
     return content

@@ -17,7 +17,7 @@ from typing import Protocol
 import platformdirs
 
 from fedjax_lc.core.errors import InputError
-from fedjax_lc.core.paths import expanded
+from fedjax_lc.core.files import user_path
 from fedjax_lc.core.progress import bar
 
 DATA_VARIABLE = "FEDJAX_LC_DATA"
@@ -54,7 +54,7 @@ def cache_folder() -> Path:
     """The folder of downloads; see the module's first lines. It need not exist."""
     chosen = os.environ.get(CACHE_VARIABLE)
     if chosen and chosen != CACHE_OFF:
-        return expanded(chosen)
+        return user_path(chosen, f"{CACHE_VARIABLE}: ")
     return platformdirs.user_cache_path("fedjax_lc", appauthor=False)
 
 
@@ -63,9 +63,9 @@ def local_folder(data_dir: str | os.PathLike[str] | None) -> Path | None:
     chosen = data_dir or os.environ.get(DATA_VARIABLE)
     if not chosen:
         return None
-    folder = expanded(chosen)
+    source = "data_dir" if data_dir else DATA_VARIABLE
+    folder = user_path(chosen, f"{source}: ")
     if not folder.is_dir():
-        source = "data_dir" if data_dir else DATA_VARIABLE
         raise InputError(f"{source}: {folder} is not a folder")
     return folder
 

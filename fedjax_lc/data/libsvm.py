@@ -142,7 +142,7 @@ def _check(
 
 def _dense(path: Path, entries: Any) -> NDArray[np.float64]:
     rows, dim = entries.shape
-    need, free = 2 * 8 * rows * dim, _free_bytes()  # the table and one working copy
+    need, free = 2 * 8 * rows * dim, free_bytes()  # the table and one working copy
     if need > free:
         raise InputError(
             f"{path}: {rows} x {dim} float64 features and a working copy need {need / 2**30:.1f} GiB, "
@@ -151,7 +151,7 @@ def _dense(path: Path, entries: Any) -> NDArray[np.float64]:
     return entries.toarray()
 
 
-def _free_bytes() -> float:
+def free_bytes() -> float:
     """Free physical memory where the system tells it, else no limit."""
     try:
         return float(os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))

@@ -11,7 +11,7 @@ import numpy as np
 
 from fedjax_lc.core import spec
 from fedjax_lc.core.errors import InputError, unknown
-from fedjax_lc.core.paths import expanded
+from fedjax_lc.core.files import user_path
 from fedjax_lc.data import libsvm, synthetic
 from fedjax_lc.data.catalogue import CATALOGUE, Entry
 from fedjax_lc.data.dataset import Dataset, from_arrays
@@ -118,7 +118,7 @@ def _file(text: str, data_dir: str | os.PathLike[str] | None) -> Path | None:
     name = text.partition(":")[0]
     if text in CATALOGUE or text in EMBEDDED or name in synthetic.GENERATORS | _FINISHED:
         return None
-    path = expanded(text)
+    path = user_path(text)
     if path.is_file():
         return path
     if path.is_dir():

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedjax_lc.core.errors import InputError, unknown
-from fedjax_lc.core.paths import expanded
+from fedjax_lc.core.files import user_path
 from fedjax_lc.data.dataset import is_real
 
 Indices = list[NDArray[np.intp]]
@@ -258,7 +258,7 @@ def clusters(targets: Targets, num_clients: int, file: str, rebalance: float = m
     """
     if not rebalance >= 2:
         raise InputError(f"clusters: rebalance must be at least 2, got {rebalance}")
-    ids = _cluster_ids(expanded(file), _count(targets))
+    ids = _cluster_ids(user_path(file, "clusters: "), _count(targets))
     parts = _by_id(ids, num_clients, f"clusters: {file}")
     while True:
         sizes = [len(part) for part in parts]

@@ -16,8 +16,11 @@ from fedjax_lc.core import spec
 from fedjax_lc.core.errors import InputError
 from fedjax_lc.data import partitions
 from fedjax_lc.data.dataset import Dataset, from_arrays
+from fedjax_lc.data.libsvm import free_bytes
 
 Floats = NDArray[np.float64]
+COPIES = 4  #: of the rows, that are in memory at a time
+USUAL_ROWS = 453  #: of a client in `fedprox`: the mean of their law
 
 
 def logistic(
@@ -132,7 +135,7 @@ def fedprox(alpha: float = 1.0, beta: float = 1.0, num_clients: int = 30, iid: i
     60
     """
     dim, num_classes = 60, 10
-    rng = _start(num_clients, 1, dim, seed, alpha=alpha, beta=beta)
+    rng = _start(num_clients, USUAL_ROWS, dim, seed, alpha=alpha, beta=beta)
     sizes = 50 + rng.lognormal(4.0, 2.0, num_clients).astype(int)
     deviations = np.arange(1, dim + 1) ** -0.6
     shared = rng.standard_normal((dim + 1, num_classes))
@@ -167,7 +170,7 @@ def quadratics(
     >>> bool(np.allclose(np.linalg.eigvalsh(A)[:, [0, -1]], [1.0, 10.0]))
     True
     """
-    rng = _start(num_clients, 1, dim, seed, spread=spread)
+    rng = _start(num_clients, dim, dim, seed, spread=spread)
     if not 0 < mu <= L < np.inf or (dim == 1 and mu < L):
         raise InputError(f"quadratics needs 0 < mu <= L, and mu = L when dim = 1; got mu={mu}, L={L}, dim={dim}")
     inner = np.exp(rng.uniform(np.log(mu), np.log(L), (num_clients, dim)))
@@ -193,6 +196,10 @@ def _start(num_clients: int, rows: int, dim: int, seed: int, **at_least: float) 
             raise InputError(f"{name} must be at least {low:g} and finite, got {value}")
     if seed < 0:
         raise InputError(f"seed must be 0 or more, got {seed}")
+    needed, free = COPIES * 8 * num_clients * rows * dim, free_bytes()
+    if needed > free:
+        raise InputError(f"{num_clients} clients x {rows} rows x {dim} features need some {needed / 1e9:.3g} GB, and "
+                         f"{free / 1e9:.3g} GB are free: ask for less")  # fmt: skip
     return np.random.default_rng(seed)
 
 

@@ -125,7 +125,7 @@ def test_missing_file_and_folder(tmp_path, complaint):
 
 
 def test_a_dense_table_larger_than_memory(tmp_path, complaint, monkeypatch):
-    monkeypatch.setattr(libsvm, "_free_bytes", lambda: 1000.0)
+    monkeypatch.setattr(libsvm, "free_bytes", lambda: 1000.0)
     path = written(tmp_path, b"1 1:1\n0 100:1\n")
     assert complaint(libsvm.read, path) == (
         f"{path}: 2 x 100 float64 features and a working copy need 0.0 GiB, "
