@@ -74,7 +74,8 @@ class Config:
         str | None, Option("standard, minmax, maxabs, unit or none (default: standard for embedded data)", "data")
     ] = None
     clients: Annotated[
-        int | None, Option("number of clients (default: 10, or as the data comes split)", "data", within="whole [1, inf)")
+        int | None,
+        Option("number of clients (default: 10, or as the data comes split)", "data", within="whole [1, inf)"),
     ] = None
     partition: Annotated[
         str | None, Option("iid, sorted, shards:2, dirichlet:0.5, ... (fedjax-lc list partitions)", "data")
@@ -104,7 +105,8 @@ class Config:
         float, Option("tested on this share of data without a test set", "network", within="(0, 1)")
     ] = 0.2
     measured_rows: Annotated[
-        int | None, Option("measure the training loss on so many rows (default: all)", "network", within="whole [1, inf)")
+        int | None,
+        Option("measure the training loss on so many rows (default: all)", "network", within="whole [1, inf)"),
     ] = None
     precision: Annotated[
         str | None,
