@@ -28,6 +28,7 @@ FILES_OF = {
         "files",
         "options",
         "progress",
+        "lock",
         "spec",
         "hyperparameters",
         "typing",

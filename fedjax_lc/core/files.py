@@ -59,5 +59,10 @@ def _beside(path: Path) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary.touch()
     except OSError as error:
-        raise InputError(f"cannot write {path}: {error.strerror}; choose a folder you may write to") from None
+        raise unwritable(path, error) from None
     return temporary
+
+
+def unwritable(path: Path, error: OSError) -> InputError:
+    """The error for a file or folder that cannot be written."""
+    return InputError(f"cannot write {path}: {error.strerror}; choose a folder you may write to")
