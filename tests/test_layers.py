@@ -36,9 +36,10 @@ FILES_OF = {
         "platforms",
         "products",
         "lanes",
+        "tensors",
     ],
     "results": ["ledger", "provenance", "columns", "trace", "arrays", "ranking", "storage", "table", "report"],
-    "running": ["cache", "programs", "loop", "options", "run"],
+    "running": ["cache", "programs", "signals", "checkpoints", "loop", "options", "run"],
     "sweeping": ["mesh", "axes", "grid", "blocks", "groups", "planner", "store", "fit", "sweep", "theory"],
 }
 PLACE = {name: (row, column) for row, names in enumerate(ROWS) for column, name in enumerate(names)}

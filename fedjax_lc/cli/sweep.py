@@ -61,6 +61,7 @@ def _sweep(options: argparse.Namespace) -> int:
     from fedjax_lc import algorithms
     from fedjax_lc.results.table import Table
     from fedjax_lc.running import loop
+    from fedjax_lc.running.signals import interruptible
 
     config = SweepConfig.of(options)
     methods = [algorithms.get(name) for name in dict.fromkeys(config.methods)]
@@ -79,7 +80,7 @@ def _sweep(options: argparse.Namespace) -> int:
     for note in notes:
         print(f"note: {note}", file=sys.stderr)
     tables, lanes = [], config.seeds * sum(map(len, grids.values()))
-    with loop.interruptible() as interrupted:
+    with interruptible() as interrupted:
         for algorithm in methods:
             tables.append(_one(algorithm, problem, grids[algorithm.name], shares[algorithm.name], config, memory))
             done = sum(int((table.lanes["status"] != "interrupted").sum()) for table in tables)

@@ -25,6 +25,7 @@ from fedjax_lc.running import loop
 from fedjax_lc.running.loop import DIVERGED, STATUS, At, Limits, Metrics
 from fedjax_lc.running.options import Options, Task, task
 from fedjax_lc.running.programs import check_memory, compile_once, memory_bytes, out_of_memory
+from fedjax_lc.running.signals import interruptible
 
 CHUNK_STEPS = 2**16  #: steps whose costs one chunk can hold
 
@@ -107,7 +108,7 @@ class _Run:
         chunk, self.compile_seconds = self._compiled(at, limits)
         started, count, done = time.perf_counter(), max(1, self.capacity // 64), 0
         shown = _StepsBar(self)
-        with shown.bar, loop.interruptible() as interrupted:
+        with shown.bar, interruptible() as interrupted:
             while done < self.records and not self.stop:
                 count = min(count, self.records - done)
                 tick = time.perf_counter()

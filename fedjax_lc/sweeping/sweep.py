@@ -21,6 +21,7 @@ from fedjax_lc.results.provenance import describe, describe_problem, digest, env
 from fedjax_lc.results.table import Table
 from fedjax_lc.running import loop
 from fedjax_lc.running.options import Options, Task, task
+from fedjax_lc.running.signals import interruptible
 from fedjax_lc.sweeping import mesh
 from fedjax_lc.sweeping.blocks import Ended
 from fedjax_lc.sweeping.fit import Blocks, RecordsBar, Room
@@ -149,7 +150,7 @@ class _Sweep:
         ended: list[Ended] = []
         with (
             RecordsBar(self.algorithm.title, self.lanes, self.task.records, progress) as bar,
-            loop.interruptible() as interrupted,
+            interruptible() as interrupted,
         ):
             for number, members in enumerate(groups):
                 if not interrupted():
