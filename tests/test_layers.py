@@ -39,7 +39,7 @@ FILES_OF = {
         "tensors",
     ],
     "results": ["ledger", "provenance", "columns", "trace", "arrays", "ranking", "storage", "table", "report"],
-    "running": ["cache", "programs", "signals", "checkpoints", "loop", "options", "run"],
+    "running": ["cache", "programs", "signals", "checkpoints", "folder", "loop", "options", "run"],
     "sweeping": ["mesh", "axes", "grid", "blocks", "groups", "planner", "store", "fit", "sweep", "theory"],
 }
 PLACE = {name: (row, column) for row, names in enumerate(ROWS) for column, name in enumerate(names)}

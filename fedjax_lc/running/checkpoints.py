@@ -10,7 +10,7 @@ import contextlib
 import dataclasses
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from fedjax_lc.core.typing import PyTree
 
 KEPT = 2  #: checkpoints of a folder
 NAME = re.compile(r"(?P<prefix>.*)-(?P<step>\d{12,})\.safetensors")
+FAR = 2**62  #: more records than any run has
 SHARE = 0.01  #: of the time that checkpoints may take where nothing else is asked for
 LEAST_SECONDS = 60.0  #: from one checkpoint to the next, where nothing else is asked for
 
@@ -51,7 +52,9 @@ def save(
     """
     path = folder / f"{prefix}-{step:012d}.safetensors"
     tensors.write(path, tree, {"identity": identity, "step": step, "facts": dict(facts)})
-    for old in _paths(folder, prefix)[KEPT:]:
+    paths = _paths(folder, prefix)
+    here = paths.index(path)  # those of larger steps could not be used, or this computation would be beyond them
+    for old in [*paths[:here], *paths[here + KEPT :]]:
         with contextlib.suppress(OSError):
             old.unlink()
     return path
@@ -63,14 +66,12 @@ def latest(
     identity: Any,
     *,
     prefix: str = "checkpoint",
-    fits: Callable[[Checkpoint], str] = lambda checkpoint: "",
 ) -> Checkpoint | None:
     """The last checkpoint that can be used, or None; one line on stderr says of each later one why it cannot.
 
     Args:
         like: a tree with the structure, shapes and dtypes of the one that was saved; nothing of it is computed.
         identity: as given to `save`.
-        fits: a further check of what was read; it returns why a checkpoint cannot be used, or nothing.
     """
     paths = _paths(folder, prefix)
     for path, before in zip(paths, [*(path.name for path in paths[1:]), "the start"], strict=True):
@@ -79,10 +80,7 @@ def latest(
             facts = stored.facts
             if facts.get("identity") != identity:
                 raise InputError("it is of something else")
-            checkpoint = Checkpoint(stored.tree(like), facts["step"], facts["facts"])
-            if why := fits(checkpoint):
-                raise InputError(why)
-            return checkpoint
+            return Checkpoint(stored.tree(like), facts["step"], facts["facts"])
         except (InputError, KeyError, TypeError) as error:
             say(f"note: {path} cannot be used, {error}: going on from {before}")
     return None
@@ -129,9 +127,9 @@ class Schedule:
         """A computation starts now, at this step."""
         self.step, self.time = step, time.monotonic()
 
-    def until(self, step: int) -> int | None:
-        """Steps until the next checkpoint, where that is a matter of steps."""
-        return None if self.steps is None else max(1, self.step + self.steps - step)
+    def records(self, step: int, every: int) -> int:
+        """Records of `every` steps until the next checkpoint, at least one."""
+        return FAR if self.steps is None else max(1, -(-(self.step + self.steps - step) // every))
 
     def due(self, step: int) -> bool:
         """Whether to write one now."""

@@ -1,0 +1,184 @@
+"""The folder of a run: what determines its results, its records so far, and the checkpoints from which it goes on.
+
+While it runs: config.json (status interrupted), trace.parquet (all records up to the last checkpoint) and the last two
+checkpoints. In the end: config.json, trace.parquet and state.safetensors, as `Trace.save` writes them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from fedjax_lc.core.errors import InputError
+from fedjax_lc.core.files import check_same, remove_leftovers
+from fedjax_lc.core.lock import locked
+from fedjax_lc.core.progress import say
+from fedjax_lc.core.typing import PyTree
+from fedjax_lc.results.trace import Trace
+from fedjax_lc.running import checkpoints
+from fedjax_lc.running.checkpoints import Checkpoint, Schedule
+
+LENGTH = "steps"  #: the entry of an identity that `extend` changes
+
+
+@contextlib.contextmanager
+def opened(out: str | Path | None, identity: Mapping[str, Any], schedule: Schedule) -> Iterator[Folder]:
+    """The folder of a run, locked within the block. Leftovers of killed processes are removed at both ends.
+
+    Args:
+        out: its path; None for a run that is in memory alone.
+        identity: what determines the results, as plain values.
+
+    Raises:
+        InputError: the folder holds something else, is in use, or cannot be written.
+    """
+    if out is None:
+        yield Folder(None, identity, schedule)
+        return
+    path = Path(out)
+    if not str(out) or (path.exists() and not path.is_dir()):
+        raise InputError(f"out must be a folder, got {str(out)!r}")
+    read(path, identity)  # before a lock, so that nothing is written into a folder of something else
+    with locked(path):
+        remove_leftovers(path)
+        try:
+            yield Folder(path, identity, schedule)
+        finally:
+            remove_leftovers(path)
+
+
+def read(path: Path, identity: Mapping[str, Any] | None = None) -> dict[str, Any] | None:
+    """The config.json of a run's folder, None for a folder that holds no run yet.
+
+    Raises:
+        InputError: the folder holds something else than a run or, if `identity` is given, than this run.
+    """
+    kept = path / "config.json"
+    if not kept.exists():
+        if (path / "trace.parquet").exists() or any(path.glob("checkpoint-*.safetensors")):
+            raise InputError(f"{path} holds a run without its config.json: choose another folder")
+        return None
+    try:
+        config = json.loads(kept.read_text())
+        before = config["identity"]
+        if not isinstance(before, dict) or not isinstance(config["method"], str):
+            raise TypeError
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        raise InputError(f"{path} holds something else than a run: choose another folder") from None
+    if identity is not None:
+        check_same(path, "run", before, identity, "choose another folder, or delete it")
+    return config
+
+
+class Folder:
+    """A run's folder within `opened`; with path None nothing is read or written.
+
+    Attributes:
+        config: config.json as it was, or None if the run begins now.
+        trouble: why the last try to write failed; empty if it did not.
+    """
+
+    def __init__(self, path: Path | None, identity: Mapping[str, Any], schedule: Schedule) -> None:
+        self.path, self.identity, self.schedule, self.trouble = path, json.loads(json.dumps(identity)), schedule, ""
+        self.config = None if path is None else read(path, identity)
+
+    def finished(self) -> Trace | None:
+        """The trace of a run that is done, or None."""
+        if self.path is None or self.config is None or self.config.get("status") == "interrupted":
+            return None
+        trace = Trace.load(self.path)
+        checkpoints.remove(self.path)
+        return trace
+
+    def resume(self, like: Callable[[], PyTree]) -> tuple[Checkpoint, Trace] | None:
+        """The last checkpoint that can be used, with its records; None for a run that begins now.
+
+        Args:
+            like: makes the shapes of the checkpoint's tree.
+
+        Raises:
+            InputError: the records are not those of the checkpoint.
+        """
+        if self.path is None or self.config is None:
+            return None
+        checkpoint = checkpoints.latest(self.path, like(), name(self.identity))
+        if checkpoint is None:
+            return None
+        trace, records = Trace.load(self.path), checkpoint.facts["records"]
+        if len(trace) < records or trace.digest(records) != checkpoint.facts["digest"]:
+            raise InputError(f"{self.path}/trace.parquet does not hold the records of the checkpoint at step "
+                             f"{checkpoint.step}: restore it, or begin anew in another folder")  # fmt: skip
+        return checkpoint, trace.head(records)
+
+    def begin(self, trace: Trace) -> None:
+        """Write the start of a run that is not there yet; the computation begins now.
+
+        Raises:
+            InputError: it cannot be written.
+        """
+        self.schedule.begin(len(trace) and int(trace.step[-1]))
+        if self.path is not None and self.config is None:
+            trace.save_records(self.path)
+            self._save_config(self.path, trace)
+
+    def checkpoint(self, trace: Trace) -> None:
+        """Write the records so far and a checkpoint. If that fails, one line says so and the run goes on."""
+        if self.path is None:
+            return
+        step, started = int(trace.step[-1]), time.monotonic()
+        with self._lines():
+            trace.save_records(self.path)
+            self._save_config(self.path, trace)
+            checkpoints.save(self.path, *trace.end(), step=step, identity=name(self.identity))
+        self.schedule.written(step, time.monotonic() - started)
+
+    def end(self, trace: Trace, steps: int) -> Trace:
+        """Write the results of a run that is done, or where one of `steps` steps was interrupted. Returns the trace.
+
+        If that fails, one line says so, and the trace has no folder.
+        """
+        if self.path is None:
+            return trace
+        self.trouble, trace.folder = "", self.path
+        if trace.status == "interrupted":
+            self.checkpoint(trace)
+        else:
+            with self._lines():
+                trace.config["identity"] = self.identity
+                trace.save(self.path)
+                checkpoints.remove(self.path)
+        if self.trouble:
+            trace.folder = None
+        elif trace.status == "interrupted":
+            say(f"interrupted at step {trace.step[-1]:.0f} of {steps}: {self.path} keeps it, and the same call goes on")
+        return trace
+
+    def _save_config(self, path: Path, trace: Trace) -> None:
+        trace.config["identity"] = self.identity
+        status, trace.status = trace.status, "interrupted"
+        try:
+            trace.save_config(path)
+        finally:
+            trace.status = status
+
+    @contextlib.contextmanager
+    def _lines(self) -> Iterator[None]:
+        """Within the block a file that cannot be written is one line, and the same line only once."""
+        try:
+            yield
+            self.trouble = ""
+        except InputError as error:
+            if str(error) != self.trouble:
+                self.trouble = str(error)
+                say(f"note: {error}")
+
+
+def name(identity: Mapping[str, Any]) -> str:
+    """A digest of a run's identity that does not depend on its length."""
+    facts = {key: value for key, value in identity.items() if key != LENGTH}
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
