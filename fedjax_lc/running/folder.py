@@ -14,16 +14,18 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from fedjax_lc.core import tensors
 from fedjax_lc.core.errors import InputError
 from fedjax_lc.core.files import check_same, remove_leftovers
 from fedjax_lc.core.lock import locked
 from fedjax_lc.core.progress import say
 from fedjax_lc.core.typing import PyTree
-from fedjax_lc.results.trace import Trace
+from fedjax_lc.results.trace import STATE, Trace
 from fedjax_lc.running import checkpoints
 from fedjax_lc.running.checkpoints import Checkpoint, Schedule
 
 LENGTH = "steps"  #: the entry of an identity that `extend` changes
+EXTENDED = "extended_by"  #: the entry of the config of a run that is being extended: by how many steps
 
 
 @contextlib.contextmanager
@@ -115,6 +117,28 @@ class Folder:
                              f"{checkpoint.step}: restore it, or begin anew in another folder")  # fmt: skip
         return checkpoint, trace.head(records)
 
+    def lengthen(self, steps: int, like: Callable[[], PyTree], facts: Mapping[str, Any]) -> None:
+        """Turn a run that is done into one of `steps` steps, interrupted where the other ended.
+
+        Raises:
+            InputError: its last state cannot be used, or the folder cannot be written.
+        """
+        assert self.path is not None
+        assert self.config is not None
+        try:
+            stored = tensors.read(self.path / STATE)
+            trace = Trace.load(self.path)
+            if stored.facts.get("digest") != trace.digest():
+                raise InputError("it is of other records")
+            tree = stored.tree(like())
+        except InputError as error:
+            raise InputError(f"{self.path / STATE} cannot be used, {error}: run it anew") from None
+        checkpoints.save(self.path, tree, stored.facts, step=int(trace.step[-1]), identity=name(self.identity))
+        self.identity[LENGTH] = steps
+        trace.config.update(facts)
+        self._save_config(self.path, trace)
+        self.config |= {"status": "interrupted"}
+
     def begin(self, trace: Trace) -> None:
         """Write the start of a run that is not there yet; the computation begins now.
 
@@ -150,6 +174,7 @@ class Folder:
         else:
             with self._lines():
                 trace.config["identity"] = self.identity
+                trace.config.pop(EXTENDED, None)
                 trace.save(self.path)
                 checkpoints.remove(self.path)
         if self.trouble:

@@ -88,14 +88,14 @@ def run(
     hp = algorithm.theory(checked_task.problem) if hp is None else hp
     algorithm.check(checked_task.problem, hp)
     key = jax.random.key(key) if isinstance(key, int | np.integer) else key
-    work = _Run(algorithm, checked_task, hp, key, progress, dict(facts or {}))
+    work = Run(algorithm, checked_task, hp, key, progress, {"recipe": problem.recipe, **(facts or {})})
     schedule = Schedule(checkpoint_every)
     with folders.opened(out, {} if out is None else work.identity(), schedule) as folder:
         return work.result(folder, on_chunk)
 
 
 @dataclasses.dataclass
-class _Run:
+class Run:
     """A run as the host sees it: it calls the compiled chunk and collects the records."""
 
     algorithm: Algorithm
@@ -169,10 +169,9 @@ class _Run:
 
     def _begin(self, folder: Folder) -> tuple[At, int]:
         """Where the run begins, or goes on from its last checkpoint: the loop's carry, and the records made."""
-        start = functools.partial(_start(self.algorithm, self.metrics), self.problem, self.cast_hp, self.key)
-        resumed = folder.resume(lambda: _shapes(jax.eval_shape(start)[0], self.problem.dim))
+        resumed = folder.resume(self.shapes)
         if resumed is None:
-            at, values = start()
+            at, values = self._start()
             self.initial = {name: np.asarray(v, np.float64).tolist() for name, v in values.items()}
             empty = {name: np.zeros((0, *np.shape(value))) for name, value in self.initial.items()}
             self.blocks = [empty | {name: np.zeros(0) for name in ("step", *ledger.COSTS)}]
@@ -183,6 +182,14 @@ class _Run:
         series = {"value": trace.value, **{name: getattr(trace, name) for name in ("step", *ledger.COSTS)}}
         self.blocks = [series | trace.metrics]
         return At(*jax.device_put((checkpoint.tree["state"], checkpoint.tree["spent"]))), len(trace)
+
+    def _start(self) -> tuple[At, dict[str, jax.Array]]:
+        return _start(self.algorithm, self.metrics)(self.problem, self.cast_hp, self.key)
+
+    def shapes(self) -> dict[str, Any]:
+        """The shapes of what a checkpoint holds, see `Trace.end`; nothing is computed."""
+        at, _ = jax.eval_shape(self._start)
+        return {"state": at.state, "spent": at.spent, "x": np.broadcast_to(np.float64(0), (self.problem.dim,))}
 
     def _compiled(self, at: At, limits: Limits) -> tuple[Any, float]:
         arguments = (self.problem, self.cast_hp, at, self.key, _count(0), _count(1), limits)
@@ -227,7 +234,7 @@ class _Run:
         )
 
     def _config(self) -> dict[str, Any]:
-        return {
+        config = {
             "method": self.algorithm.name,
             "hyperparameters": describe(self.hp),
             "problem": describe_problem(self.problem),
@@ -241,8 +248,8 @@ class _Run:
             "seconds": round(self.seconds, 3),
             "memory_bytes": self.memory,
             **environment(),
-            **self.facts,
         }
+        return self.facts | config
 
 
 @functools.cache
@@ -255,11 +262,6 @@ def _start(algorithm: Algorithm, metrics: Metrics) -> Callable[..., Any]:
     return start
 
 
-def _shapes(at: At, dim: int) -> dict[str, Any]:
-    """The shapes of the tree that a checkpoint holds, see `Trace.end`."""
-    return {"state": at.state, "spent": at.spent, "x": np.broadcast_to(np.float64(0), (dim,))}
-
-
 def _count(number: int) -> jax.Array:
     return jnp.asarray(number, jnp.uint32)
 
@@ -267,7 +269,7 @@ def _count(number: int) -> jax.Array:
 class _StepsBar:
     """A progress bar over steps that shows the current gap, or the loss and accuracy."""
 
-    def __init__(self, run: _Run, done: int) -> None:
+    def __init__(self, run: Run, done: int) -> None:
         self.f_star, self.every = run.problem.f_star, run.every
         title = f"{run.algorithm.title} ({run.memory / 1e6:.1f} MB)"
         self.bar = bar(run.records * run.every, title, " steps", shown=run.progress, initial=done * run.every)
