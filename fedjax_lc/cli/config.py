@@ -148,7 +148,15 @@ class RunConfig(Config):
         list[str],
         Option("also record grad_norm, distance or lyapunov; of a network train_accuracy, accuracy_worst, ..."),
     ] = dataclasses.field(default_factory=list)
-    out: Annotated[Path | None, Option("folder for config.json, trace.parquet and plot.png", aside=True)] = None
+    out: Annotated[
+        Path | None,
+        Option("folder of the results and, while it runs, of checkpoints; the same command goes on there", aside=True),
+    ] = None
+    checkpoint_every: Annotated[
+        str | None,
+        Option("minutes from one checkpoint to the next, or steps:1000 (default: 1, or what costs 1%%)", aside=True),
+    ] = None
+    restart: Annotated[bool, Option("begin anew; the old folder is kept as OUT.1, ...", aside=True)] = False
     x: Annotated[str, Option("the picture's x-axis: bits_up, rounds, step, grads, total_bits", aside=True)] = "bits_up"
 
     @classmethod
@@ -156,6 +164,17 @@ class RunConfig(Config):
         """The configuration of a command line, which has hyperparameters as hp_NAME."""
         hp = {name[3:]: text for name, text in vars(options).items() if name.startswith("hp_") and text is not None}
         return cls(method=options.method, hyperparameters=hp, **_given(cls, options)).filled()
+
+    @classmethod
+    def from_settings(cls, settings: Mapping[str, Any], **more: Any) -> Self:
+        """The configuration with these settings, as results keep them.
+
+        Raises:
+            TypeError: they are no settings.
+        """
+        hp = {name[3:]: text for name, text in settings.items() if name.startswith("hp_")}
+        rest = {name: value for name, value in settings.items() if not name.startswith("hp_")}
+        return cls(hyperparameters=hp, **rest, **more)
 
     def settings(self) -> dict[str, Any]:
         """Everything that decides the numbers, as plain values; hyperparameters as hp_NAME."""

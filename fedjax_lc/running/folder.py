@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -16,7 +17,8 @@ from typing import Any
 
 from fedjax_lc.core import tensors
 from fedjax_lc.core.errors import InputError
-from fedjax_lc.core.files import check_same, remove_leftovers
+from fedjax_lc.core.files import check_same, remove_leftovers, unwritable
+from fedjax_lc.core.lock import NAME as LOCK
 from fedjax_lc.core.lock import locked
 from fedjax_lc.core.progress import say
 from fedjax_lc.core.typing import PyTree
@@ -75,6 +77,25 @@ def read(path: Path, identity: Mapping[str, Any] | None = None) -> dict[str, Any
     if identity is not None:
         check_same(path, "run", before, identity, "choose another folder, or delete it")
     return config
+
+
+def set_aside(path: Path) -> None:
+    """Give a folder, if it is there, another name: its name with .1, or the first number that is free.
+
+    Raises:
+        InputError: a process uses the folder, or it cannot be renamed.
+    """
+    if not path.is_dir() or not any(path.iterdir()):
+        return
+    try:
+        with locked(path):
+            numbered = (path.with_name(f"{path.name}.{number}") for number in itertools.count(1))
+            free = next(other for other in numbered if not other.exists())
+            path.rename(free)
+        (free / LOCK).unlink(missing_ok=True)
+    except OSError as error:
+        raise unwritable(path, error) from None
+    say(f"kept what {path} held as {free}")
 
 
 class Folder:
@@ -161,12 +182,17 @@ class Folder:
             checkpoints.save(self.path, *trace.end(), step=step, identity=name(self.identity))
         self.schedule.written(step, time.monotonic() - started)
 
-    def end(self, trace: Trace, steps: int) -> Trace:
+    def end(self, trace: Trace, steps: int, ended: bool) -> Trace:
         """Write the results of a run that is done, or where one of `steps` steps was interrupted. Returns the trace.
 
         If that fails, one line says so, and the trace has no folder.
+
+        Args:
+            ended: whether the process ends after it.
         """
         if self.path is None:
+            if ended:
+                say(f"terminated at step {trace.step[-1]:.0f} of {steps}: nothing is kept of a run without out")
             return trace
         self.trouble, trace.folder = "", self.path
         if trace.status == "interrupted":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import signal
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -165,7 +166,7 @@ class Run:
                     self.stop = "interrupted"
                 elif done < self.records and not self.stop and due(done * self.every):
                     folder.checkpoint(self._trace(at))
-            return folder.end(self._trace(at), self.records * self.every)
+            return folder.end(self._trace(at), self.records * self.every, interrupted.signal == signal.SIGTERM)
 
     def _begin(self, folder: Folder) -> tuple[At, int]:
         """Where the run begins, or goes on from its last checkpoint: the loop's carry, and the records made."""

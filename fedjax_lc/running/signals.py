@@ -12,7 +12,15 @@ HELD = (signal.SIGINT, signal.SIGTERM)  #: Ctrl-C, and what clusters send some s
 
 
 class Terminated(BaseException):
-    """SIGTERM came, within `raising`."""
+    """SIGTERM came, within `raising`.
+
+    Attributes:
+        held: whether it came within `interruptible`, too, and takes effect only now.
+    """
+
+    def __init__(self, held: bool = False) -> None:
+        super().__init__()
+        self.held = held
 
 
 class Held:
@@ -63,6 +71,8 @@ def interruptible() -> Iterator[Held]:
     finally:
         held.restore()
     if held.signal == signal.SIGTERM:
+        if signal.getsignal(signal.SIGTERM) is _raise:
+            raise Terminated(held=True)
         signal.raise_signal(signal.SIGTERM)
 
 
@@ -72,16 +82,16 @@ def raising() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
         yield
         return
-
-    def end(number: int, frame: FrameType | None) -> None:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a second one acts at once
-        raise Terminated
-
-    signal.signal(signal.SIGTERM, end)
+    signal.signal(signal.SIGTERM, _raise)
     try:
         yield
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _raise(number: int, frame: FrameType | None) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a second one acts at once
+    raise Terminated
 
 
 class _Never(Held):
