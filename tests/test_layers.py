@@ -26,6 +26,7 @@ FILES_OF = {
     "core": [
         "errors",
         "files",
+        "digest",
         "options",
         "progress",
         "lock",

@@ -108,7 +108,7 @@ def _one(
     out = None if config.out is None else config.out / algorithm.name
     table = sweep(
         algorithm, problem, grid, seeds=config.seeds, budget=config.budget or None, masked=config.masked,
-        out=out, block_size=config.block_size, memory=memory, **config.loop(),
+        out=out, block_size=config.block_size, memory=memory, other_code=config.other_code, **config.loop(),
     )  # fmt: skip
     if out is not None:
         with replacing(out / "sweep.toml") as path:
