@@ -105,6 +105,9 @@ class Config:
     )
     index_bits: Annotated[str | None, Option("price of indices: log2, binom, int32 or none (default: log2)")] = None
     out: Path | None = None
+    other_code: Annotated[
+        bool, Option("keep what other code of a method or other versions computed in --out, and go on", aside=True)
+    ] = False
     quiet: Annotated[bool, Option("no progress bar", aside=True)] = False
 
     @classmethod
@@ -211,9 +214,6 @@ class SweepConfig(Config):
     memory: Annotated[
         str | None, Option("what the lanes side by side may take, as in 2GB (default: a share of it all)", aside=True)
     ] = None
-    other_code: Annotated[
-        bool, Option("keep what other code of a method or other versions computed in --out, and go on", aside=True)
-    ] = False
     out: Annotated[
         Path | None, Option("folder for a table per method and plot.png; finished parts are reused", aside=True)
     ] = None

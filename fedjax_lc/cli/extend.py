@@ -27,6 +27,7 @@ def add(commands: Any, arguments: Sequence[str]) -> None:
     parser.add_argument("folder", type=Path, metavar="DIR", help="the --out of a run")
     parser.add_argument("--steps", type=int, required=True, metavar="MORE", help="how many more")
     parser.add_argument("--checkpoint-every", metavar="MINUTES", help="as of run")
+    parser.add_argument("--other-code", action="store_true", help="as of run")
     parser.add_argument("--x", default="bits_up", help="as of run")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
     add_cache(parser)
@@ -52,6 +53,6 @@ def _extend(options: argparse.Namespace) -> int:
     hp = hparams(algorithm, problem, config)
     trace = extend(
         options.folder, options.steps, problem=problem, hp=hp, measure=config.measure,
-        progress=not options.quiet, checkpoint_every=options.checkpoint_every,
+        progress=not options.quiet, checkpoint_every=options.checkpoint_every, other_code=options.other_code,
     )  # fmt: skip
     return show(config, algorithm, problem, hp, trace)

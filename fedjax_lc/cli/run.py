@@ -120,7 +120,7 @@ def _run(options: argparse.Namespace) -> int:
         folders.set_aside(config.out)
     trace = run(
         algorithm, problem, hp, config.seed, out=config.out, checkpoint_every=config.checkpoint_every,
-        facts={"settings": config.settings()}, **config.loop(),
+        facts={"settings": config.settings()}, other_code=config.other_code, **config.loop(),
     )  # fmt: skip
     return show(config, algorithm, problem, hp, trace)
 

@@ -39,6 +39,7 @@ def extend(
     on_chunk: Callable[[Trace], Any] | None = None,
     progress: bool = True,
     checkpoint_every: float | str | None = None,
+    other_code: bool = False,
 ) -> Trace:
     """Continue a run that is done, by more steps. The trace is, bit for bit, that of one run of the total length.
 
@@ -53,7 +54,7 @@ def extend(
         hp: the hyperparameters of the run. They may be left out if they consist of numbers, words and compressors.
         x0: the start, if one was given.
         measure: further metrics, if one of them is a function.
-        on_chunk, progress, checkpoint_every: as in `fl.run`.
+        on_chunk, progress, checkpoint_every, other_code: as in `fl.run`.
 
     Raises:
         InputError: the run was not finished, or ended before its last step (it reached its target, spent its budget or
@@ -81,7 +82,8 @@ def extend(
     checked_task.notes.extend(notes)
     facts = begun.facts(total, more)
     work = Run(algorithm, checked_task, hp, begun.key(), progress, facts)
-    with folders.opened(path, work.identity() | {folders.LENGTH: begun.steps}, Schedule(checkpoint_every)) as folder:
+    before, schedule = work.identity() | {folders.LENGTH: begun.steps}, Schedule(checkpoint_every)
+    with folders.opened(path, before, schedule, other_code=other_code, extended=True) as folder:
         if total != begun.steps:
             folder.lengthen(total, work.shapes, facts)
         return work.result(folder, on_chunk)

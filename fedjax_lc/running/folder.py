@@ -17,11 +17,12 @@ from typing import Any
 
 from fedjax_lc.core import tensors
 from fedjax_lc.core.errors import InputError
-from fedjax_lc.core.files import check_same, remove_leftovers, unwritable
+from fedjax_lc.core.files import remove_leftovers, unwritable
 from fedjax_lc.core.lock import NAME as LOCK
 from fedjax_lc.core.lock import locked
 from fedjax_lc.core.progress import say
 from fedjax_lc.core.typing import PyTree
+from fedjax_lc.results.provenance import check_identity
 from fedjax_lc.results.trace import STATE, Trace
 from fedjax_lc.running import checkpoints
 from fedjax_lc.running.checkpoints import Checkpoint, Schedule
@@ -31,12 +32,21 @@ EXTENDED = "extended_by"  #: the entry of the config of a run that is being exte
 
 
 @contextlib.contextmanager
-def opened(out: str | Path | None, identity: Mapping[str, Any], schedule: Schedule) -> Iterator[Folder]:
+def opened(
+    out: str | Path | None,
+    identity: Mapping[str, Any],
+    schedule: Schedule,
+    *,
+    other_code: bool = False,
+    extended: bool = False,
+) -> Iterator[Folder]:
     """The folder of a run, locked within the block. Leftovers of killed processes are removed at both ends.
 
     Args:
         out: its path; None for a run that is in memory alone.
         identity: what determines the results, as plain values.
+        other_code: whether to go on with what other code or versions computed.
+        extended: whether a run that is done will go on, too.
 
     Raises:
         InputError: the folder holds something else, is in use, or cannot be written.
@@ -47,20 +57,41 @@ def opened(out: str | Path | None, identity: Mapping[str, Any], schedule: Schedu
     path = Path(out)
     if not str(out) or (path.exists() and not path.is_dir()):
         raise InputError(f"out must be a folder, got {str(out)!r}")
-    read(path, identity)  # before a lock, so that nothing is written into a folder of something else
+    _check(path, identity, other_code, extended)  # before a lock, so that nothing is written beside something else
     with locked(path):
         remove_leftovers(path)
+        remark = _check(path, identity, other_code, extended)
+        if remark is not None:
+            say(f"note: {remark}")
         try:
             yield Folder(path, identity, schedule)
         finally:
             remove_leftovers(path)
 
 
-def read(path: Path, identity: Mapping[str, Any] | None = None) -> dict[str, Any] | None:
+def _check(path: Path, identity: Mapping[str, Any], other_code: bool, extended: bool) -> str | None:
+    """Raise InputError if the folder holds something else than this run; a remark where it is taken all the same."""
+    config = read(path)
+    if config is None:
+        return None
+    finished = config.get("status") != "interrupted" and not extended
+    try:
+        return check_identity(path, "run", config["identity"], identity, finished=finished, other_code=other_code)
+    except InputError:
+        raise
+    except (TypeError, ValueError):
+        raise _damaged(path) from None
+
+
+def _damaged(path: Path) -> InputError:
+    return InputError(f"{path}/config.json is damaged: restore it, or choose another folder")
+
+
+def read(path: Path) -> dict[str, Any] | None:
     """The config.json of a run's folder, None for a folder that holds no run yet.
 
     Raises:
-        InputError: the folder holds something else than a run or, if `identity` is given, than this run.
+        InputError: the folder holds something else than a run.
     """
     kept = path / "config.json"
     if not kept.exists():
@@ -69,13 +100,10 @@ def read(path: Path, identity: Mapping[str, Any] | None = None) -> dict[str, Any
         return None
     try:
         config = json.loads(kept.read_text())
-        before = config["identity"]
-        if not isinstance(before, dict) or not isinstance(config["method"], str):
+        if not isinstance(config["identity"], dict) or not isinstance(config["method"], str):
             raise TypeError
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         raise InputError(f"{path} holds something else than a run: choose another folder") from None
-    if identity is not None:
-        check_same(path, "run", before, identity, "choose another folder, or delete it")
     return config
 
 
@@ -103,12 +131,14 @@ class Folder:
 
     Attributes:
         config: config.json as it was, or None if the run begins now.
+        identity: what determined the results when the run began.
         trouble: why the last try to write failed; empty if it did not.
     """
 
     def __init__(self, path: Path | None, identity: Mapping[str, Any], schedule: Schedule) -> None:
-        self.path, self.identity, self.schedule, self.trouble = path, json.loads(json.dumps(identity)), schedule, ""
-        self.config = None if path is None else read(path, identity)
+        self.path, self.schedule, self.trouble = path, schedule, ""
+        self.config = None if path is None else read(path)
+        self.identity = dict(identity) if self.config is None else self.config["identity"]
 
     def finished(self) -> Trace | None:
         """The trace of a run that is done, or None."""

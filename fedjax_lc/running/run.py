@@ -21,7 +21,7 @@ from fedjax_lc.core.errors import InputError
 from fedjax_lc.core.progress import bar, say
 from fedjax_lc.problems import Problem
 from fedjax_lc.results import ledger
-from fedjax_lc.results.provenance import describe, describe_problem, digest, environment
+from fedjax_lc.results.provenance import describe, describe_problem, environment, identity
 from fedjax_lc.results.trace import Trace
 from fedjax_lc.running import folder as folders
 from fedjax_lc.running import loop
@@ -46,6 +46,7 @@ def run(
     out: str | Path | None = None,
     checkpoint_every: float | str | None = None,
     facts: Mapping[str, Any] | None = None,
+    other_code: bool = False,
     **options: Unpack[Options],
 ) -> Trace:
     """Run `method` on `problem` and record F, its costs and further metrics every `every` steps.
@@ -62,6 +63,8 @@ def run(
         checkpoint_every: minutes from one checkpoint to the next (0: after every chunk), or "steps:1000"; None for a
             minute or more, so that writing takes less than a hundredth of the time.
         facts: plain values to add to the trace's config.
+        other_code: whether to keep what other code of the method, functions, source of this package or versions of JAX
+            computed in `out`, and to go on from there.
         steps: largest number of steps, cut to a multiple of `every`.
         every: steps between records; record j = 0, 1, ... is made after step (j + 1) * every.
         rel_gap: stop at the first record with F(x) - f_star <= rel_gap * (F(x_0) - f_star).
@@ -91,7 +94,7 @@ def run(
     key = jax.random.key(key) if isinstance(key, int | np.integer) else key
     work = Run(algorithm, checked_task, hp, key, progress, {"recipe": problem.recipe, **(facts or {})})
     schedule = Schedule(checkpoint_every)
-    with folders.opened(out, {} if out is None else work.identity(), schedule) as folder:
+    with folders.opened(out, {} if out is None else work.identity(), schedule, other_code=other_code) as folder:
         return work.result(folder, on_chunk)
 
 
@@ -117,9 +120,7 @@ class Run:
     def identity(self) -> dict[str, Any]:
         """Everything that determines the results."""
         return {
-            "method": self.algorithm.name,
-            "hyperparameters": digest(self.cast_hp),
-            "problem": digest(self.problem),
+            **identity(self.algorithm, self.problem, self.cast_hp, self.metrics.of_state),
             "key": np.asarray(jax.random.key_data(self.key)).tolist(),
             "key_impl": str(jax.random.key_impl(self.key)),
             "steps": self.records * self.every,
