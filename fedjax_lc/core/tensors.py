@@ -35,7 +35,7 @@ class Stored:
 
     Attributes:
         leaves: arrays on the host, and PRNG keys, by their paths in the tree.
-        places: path -> its steps, each a kind (attribute, key or index) and a name or number.
+        places: path -> its steps, each a kind (attribute, key or index) and a name or number; of leaves and of None.
         facts: the facts given to `write`.
     """
 
@@ -61,7 +61,7 @@ class Stored:
 
     def rebuilt(self) -> PyTree:
         """The leaves in named tuples, dictionaries and lists, for a reader who does not have the tree's classes."""
-        return _nested([(self.places[name], leaf) for name, leaf in self.leaves.items()])
+        return _nested([(place, self.leaves.get(name)) for name, place in self.places.items()])
 
 
 def write(path: str | Path, tree: PyTree, facts: Mapping[str, Any]) -> None:
@@ -77,10 +77,12 @@ def write(path: str | Path, tree: PyTree, facts: Mapping[str, Any]) -> None:
     from safetensors import SafetensorError
     from safetensors.numpy import save_file
 
-    leaves = {jax.tree_util.keystr(p): (p, _as_array(x)) for p, x in jax.tree_util.tree_flatten_with_path(tree)[0]}
-    described = [{"name": name, "path": list(map(_step, p)), **_kind(x)} for name, (p, x) in leaves.items()]
-    about = json.dumps({"facts": dict(facts), "leaves": described})
-    tensors = {name: _on_host(x) for name, (_, x) in leaves.items()}
+    entries = jax.tree_util.tree_flatten_with_path(tree, is_leaf=lambda node: node is None)[0]
+    places = {jax.tree_util.keystr(path): list(map(_step, path)) for path, _ in entries}
+    leaves = {jax.tree_util.keystr(path): _as_array(leaf) for path, leaf in entries if leaf is not None}
+    described = [{"name": name, **_kind(leaf)} for name, leaf in leaves.items()]
+    about = json.dumps({"facts": dict(facts), "leaves": described, "places": places})
+    tensors = {name: _on_host(leaf) for name, leaf in leaves.items()}
     metadata = {"form": FORM, "about": about, "digest": _digest(about, tensors)}
     with replacing(path) as temporary:
         try:
@@ -107,10 +109,10 @@ def read(path: str | Path) -> Stored:
                 raise InputError("it is of another form")
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         if metadata["digest"] != _digest(metadata["about"], tensors):
-            raise InputError("its contents are not those of its digest")
+            raise InputError("it does not hold what its digest says")
         about = json.loads(metadata["about"])
         leaves = {leaf["name"]: _leaf(leaf, tensors[leaf["name"]]) for leaf in about["leaves"]}
-        return Stored(leaves, {leaf["name"]: leaf["path"] for leaf in about["leaves"]}, dict(about["facts"]))
+        return Stored(leaves, dict(about["places"]), dict(about["facts"]))
     except InputError:
         raise
     except (SafetensorError, OSError, ValueError, KeyError, TypeError, RecursionError) as error:

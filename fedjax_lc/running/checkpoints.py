@@ -74,7 +74,7 @@ def latest(
         identity: as given to `save`.
     """
     paths = _paths(folder, prefix)
-    for path, before in zip(paths, [*(path.name for path in paths[1:]), "the start"], strict=True):
+    for path, before in zip(paths, [*(path.name for path in paths), "the start"][1:], strict=True):
         try:
             stored = tensors.read(path)
             facts = stored.facts
