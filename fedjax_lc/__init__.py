@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from fedjax_lc.core.errors import InputError
     from fedjax_lc.problems import problem
     from fedjax_lc.results.table import Table
+    from fedjax_lc.running.extend import extend
     from fedjax_lc.running.run import Trace, run
     from fedjax_lc.sweeping.axes import loguniform, times, uniform
     from fedjax_lc.sweeping.grid import Grid, grid, sample
@@ -31,6 +32,7 @@ __all__ = [
     "algorithms",
     "compressors",
     "data",
+    "extend",
     "grid",
     "lanes",
     "loguniform",
@@ -52,6 +54,7 @@ _HOMES = {
     "core.errors": ("InputError",),
     "problems": ("problem",),
     "results.table": ("Table",),
+    "running.extend": ("extend",),
     "running.run": ("Trace", "run"),
     "sweeping.axes": ("loguniform", "times", "uniform"),
     "sweeping.grid": ("Grid", "grid", "sample"),

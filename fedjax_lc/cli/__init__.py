@@ -1,4 +1,4 @@
-"""The command line: `fedjax-lc run | sweep | best | plot | list | figure | bench | doctor`, one module each."""
+"""The command line: `fedjax-lc run | extend | sweep | best | plot | list | figure | bench | doctor`, a module each."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NoReturn
 
 from fedjax_lc.core.errors import InputError, one_line
+from fedjax_lc.running import signals
 
 
 class _Parser(argparse.ArgumentParser):
@@ -20,7 +21,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command; 0 if it did its job, 2 with one line on stderr for bad input, 130 after Ctrl-C,
+    """Run a command; 0 if it did its job, 2 with one line on stderr for bad input, 130 after Ctrl-C, 143 after SIGTERM,
     141 where the reader of its output has gone."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     out, err = _Outlet(sys.stdout), _Outlet(sys.stderr)
@@ -46,6 +47,8 @@ def _status(arguments: Sequence[str]) -> int:
         return _refused(f"this needs more memory than there is: {error or 'ask for less'}", 2)
     except KeyboardInterrupt:
         return _refused("interrupted", 130)
+    except signals.Terminated as ended:  # where it was held up, that has been said
+        return 143 if ended.held else _refused("terminated", 143)
     except Exception as error:
         if "RESOURCE_EXHAUSTED" not in str(error):  # as XLA says it of every device
             raise
@@ -64,16 +67,16 @@ def _run(arguments: Sequence[str]) -> int:
     if valueless := [word for word in arguments if word.startswith("--") and word.endswith("=--")]:
         raise InputError(f"argument {valueless[0][:-3]}: expected a value, got '--'")  # argparse would drop it
     options = _parser(arguments).parse_args(arguments)
-    with cache.kept(not getattr(options, "no_cache", True)):  # for commands that have the option
+    with signals.raising(), cache.kept(not getattr(options, "no_cache", True)):  # for commands that have the option
         return int(options.command(options) or 0)
 
 
 def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
-    from fedjax_lc.cli import bench, doctor, figure, lists, results, run, sweep
+    from fedjax_lc.cli import bench, doctor, extend, figure, lists, results, run, sweep
 
     parser = _Parser(prog="fedjax-lc", description="Federated and communication-efficient optimisation in JAX.")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for command in (run, sweep, results, lists, figure, bench, doctor):
+    for command in (run, extend, sweep, results, lists, figure, bench, doctor):
         command.add(commands, arguments)
     return parser
 

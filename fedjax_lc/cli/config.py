@@ -18,44 +18,13 @@ from pathlib import Path
 from typing import Annotated, Any, Self
 
 from fedjax_lc.cli import axes, toml
-from fedjax_lc.cli.options import NAME, add_cache, reader
+from fedjax_lc.cli.options import Option, add_cache, reader
 from fedjax_lc.core import files, spec
 from fedjax_lc.core.errors import InputError, unknown
-from fedjax_lc.core.hyperparameters import Range
 
 GROUPS = ("data", "network", "grid", "run")  #: of options, in the order of help
 UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
 FORMS = {"grid": "gamma=log:0.01:1:5", "budget": "bits_up=1e7"}  #: options NAME=VALUE, with an example each
-
-
-@dataclasses.dataclass(frozen=True)
-class Option:
-    """A field that is an option.
-
-    Attributes:
-        text: its help.
-        group: its group in help.
-        metavar: what help calls its value.
-        choices: the words to choose from; empty: any value of its type.
-        within: the range of a number, as in `core.hyperparameters.Range`.
-        aside: whether it decides no number, so that results do not keep it.
-    """
-
-    text: str
-    group: str = "run"
-    metavar: str | None = None
-    choices: tuple[str, ...] = ()
-    within: str = ""
-    aside: bool = False
-
-    def field(self, kind: type) -> spec.Field:
-        """What a value of this type may be."""
-        if kind is Path:
-            return NAME
-        if self.within:
-            within = Range.parse(self.within)
-            return spec.Field((kind,), fits=lambda number: within.holds(number, 0), words=within.words())
-        return spec.Field((kind,), fits=lambda word: word in (self.choices or (word,)), words=" or ".join(self.choices))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -129,6 +98,9 @@ class Config:
     )
     index_bits: Annotated[str | None, Option("price of indices: log2, binom, int32 or none (default: log2)")] = None
     out: Path | None = None
+    other_code: Annotated[
+        bool, Option("keep what other code of a method or other versions computed in --out, and go on", aside=True)
+    ] = False
     quiet: Annotated[bool, Option("no progress bar", aside=True)] = False
 
     @classmethod
@@ -141,6 +113,12 @@ class Config:
         for name, (kind, declared) in options.items():
             places[declared.group].add_argument(f"--{_dashed(name)}", **_argument(kind, declared, usual[name]))
         add_cache(places["run"])
+
+    @classmethod
+    def field(cls, name: str) -> spec.Field:
+        """What the value of an option may be."""
+        kind, declared = _options(cls)[name]
+        return declared.field(kind)
 
     def checked(self) -> Self:
         """The same; an error for an option that would be without effect."""
@@ -182,7 +160,15 @@ class RunConfig(Config):
         list[str],
         Option("also record grad_norm, distance or lyapunov; of a network train_accuracy, accuracy_worst, ..."),
     ] = dataclasses.field(default_factory=list)
-    out: Annotated[Path | None, Option("folder for config.json, trace.parquet and plot.png", aside=True)] = None
+    out: Annotated[
+        Path | None,
+        Option("folder of the results and, while it runs, of checkpoints; the same command goes on there", aside=True),
+    ] = None
+    checkpoint_every: Annotated[
+        str | None,
+        Option("minutes from one checkpoint to the next, or steps:1000 (default: 1, or what costs 1%%)", aside=True),
+    ] = None
+    restart: Annotated[bool, Option("begin anew; the old folder is kept as OUT.1, ...", aside=True)] = False
     x: Annotated[str, Option("the picture's x-axis: bits_up, rounds, step, grads, total_bits", aside=True)] = "bits_up"
 
     @classmethod
@@ -190,6 +176,17 @@ class RunConfig(Config):
         """The configuration of a command line, which has hyperparameters as hp_NAME."""
         hp = {name[3:]: text for name, text in vars(options).items() if name.startswith("hp_") and text is not None}
         return cls(method=options.method, hyperparameters=hp, **_given(cls, options)).checked().filled()
+
+    @classmethod
+    def from_settings(cls, settings: Mapping[str, Any], **more: Any) -> Self:
+        """The configuration with these settings, as results keep them.
+
+        Raises:
+            TypeError: they are no settings.
+        """
+        hp = {name[3:]: text for name, text in settings.items() if name.startswith("hp_")}
+        rest = {name: value for name, value in settings.items() if not name.startswith("hp_")}
+        return cls(hyperparameters=hp, **rest, **more)
 
     def settings(self) -> dict[str, Any]:
         """Everything that decides the numbers, as plain values; hyperparameters as hp_NAME."""
@@ -342,7 +339,7 @@ def _argument(kind: type, declared: Option, default: Any) -> dict[str, Any]:
     about: dict[str, Any] = {"help": text, "default": argparse.SUPPRESS}
     if kind is bool:
         return about | {"action": "store_true"}
-    about |= {"metavar": declared.metavar or ("{%s}" % ",".join(declared.choices) if declared.choices else None)}
+    about |= {"metavar": declared.metavar or "|".join(declared.choices) or None}
     return about | ({"action": "append"} if kind in (list, dict) else {"type": reader(declared.field(kind), kind)})
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from fedjax_lc.core import spec
 from fedjax_lc.core.errors import InputError
+from fedjax_lc.core.hyperparameters import Range
 from fedjax_lc.core.paths import NEEDS, is_name
 from fedjax_lc.core.progress import say
 
@@ -48,12 +49,42 @@ NAME = spec.Field((str,), fits=is_name, words=f"a path, which {NEEDS}")
 PATH = reader(NAME, Path)  #: the type of files and folders
 
 
+@dataclasses.dataclass(frozen=True)
+class Option:
+    """A field that is an option.
+
+    Attributes:
+        text: its help.
+        group: its group in help.
+        metavar: what help calls its value.
+        choices: the words to choose from; empty: any value of its type.
+        within: the range of a number, as in `core.hyperparameters.Range`.
+        aside: whether it decides no number, so that results do not keep it.
+    """
+
+    text: str
+    group: str = "run"
+    metavar: str | None = None
+    choices: tuple[str, ...] = ()
+    within: str = ""
+    aside: bool = False
+
+    def field(self, kind: type) -> spec.Field:
+        """What a value of this type may be."""
+        if kind is Path:
+            return NAME
+        if self.within:
+            within = Range.parse(self.within)
+            return spec.Field((kind,), fits=lambda number: within.holds(number, 0), words=within.words())
+        return spec.Field((kind,), fits=lambda word: word in (self.choices or (word,)), words=" or ".join(self.choices))
+
+
 def make_problem(config: Config, download: bool = True) -> Any:
     """The problem that the data options ask for; notes on the data go to stderr."""
     import jax
 
     from fedjax_lc import data, problems
-    from fedjax_lc.problems.from_data import usual_scale, with_test
+    from fedjax_lc.problems.from_data import remember, usual_scale, with_test
 
     network = config.model is not None
     scale = config.scale or usual_scale(config.data)
@@ -75,12 +106,14 @@ def make_problem(config: Config, download: bool = True) -> Any:
         jax.config.update("jax_enable_x64", True)
     chosen: dict[str, Any] = {"kappa": config.kappa}
     if network:
-        chosen = {"test_share": config.test_share, "measured_rows": config.measured_rows}
+        chosen = {"model": config.model, "test_share": config.test_share, "measured_rows": config.measured_rows}
         chosen |= {} if config.precision is None else {"precision": config.precision}
-    return problems.problem(
-        dataset, config.clients, config.partition, config.model, l2=config.l2, split_seed=config.split_seed,
-        weights=None if config.weights == "equal" else "size", dtype=config.dtype, **chosen,
-    )  # fmt: skip
+    chosen |= {"clients": config.clients, "partition": config.partition, "split_seed": config.split_seed}
+    weights = None if config.weights == "equal" else "size"
+    made = problems.problem(dataset, l2=config.l2, weights=weights, dtype=config.dtype, **chosen)
+    source = {"name_or_path": config.data, "data_dir": config.data_dir, "scale": scale, "labels": labels}
+    remember(made, source, chosen | {"l2": config.l2, "weights": weights, "dtype": config.dtype})
+    return made
 
 
 def priced(hp: Any, index_bits: str | None) -> Any:

@@ -16,8 +16,7 @@ from fedjax_lc.cli.options import Help, make_problem, priced
 from fedjax_lc.core import spec
 from fedjax_lc.core.errors import InputError
 from fedjax_lc.core.files import check_writable
-from fedjax_lc.core.paths import is_there, read_json
-from fedjax_lc.core.progress import say
+from fedjax_lc.core.paths import is_there
 
 
 def add(commands: Any, arguments: Sequence[str]) -> None:
@@ -108,7 +107,7 @@ def _run(options: argparse.Namespace) -> int:
     from fedjax_lc import algorithms
     from fedjax_lc.plot.lines import X_LABELS
     from fedjax_lc.plot.style import check_names
-    from fedjax_lc.results import report
+    from fedjax_lc.running import folder as folders
     from fedjax_lc.running.run import run
 
     config = RunConfig.of(options)
@@ -117,37 +116,54 @@ def _run(options: argparse.Namespace) -> int:
     if config.out is not None:
         _check(config.out, config)
     problem = make_problem(config)
-    hp = _hparams(algorithm, problem, config)
-    trace = run(algorithm, problem, hp, config.seed, **config.loop())
-    trace.config["settings"] = config.settings()
+    hp = hparams(algorithm, problem, config)
+    if config.out is not None and config.restart:
+        folders.set_aside(config.out)
+    trace = run(
+        algorithm, problem, hp, config.seed, out=config.out, checkpoint_every=config.checkpoint_every,
+        facts={"settings": config.settings()}, other_code=config.other_code, **config.loop(),
+    )  # fmt: skip
+    return show(config, algorithm, problem, hp, trace)
+
+
+def show(config: RunConfig, algorithm: Any, problem: Any, hp: Any, trace: Any) -> int:
+    """Draw the picture beside the results, which are saved, then print them. Returns the exit code."""
+    from fedjax_lc import plot
+    from fedjax_lc.results import report
+
     compressor = str(getattr(hp, "compressor", "")).removeprefix("identity")
     label = ", ".join(filter(None, (algorithm.title, compressor)))
-    if config.out is not None:
-        _save(config.out, config.x, trace, label)
+    done = trace.status != "interrupted"
+    if trace.folder is not None and done:
+        plot.save(plot.curves({label: trace}, x=config.x), trace.folder / "plot.png")
     _print_outcome(config, problem, hp, trace)
     print(report.table([report.training(label, trace) if config.model else report.summary(label, trace)]))
-    if config.out is not None:
-        print(f"wrote {config.out}/config.json, trace.parquet and plot.png")
-    if trace.status == "interrupted":
-        say(f"fedjax-lc: interrupted after {trace.step[-1] if len(trace) else 0} steps")
+    if trace.folder is not None and done:
+        print(f"wrote {trace.folder}/config.json, trace.parquet, state.safetensors and plot.png")
+    if not done:
         return 130
-    return 0
+    return 0 if trace.folder is not None or config.out is None else 2
 
 
 def _check(folder: Path, config: RunConfig) -> None:
-    """Raise InputError if `folder` cannot be written or holds a run with other settings."""
-    kept = folder / "config.json"
-    check_writable(kept)
-    if is_there(kept):
-        before = read_json(kept).get("settings")
-        if not isinstance(before, dict):
-            raise InputError(f"{kept} is not of a run of fedjax-lc: choose another --out")
-        check_folder(folder, "run", before, config)
-    elif others := [name for name in ("trace.parquet", "plot.png") if is_there(folder / name)]:
-        raise InputError(f"{folder} holds a {others[0]} without the config.json of its run: choose another --out")
+    """Raise InputError if `folder` cannot be written or, without --restart, holds a run with other settings."""
+    from fedjax_lc.running import folder as folders
+
+    check_writable(folder / "config.json")
+    before = None if config.restart else folders.read(folder)
+    if before is None and not config.restart and is_there(folder / "plot.png"):
+        raise InputError(f"{folder} holds a plot.png and no run: choose another --out")
+    if before is not None:
+        check_folder(folder, "run", _settings(before), config)
 
 
-def _hparams(algorithm: Any, problem: Any, config: RunConfig) -> Any:
+def _settings(kept: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a run that a folder holds; {} of one that Python began."""
+    settings = kept.get("settings")
+    return settings if isinstance(settings, dict) else {}
+
+
+def hparams(algorithm: Any, problem: Any, config: RunConfig) -> Any:
     """Theory's hyperparameters under the choices given, with the numbers given in their place."""
     given = _given(algorithm, config)
     hp = _theory(algorithm, problem, given)
@@ -210,10 +226,3 @@ def _print_outcome(config: RunConfig, problem: Any, hp: Any, trace: Any) -> None
 
 def _short(value: Any) -> str:
     return f"{value:.6g}" if isinstance(value, float) else str(value)
-
-
-def _save(folder: Path, x: str, trace: Any, label: str) -> None:
-    from fedjax_lc import plot
-
-    trace.save(folder)
-    plot.save(plot.curves({label: trace}, x=x), folder / "plot.png")

@@ -34,7 +34,7 @@ _FIELDS = {  #: what an option may be, by the type of its default
     float: spec.Field((float,), fits=lambda value: 0 <= value < 1, words="a number from 0 to below 1"),
     tuple: spec.Field(
         (tuple,),
-        fits=lambda value: len(value) <= MOST_LAYERS and 1 <= min(value) and max(value) <= MOST,
+        fits=lambda value: len(value) <= MOST_LAYERS and min(value) >= 1 and max(value) <= MOST,
         words=f"whole numbers such as 100x50, at most {MOST_LAYERS} and in 1..{MOST}",
     ),
     str: spec.Field((str,)),
