@@ -61,11 +61,20 @@ def check_writable(path: str | Path) -> None:
     """Raise InputError if `path` cannot be written; call it before a long computation. Nothing is left: neither a file
     nor a folder that was not there, and an existing file is kept."""
     path = Path(path)
-    missing = [folder for folder in path.parents if not is_there(folder)]
-    _beside(path).unlink()
-    for folder in missing:
-        with contextlib.suppress(OSError):  # somebody else may have begun to use it
-            folder.rmdir()
+    with no_empty_folders(path.parent):
+        _beside(path).unlink()
+
+
+@contextlib.contextmanager
+def no_empty_folders(folder: Path) -> Iterator[None]:
+    """After the block, `folder` and those above it that it made and left empty are removed."""
+    made = [each for each in (folder, *folder.parents) if not is_there(each)]
+    try:
+        yield
+    finally:
+        for each in made:
+            with contextlib.suppress(OSError):  # it holds something
+                each.rmdir()
 
 
 def check_same(folder: Path, what: str, before: Mapping[str, Any], now: Mapping[str, Any], advice: str) -> None:

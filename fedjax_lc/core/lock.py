@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from fedjax_lc.core.errors import InputError
-from fedjax_lc.core.files import unwritable
+from fedjax_lc.core.files import no_empty_folders, unwritable
 from fedjax_lc.core.progress import say
 
 NAME = ".lock"  #: the file that is locked; it names the process that holds the lock
@@ -36,7 +36,8 @@ else:
 
 @contextlib.contextmanager
 def locked(folder: str | Path) -> Iterator[None]:
-    """Hold the lock of `folder` within the block; the folder is created if it does not exist.
+    """Hold the lock of `folder` within the block; the folder is created if it does not exist, and removed
+    again if nothing is written into it.
 
     The lock ends with the process, however that ends. It holds between threads and between hosts that share a file
     system, unless that file system has no locks, which one line on stderr then says.
@@ -50,6 +51,7 @@ def locked(folder: str | Path) -> Iterator[None]:
     """
     path = Path(folder) / NAME
     with contextlib.ExitStack() as stack:
+        stack.enter_context(no_empty_folders(path.parent))
         while True:
             file = stack.enter_context(_opened(path))
             if not _is_locked(file, path) or _is_at(file, path):
