@@ -14,12 +14,12 @@ from fedjax_lc.core import tensors
 from fedjax_lc.core.errors import InputError, unknown
 from fedjax_lc.core.files import replacing
 from fedjax_lc.core.progress import say
+from fedjax_lc.results.columns import STATUSES
 from fedjax_lc.results.ledger import COSTS
 
 if TYPE_CHECKING:
     import pandas as pd
 
-STATUSES = ("finished", "target", "diverged", "interrupted")
 STATE = "state.safetensors"  #: the file of the last state and point
 
 
