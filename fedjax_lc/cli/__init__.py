@@ -74,7 +74,14 @@ def _run(arguments: Sequence[str]) -> int:
 def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
     from fedjax_lc.cli import bench, doctor, extend, figure, lists, results, run, sweep
 
-    parser = _Parser(prog="fedjax-lc", description="Federated and communication-efficient optimisation in JAX.")
+    runs = (
+        "FEDJAX_LC_METHODS names folders of methods of your own: every .py file in them is run, so name only folders "
+    )
+    parser = _Parser(
+        prog="fedjax-lc",
+        description="Federated and communication-efficient optimisation in JAX.",
+        epilog=f"{runs}whose files you trust.",
+    )
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     for command in (run, extend, sweep, results, lists, figure, bench, doctor):
         command.add(commands, arguments)

@@ -50,7 +50,7 @@ def _extend(options: argparse.Namespace) -> int:
         raise InputError(f"{options.folder} holds a run that Python began: extend it by fl.extend") from None
     except (TypeError, AttributeError):
         raise InputError(f"{options.folder}/config.json is damaged: restore it, or run anew elsewhere") from None
-    problem = make_problem(config)
+    problem, _ = make_problem(config)
     hp = hparams(algorithm, problem, config)
     trace = extend(
         options.folder, options.steps, problem=problem, hp=hp, measure=config.measure,

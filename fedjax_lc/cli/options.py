@@ -79,8 +79,9 @@ class Option:
         return spec.Field((kind,), fits=lambda word: word in (self.choices or (word,)), words=" or ".join(self.choices))
 
 
-def make_problem(config: Config, download: bool = True) -> Any:
-    """The problem that the data options ask for; notes on the data go to stderr."""
+def make_problem(config: Config, download: bool = True) -> tuple[Any, Callable[[], Any]]:
+    """The problem that the data options ask for, and a function that draws the picture of its partition where that is
+    asked for, once results may be written. Notes on the data go to stderr."""
     import jax
 
     from fedjax_lc import data, problems
@@ -94,12 +95,6 @@ def make_problem(config: Config, download: bool = True) -> Any:
         say(f"note: {note}")
     if network:
         dataset = with_test(dataset, config.test_share, config.split_seed)
-    if config.report:
-        parts = data.partition(dataset, config.clients, config.partition, seed=config.split_seed)
-        report = data.PartitionReport.of(dataset, parts)
-        print(report.table())
-        if config.out is not None:
-            report.plot(config.out / "clients.png")
     if network and config.kappa is not None:
         raise InputError("--kappa is for convex problems: give a network's weight decay by --l2")
     if not network and config.dtype == "float64":
@@ -113,7 +108,12 @@ def make_problem(config: Config, download: bool = True) -> Any:
     made = problems.problem(dataset, l2=config.l2, weights=weights, dtype=config.dtype, **chosen)
     source = {"name_or_path": config.data, "data_dir": config.data_dir, "scale": scale, "labels": labels}
     remember(made, source, chosen | {"l2": config.l2, "weights": weights, "dtype": config.dtype})
-    return made
+    if not config.report:
+        return made, lambda: None
+    parts = data.partition(dataset, config.clients, config.partition, seed=config.split_seed)
+    report = data.PartitionReport.of(dataset, parts)
+    print(report.table())
+    return made, lambda: None if config.out is None else report.plot(config.out / "clients.png")
 
 
 def priced(hp: Any, index_bits: str | None) -> Any:

@@ -91,7 +91,7 @@ def _values(parser: argparse.ArgumentParser, algorithm: Any, arguments: Sequence
         if config.model is not None:
             return words
         with contextlib.redirect_stderr(io.StringIO()):
-            problem = make_problem(config, download=False)
+            problem, _ = make_problem(config, download=False)
         given = _given(algorithm, config)
         hp = _theory(algorithm, problem, given)
     except Exception:  # help is there for arguments that do not fit, too
@@ -115,7 +115,7 @@ def _run(options: argparse.Namespace) -> int:
     check_names("x axis", [config.x], X_LABELS.keys() - {"time"})
     if config.out is not None:
         _check(config.out, config)
-    problem = make_problem(config)
+    problem, draw_report = make_problem(config)
     hp = hparams(algorithm, problem, config)
     if config.out is not None and config.restart:
         folders.set_aside(config.out)
@@ -123,6 +123,7 @@ def _run(options: argparse.Namespace) -> int:
         algorithm, problem, hp, config.seed, out=config.out, checkpoint_every=config.checkpoint_every,
         facts={"settings": config.settings()}, other_code=config.other_code, **config.loop(),
     )  # fmt: skip
+    draw_report()
     return show(config, algorithm, problem, hp, trace)
 
 
@@ -198,6 +199,8 @@ def _read(text: str, declared: Any) -> Any:
     words = declared.kind in ("choice", "schedule", "word")
     none = (type(None),) if declared.admits(None) else ()
     value = spec.read(text, (*none, str) if words else (*none, int, float, bool, str))
+    if isinstance(value, float) and declared.whole and value.is_integer() and abs(value) < 2**63:
+        return int(value)  # 3e4
     return next((choice for choice in declared.within or () if str(choice) == value), value) if words else value
 
 

@@ -71,7 +71,7 @@ def _sweep(options: argparse.Namespace) -> int:
     shares, notes = axes.shares(config.grid, methods)
     if config.out is not None:
         _check(config.out, config, shares)
-    problem = make_problem(config)
+    problem, draw_report = make_problem(config)
     for algorithm in methods:
         loop.choose_metrics(algorithm, problem, config.measure)
     grids = {
@@ -88,6 +88,7 @@ def _sweep(options: argparse.Namespace) -> int:
             done = sum(int((table.lanes["status"] != "interrupted").sum()) for table in tables)
             if interrupted() and done < lanes:
                 return _print_interrupted(done, lanes, config)
+    draw_report()
     _print_outcome(tables[0] if len(tables) == 1 else Table.merge(tables), config)
     return 0
 

@@ -38,7 +38,9 @@ class Begun(BaseException):
 def nothing_runs(monkeypatch, tmp_path):
     """A run and a sweep end when their options have been checked, and an empty folder is the current one."""
 
-    def begun(algorithm, problem, *_, **options):
+    def begun(algorithm, problem, hp, *_, **options):
+        for each in getattr(hp, "hparams", [hp]):
+            algorithm.check(problem, each)
         task("run", algorithm, problem, {name: options[name] for name in Options.__annotations__ if name in options})
         raise Begun
 
@@ -142,7 +144,7 @@ def spelled(text, known):
     """A text is read, or refused in a line."""
     with contextlib.suppress(InputError):
         read = READERS[known](text)
-        assert known != "compressor" or parse(str(read)) == read
+        assert known != "compressor" or str(parse(str(read))) == str(read)
 
 
 # --- saved settings ---
