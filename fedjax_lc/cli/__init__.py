@@ -80,7 +80,8 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
     parser = _Parser(
         prog="fedjax-lc",
         description="Federated and communication-efficient optimisation in JAX.",
-        epilog=f"{runs}whose files you trust.",
+        epilog="FEDJAX_LC_METHODS names folders of methods of your own: every command runs the .py files in them, so name "
+        "only folders that you trust.",
     )
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     for command in (run, extend, sweep, results, lists, figure, bench, doctor):

@@ -262,7 +262,7 @@ def is_number(value: Any) -> bool:
     """Whether `value` is a finite real number, a whole one of 64 bits at most; truth values are none."""
     if not isinstance(value, numbers.Real) or isinstance(value, bool):
         return False
-    return -(2**63) <= value < 2**63 if isinstance(value, numbers.Integral) else math.isfinite(value)
+    return -(2**63) <= int(value) < 2**63 if isinstance(value, numbers.Integral) else math.isfinite(value)
 
 
 def plain(value: Any) -> Any:
