@@ -74,14 +74,11 @@ def _run(arguments: Sequence[str]) -> int:
 def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
     from fedjax_lc.cli import bench, doctor, extend, figure, lists, results, run, sweep
 
-    runs = (
-        "FEDJAX_LC_METHODS names folders of methods of your own: every .py file in them is run, so name only folders "
-    )
     parser = _Parser(
         prog="fedjax-lc",
         description="Federated and communication-efficient optimisation in JAX.",
-        epilog="FEDJAX_LC_METHODS names folders of methods of your own: every command runs the .py files in them, so name "
-        "only folders that you trust.",
+        epilog="FEDJAX_LC_METHODS names folders of methods of your own: commands run every .py file in them, so "
+        "name only folders that you trust.",
     )
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     for command in (run, extend, sweep, results, lists, figure, bench, doctor):

@@ -86,7 +86,7 @@ def held(folder):
 
 
 @given(line=words.command_lines())
-@times(120)
+@times(60)
 def test_words_of_a_command_line(line):
     check(line)
 
@@ -105,7 +105,7 @@ def sweep_file(text):
 
 
 @given(text=words.toml_texts())
-@times(60)
+@times(30)
 def test_toml(text):
     sweep_file(text)
 
@@ -118,7 +118,7 @@ def test_toml_at_length(text):
 
 
 @given(text=words.BAD, known=st.sampled_from(("compressor", "schedule", "partition", "model", "axis", "data")))
-@times(300)
+@times(200)
 def test_the_small_language(text, known):
     spelled(text, known)
 
@@ -179,7 +179,7 @@ def read_again(saved, draw):
 
 
 @given(case=st.data())
-@times(30)
+@times(20)
 def test_saved_settings(saved, case):
     read_again(saved, case.draw)
 
