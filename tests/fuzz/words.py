@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 
 from hypothesis import strategies as st
@@ -58,6 +59,7 @@ VALID = {
 SLOW = {"model"}  #: options whose good values take long: they are drawn rarely
 
 
+@functools.cache
 def parser(*words: str) -> argparse.ArgumentParser:
     """The parser of a command; of `run` with the options of the method named."""
     top = cli._parser(words)
