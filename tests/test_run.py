@@ -188,7 +188,7 @@ def test_steps_are_cut_to_a_multiple_of_every(problem):
     ("options", "message"),
     [
         ({"steps": 3}, "steps must be a whole number >= every = 5 and < 2^32, got 3"),
-        ({"every": 0}, "every must be a whole number >= 1, got 0"),
+        ({"every": 0}, "every must be a whole number >= 1 and < 2^32, got 0"),
         ({"method": "locdl"}, "unknown method 'locdl': did you mean 'locodl'?"),
         ({"budget": {"bits": 1}}, "unknown budget 'bits': did you mean 'bits_up'?"),
     ],

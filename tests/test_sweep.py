@@ -444,7 +444,7 @@ def test_sweeps_outside_the_main_thread(tiny, gd):
         ({"rel_gap": float("nan")}, "rel_gap"),
         ({"budget": {"rounds": float("nan")}}, "budget"),
         ({"steps": 3}, "steps must be a whole number >= every = 10 and < 2^32, got 3"),
-        ({"every": 0}, "every must be a whole number >= 1, got 0"),
+        ({"every": 0}, "every must be a whole number >= 1 and < 2^32, got 0"),
         ({"x0": np.zeros(3)}, "x0 must have shape (5,), got (3,)"),
         ({"method": "gdd"}, "unknown method 'gdd': did you mean 'gd'?"),
     ],
