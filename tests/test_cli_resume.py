@@ -109,7 +109,7 @@ def test_restart_keeps_the_old_folder(whole, tmp_path, capsys, refused):
     assert refused(*RUN, "--steps", 40, "--out", out) == (
         f"{out} already holds a different run (other steps): choose another --out"
     )
-    assert refused(*RUN, "--steps", 40, "--out", out, "--restart", "--gamma", "-1").startswith("gamma must be")
+    assert refused(*RUN, "--steps", 40, "--out", out, "--restart", "--gamma", "-1").startswith("gd needs gamma > 0")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out"]
     assert run(out, "--restart") == 0
     assert capsys.readouterr().err == f"kept what {out} held as {out}.1\n"
