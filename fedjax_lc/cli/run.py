@@ -117,6 +117,7 @@ def _run(options: argparse.Namespace) -> int:
         _check(config.out, config)
     problem, draw_report = make_problem(config)
     hp = hparams(algorithm, problem, config)
+    algorithm.check(problem, hp)
     if config.out is not None and config.restart:
         folders.set_aside(config.out)
     trace = run(

@@ -191,15 +191,15 @@ class Folder:
         self.config |= {"status": "interrupted"}
 
     def begin(self, trace: Trace) -> None:
-        """Write the start of a run that is not there yet; the computation begins now.
+        """The computation begins now; if that is at its first step, write what the folder will hold.
 
         Raises:
             InputError: it cannot be written.
         """
         self.schedule.begin(len(trace) and int(trace.step[-1]))
-        if self.path is not None and self.config is None:
-            trace.save_records(self.path)
+        if self.path is not None and not len(trace):
             self._save_config(self.path, trace)
+            trace.save_records(self.path)
 
     def checkpoint(self, trace: Trace) -> None:
         """Write the records so far and a checkpoint. If that fails, one line says so and the run goes on."""

@@ -220,6 +220,7 @@ class Run:
 
     def _trace(self, at: At | None) -> Trace:
         series: dict[str, Any] = {n: np.concatenate([b[n] for b in self.blocks]) for n in self.blocks[0]}
+        self.blocks = [dict(series)]
         metrics = {name: series.pop(name) for name in self.metrics.names if name != "value"}
         return Trace(
             method=self.algorithm.name,
