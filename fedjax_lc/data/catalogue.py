@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import ClassVar
 
 from fedjax_lc.data import libsvm
-from fedjax_lc.data.dataset import Task
 from fedjax_lc.data.files import differ, read_bytes
+from fedjax_lc.data.targets import Task
 
 SITE = "https://www.csie.ntu.edu.tw/~cjlin/libsvmtools/datasets"
 

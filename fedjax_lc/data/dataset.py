@@ -7,20 +7,17 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterable, Sequence
-from typing import Any, Literal
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fedjax_lc.core.errors import InputError, unknown
-from fedjax_lc.data.scaling import Floats, scaled
-from fedjax_lc.data.sparse import as_array, as_csr, is_sparse, stays_sparse
-
-Task = Literal["binary", "multiclass", "regression", "sequence"]
-
-# Whole numbers with more distinct values than this are read as a regression target.
-_MAX_CLASSES = 100
+from fedjax_lc.core.errors import InputError
+from fedjax_lc.data.files import check_memory
+from fedjax_lc.data.scaling import scaled
+from fedjax_lc.data.sparse import as_array, as_csr, by_column, is_sparse, stays_sparse
+from fedjax_lc.data.targets import Task, against_rest, encode
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -67,7 +64,7 @@ class Dataset:
         if self.task in ("regression", "sequence"):
             raise InputError(f"{self.name}: {self.task} targets have no classes to make binary targets from")
         place = (self.targets > 0).astype(int) if self.task == "binary" else self.targets
-        targets, classes = _against_rest(place, self.classes, positive, self.name)
+        targets, classes = against_rest(place, self.classes, positive, self.name)
         test = self.test and self.test.binary(positive)
         return dataclasses.replace(self, targets=targets, classes=classes, task="binary", test=test)
 
@@ -153,14 +150,14 @@ def from_arrays(
     >>> from_arrays([[1.0], [2.0], [4.0]], ["no", "yes", "no"]).targets.tolist()
     [-1.0, 1.0, -1.0]
     """
-    if not shape and np.ndim(features) in (3, 4) and np.shape(targets) == np.shape(features)[:1]:
-        features = np.asarray(features)
-        shape = features.shape[1:] if features.ndim == 4 else (*features.shape[1:], 1)
-        features = features.reshape(len(features), -1)
-    table, column, ids = _shapes(features, targets, groups, name)
+    table, column = _numbers(features, name), _column(targets, name)
+    if not shape and table.ndim in (3, 4) and column.shape == table.shape[:1] and 0 not in table.shape:
+        shape = table.shape[1:] if table.ndim == 4 else (*table.shape[1:], 1)
+        table = table.reshape(len(table), -1)
+    table, column, ids = _shapes(table, column, groups, name)
     _check_finite(table, name)
     table, remarks = scaled(table, scale), _constant_columns(table, name)
-    encoded, task, classes, guess = _encode(column, labels, name)
+    encoded, task, classes, guess = encode(column, labels, name)
     if shape and math.prod(shape) != table.shape[1]:
         raise InputError(f"{name}: rows of shape {shape} have {math.prod(shape)} features, got {table.shape[1]}")
     return Dataset(table, encoded, name, task, classes, (*notes, *remarks, *guess), ids, shape)
@@ -244,10 +241,9 @@ def from_sequences(
 
 
 def _shapes(
-    features: ArrayLike, targets: ArrayLike, groups: ArrayLike | None, name: str
+    table: Any, column: NDArray[Any], groups: ArrayLike | None, name: str
 ) -> tuple[Any, NDArray[Any], NDArray[np.int64] | None]:
-    table, column = _numbers(features, name), np.asarray(targets)
-    if table.ndim == 3 and column.shape == table.shape[:2]:
+    if table.ndim == 3 and column.shape == table.shape[:2] and 0 not in table.shape:
         groups = np.repeat(np.arange(len(table)), table.shape[1])
         table, column = table.reshape(-1, table.shape[2]), column.ravel()
     if column.ndim == 2 and column.shape[1] == 1:
@@ -264,10 +260,10 @@ def _group_ids(groups: ArrayLike | None, rows: int, name: str) -> NDArray[np.int
     """Client ids 0..G-1 in the order of the given ones."""
     if groups is None:
         return None
-    ids = np.unique(np.asarray(groups), return_inverse=True)[1].astype(np.int64)
-    if ids.shape != (rows,):
-        raise InputError(f"{name}: {rows} rows need one group each, got groups of shape {ids.shape}")
-    return ids
+    given = _column(groups, name, "groups")
+    if given.shape != (rows,):
+        raise InputError(f"{name}: {rows} rows need one group each, got groups of shape {given.shape}")
+    return np.unique(given, return_inverse=True)[1].astype(np.int64)
 
 
 def _check_ids(ids: NDArray[Any], count: int, what: str, name: str) -> None:
@@ -280,11 +276,30 @@ def _told(array: NDArray[Any]) -> str:
     return f"{array.dtype} of shape {array.shape}"
 
 
+def _column(values: ArrayLike, name: str, what: str = "targets") -> NDArray[Any]:
+    """Targets or groups as an array of numbers or words. Raises InputError for any other kind, such as complex ones."""
+    try:
+        column = np.asarray(values)
+    except ValueError:
+        raise InputError(f"{name}: {what} must be one number or word per row, got lists of unequal lengths") from None
+    if column.dtype.kind not in "biufUSOT":
+        raise InputError(f"{name}: {what} must be real numbers or words, got entries of type {column.dtype}")
+    return column
+
+
 def _numbers(features: Any, name: str) -> Any:
     if is_sparse(features):
         return as_csr(features) if stays_sparse(features) else as_array(features)
     try:
-        return np.asarray(features, dtype=np.float64)
+        table = np.asarray(features)
+        if table.dtype.kind not in "cMm":
+            if table.dtype != np.float64:
+                check_memory(name, 2 * 8 * table.size, f"{table.size} features as float64 and a working copy")
+            return table.astype(np.float64, copy=False)
+        kind = "complex numbers" if table.dtype.kind == "c" else f"entries of type {table.dtype}"
+        raise InputError(f"{name}: features must be real numbers, got {kind}; give each part as a column of its own")
+    except InputError:
+        raise
     except (TypeError, ValueError):
         raise InputError(f"{name}: features must be a table of numbers; encode words as numbers first") from None
 
@@ -304,94 +319,23 @@ def _check_finite(table: Any, name: str) -> None:
 
 
 def _constant_columns(table: Any, name: str) -> tuple[str, ...]:
-    spread = (table.max(axis=0) - table.min(axis=0)).toarray() if is_sparse(table) else np.ptp(table, axis=0)
-    constant = np.flatnonzero(spread == 0)
-    if len(constant) == table.shape[1]:
-        raise InputError(f"{name}: all {len(constant)} feature columns are constant, so there is nothing to learn from")
-    if len(constant) == 0:
+    varying, dim = _varying(table), table.shape[1]
+    count = dim - len(varying)
+    if count == dim:
+        raise InputError(f"{name}: all {dim} feature columns are constant, so there is nothing to learn from")
+    if count == 0:
         return ()
-    if len(constant) == 1:
+    constant = np.setdiff1d(np.arange(min(dim, len(varying) + 5)), varying)[:5]
+    if count == 1:
         return (f"column {constant[0] + 1} (counted from 1) is constant: {table[0, constant[0]]:g} in every row",)
-    shown = ", ".join(str(c + 1) for c in constant[:5]) + (", ..." if len(constant) > 5 else "")
-    return (f"{len(constant)} columns are constant (counted from 1): {shown}",)
+    shown = ", ".join(str(c + 1) for c in constant) + (", ..." if count > 5 else "")
+    return (f"{count} columns are constant (counted from 1): {shown}",)
 
 
-# --- targets ---
-
-Encoded = tuple[NDArray[Any], Task, tuple[Any, ...], tuple[str, ...]]
-
-
-def _encode(column: NDArray[Any], labels: Any, name: str) -> Encoded:
-    """(targets, task, classes, notes) from the raw target column."""
-    column = _as_numbers_if_possible(column)
-    numeric = column.dtype.kind == "f"
-    if numeric and not np.isfinite(column).all():
-        row = int(np.flatnonzero(~np.isfinite(column))[0])
-        raise InputError(f"{name}: target in row {row + 1} (counted from 1) is {column[row]}; targets must be finite")
-    distinct, place = np.unique(column, return_inverse=True)
-    if isinstance(labels, str) and labels == "regression":
-        if not numeric:
-            raise InputError(f"{name}: labels='regression' needs numbers as targets, got {str(column[0])!r}")
-        return column, "regression", (), ()
-    if labels is None and is_real(column):
-        return column, "regression", (), ()
-    classes = tuple(_plain(value) for value in distinct)
-    if len(classes) == 1:
-        raise InputError(
-            f"{name}: all {len(column)} targets are {classes[0]}, but classification needs two classes; "
-            "labels='regression' takes targets as numbers"
-        )
-    if labels is None and len(classes) == 2:
-        return np.where(place == 1, 1.0, -1.0), "binary", classes, ()
-    if labels is None or (isinstance(labels, str) and labels == "multiclass"):
-        many = numeric and labels is None and len(classes) > 20
-        note = f"targets are read as {len(classes)} classes; labels='regression' takes them as numbers"
-        return place.astype(np.int64), "multiclass", classes, (note,) if many else ()
-    targets, pair = _against_rest(place, classes, labels, name)
-    return targets, "binary", pair, ()
-
-
-def is_real(targets: NDArray[Any]) -> bool:
-    """Whether (N,) targets look like real numbers, not class labels: floats with fractions or over 100 values."""
-    if targets.dtype.kind != "f":
-        return False
-    distinct = np.unique(targets)
-    return bool(len(distinct) > _MAX_CLASSES or np.any(distinct % 1))
-
-
-def _as_numbers_if_possible(column: NDArray[Any]) -> NDArray[Any]:
-    try:
-        return column.astype(np.float64)
-    except (TypeError, ValueError):
-        return column.astype(str)
-
-
-def _plain(value: Any) -> Any:
-    """A label as Python int, float or str: 1.0 becomes 1."""
-    value = value.item()
-    return int(value) if isinstance(value, float) and value.is_integer() else value
-
-
-def _against_rest(
-    place: NDArray[Any], classes: tuple[Any, ...], positive: Any, name: str
-) -> tuple[Floats, tuple[Any, Any]]:
-    """+1 for rows whose class is one of `positive`, -1 for the rest, and the two (joined) labels."""
-    wanted = [positive] if isinstance(positive, str) or not isinstance(positive, Iterable) else list(positive)
-    # Compared as text, so that 1, 1.0 and "1" from a command line all name class 1.
-    texts = [str(c) for c in classes]
-    asked = [str(_plain(np.asarray(w))) for w in wanted]
-    for label in asked:
-        if label not in texts:
-            raise unknown(f"label of {name}", label, texts)
-    rest = [t for t in texts if t not in asked]
-    if not asked or not rest:
-        raise InputError(f"{name}: positive labels {', '.join(asked) or '(none)'} leave no row of the other class")
-    chosen = np.array([t in asked for t in texts])
-    pair = tuple(s[0] if len(s) == 1 else "|".join(map(str, s)) for s in _split(classes, chosen))
-    return np.where(chosen[place], 1.0, -1.0), (pair[0], pair[1])
-
-
-def _split(classes: tuple[Any, ...], chosen: NDArray[np.bool_]) -> tuple[list[Any], list[Any]]:
-    return [c for c, yes in zip(classes, chosen, strict=True) if not yes], [
-        c for c, yes in zip(classes, chosen, strict=True) if yes
-    ]
+def _varying(table: Any) -> NDArray[Any]:
+    """The columns that are not constant."""
+    if not is_sparse(table):
+        return np.flatnonzero(table.max(axis=0) != table.min(axis=0))
+    columns, counts, high = by_column(table, np.maximum)
+    low = by_column(table, np.minimum)[2]
+    return columns[(counts < table.shape[0]) | (high != low)]  # entries are not zero

@@ -1,4 +1,4 @@
-"""Finding a known file on this machine, or fetching it once into a cache, checked and resumable.
+"""Finding a known file on this machine, or fetching it once into a cache, checked and resumable for a day.
 
 Where a file is looked for, in this order: the folder given by the caller, else by FEDJAX_LC_DATA; then the cache
 folder (FEDJAX_LC_CACHE, else that of the user, ~/.cache/fedjax_lc or XDG_CACHE_HOME/fedjax_lc on Linux).
@@ -6,13 +6,15 @@ folder (FEDJAX_LC_CACHE, else that of the user, ~/.cache/fedjax_lc or XDG_CACHE_
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import os
 import sys
+import time
 import urllib.error
 import urllib.request
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import platformdirs
 
@@ -25,6 +27,8 @@ CACHE_VARIABLE = "FEDJAX_LC_CACHE"
 CACHE_OFF = "off"  # its value for: keep no compiled programs; it names no folder
 TIMEOUT = 30.0  # seconds without an answer
 _CHUNK = 1 << 16
+_PART = "part."  # begins the name of a file that is not whole yet
+_STALE = 24 * 3600.0  # seconds after which such a file of another set was left by a process that was killed
 
 
 class Source(Protocol):
@@ -76,6 +80,7 @@ def locate(source: Source, data_dir: str | os.PathLike[str] | None = None, downl
     Raises InputError when it is neither here nor can be fetched; that message says where to put it by hand.
     """
     local, cache = local_folder(data_dir), cache_folder()
+    _sweep(cache)
     for folder in filter(None, (local, cache)):
         path = source.find(folder)
         if path is not None:
@@ -112,7 +117,7 @@ def fetch(source: Source) -> Path:
     """
     url, path = source.url, _destination(source)
     # The part keeps the packed ending, so that it can be unpacked for its checksum before it gets its final name.
-    part = path.with_name("part." + path.name)
+    part = path.with_name(_PART + path.name)
     print(f"downloading {url} to {path}", file=sys.stderr)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -125,6 +130,14 @@ def fetch(source: Source) -> Path:
         raise _failed(source, str(getattr(reason, "strerror", None) or reason)) from None
     _keep(part, path, source)
     return path
+
+
+def _sweep(cache: Path) -> None:
+    """Removes what killed downloads left: parts that nobody wrote for a day, after which they are begun anew."""
+    for part in cache.glob(f"*/{_PART}*"):
+        with contextlib.suppress(OSError):
+            if time.time() - part.stat().st_mtime > _STALE:
+                part.unlink()
 
 
 def _keep(part: Path, path: Path, source: Source) -> None:
@@ -142,13 +155,22 @@ def _keep(part: Path, path: Path, source: Source) -> None:
     os.replace(part, path)
 
 
+class _NeverLess(urllib.request.HTTPRedirectHandler):
+    """Follows no redirection from https to what anybody on the way may change."""
+
+    def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
+        if req.type == "https" and not newurl.startswith("https:"):
+            raise urllib.error.URLError(f"it redirects from https to {newurl}")
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
 def _download(url: str, part: Path) -> None:
     """Appends the bytes that `part` lacks; starts again if the server does not answer with exactly those."""
     have = part.stat().st_size if part.exists() else 0
     headers = {"User-Agent": "fedjax_lc"} | ({"Range": f"bytes={have}-"} if have else {})
     request = urllib.request.Request(url, headers=headers)
     try:
-        with urllib.request.urlopen(request, timeout=TIMEOUT) as answer:
+        with urllib.request.build_opener(_NeverLess).open(request, timeout=TIMEOUT) as answer:
             resumed = answer.status == 206 and answer.headers.get("Content-Range", "").startswith(f"bytes {have}-")
             _copy(answer, part, "ab" if resumed else "wb")
     except urllib.error.HTTPError as error:

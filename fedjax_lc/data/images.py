@@ -1,8 +1,8 @@
 """Image sets by name: the MNIST family (idx files) and CIFAR (python batches), each with a test part.
 
-Where addresses and checksums come from: MNIST's and those of Fashion-MNIST's label files agree with copies that
-were at hand; all others are written from memory as their publishers' pages and common libraries give them, and no
-copy was at hand to try them on.
+Every address is one of https, and every file that is fetched is known by its sha256. MNIST's checksums and those of
+Fashion-MNIST's label files agree with copies that were at hand; those of Fashion-MNIST's images, EMNIST and CIFAR are
+the ones that several independent projects publish for the same file, and no copy was at hand to try them on.
 """
 
 from __future__ import annotations
@@ -22,34 +22,34 @@ from fedjax_lc.data.remote import File, Folder, Remote, members, note, read
 _PARTS = ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1")
 
 
-def _four(name: str, site: str, folders: tuple[str, ...], checksums: Sequence[tuple[str, str]]) -> list[Remote]:
+def _four(name: str, site: str, folders: tuple[str, ...], checksums: Sequence[str]) -> list[Remote]:
     return [
-        Remote(name, f"{site}/{part}-ubyte.gz", folders, md5, sha256)
-        for part, (md5, sha256) in zip(_PARTS, checksums, strict=True)
+        Remote(name, f"{site}/{part}-ubyte.gz", folders, sha256) for part, sha256 in zip(_PARTS, checksums, strict=True)
     ]
 
 
-# md5 of each packed file, sha256 of its content
+# of the unpacked content
 MNIST = _four(
     "mnist",
     "https://ossci-datasets.s3.amazonaws.com/mnist",
     ("mnist", "MNIST/raw"),
     [
-        ("f68b3c2dcbeaaa9fbdd348bbdeb94873", "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db"),
-        ("d53e105ee54ea40749a09fcbcd1e9432", "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5"),
-        ("9fb629c4189551a2d022fa330f9573f3", "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7"),
-        ("ec29112dd5afa0611ce80d1b7f02629c", "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2"),
+        "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
+        "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
+        "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
+        "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
     ],
 )
+# of the packed files
 FASHION_MNIST = _four(
     "fashion_mnist",
-    "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com",
+    "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion",
     ("fashion-mnist", "fashion_mnist", "FashionMNIST/raw"),
     [
-        ("8d4fb7e6c68d591d4c3dfef9ec88bf0d", ""),
-        ("25c81989df183df01b3e8a0aad5dffbe", "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9"),
-        ("bef4ecab320f06d8554ea6380940ec79", ""),
-        ("bb300cfdad3c16e7a12a480ee83cd310", "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34"),
+        "3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84",
+        "a04f17134ac03560a47e3764e11b92fc97de4d1bfaf8ba1a3aa29af54cc90845",
+        "346e55b948d973a97e58d2351dde16a484bd415d4595297633bb08f03db6a073",
+        "67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5",
     ],
 )
 FASHION_CLASSES = (
@@ -91,7 +91,7 @@ EMNIST = Remote(
     "emnist",
     "https://biometrics.nist.gov/cs_links/EMNIST/gzip.zip",
     ("emnist", "emnist/gzip", "EMNIST/raw"),
-    md5="58c8d27c78d21e728a6bc7b3cc06412e",
+    "fb9bb67e33772a9cc0b895e4ecf36d2cf35be8b709693c3564cea2a019fcda8e",
 )
 _MERGED = (*string.digits, *string.ascii_uppercase, *"abdefghnqrt")
 # classes, training rows, test rows
@@ -170,8 +170,9 @@ CIFAR10 = Remote(
     "cifar10",
     f"{_CIFAR}/cifar-10-python.tar.gz",
     ("cifar10", "cifar-10-batches-py", "cifar10/cifar-10-batches-py"),
-    md5="c58f30108f718f92721af3b95e74349a",
+    "6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce",
 )
+# md5 of files that may lie unpacked in a folder of the user
 CIFAR10_FILES = {
     "data_batch_1": "c99cafc152244af753f735de768cd75f",
     "data_batch_2": "d4bba439e000b95fd0a9bffe97cbabec",
@@ -185,7 +186,7 @@ CIFAR100 = Remote(
     "cifar100",
     f"{_CIFAR}/cifar-100-python.tar.gz",
     ("cifar100", "cifar-100-python", "cifar100/cifar-100-python"),
-    md5="eb9058c3a382ffc7106e4002c42a8d85",
+    "85cd44d02ba6437773c5bbd22e183051d648de2e7d6b014e1ef29b855ba677a7",
 )
 CIFAR100_FILES = {
     "train": "16019d7e3df5f24257cddd939b257f8d",

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import array
 import hashlib
-import os
+import io
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedjax_lc.core.errors import InputError
-from fedjax_lc.data.files import Table, read_bytes
+from fedjax_lc.data.files import check_memory, checked_lines, read_bytes, utf8
 from fedjax_lc.data.sparse import as_csr, stays_sparse
+from fedjax_lc.data.tables import Table
 
+MOST_COLUMNS = 2**31 - 1  #: the places that JAX counts
 _ENDINGS = ("", ".txt", ".bz2", ".gz", ".xz")
 
 
@@ -43,34 +46,32 @@ def read(path: Path, n_features: int | None = None) -> Table:
     """
     from scipy.sparse import csr_array
 
-    text = read_bytes(path)
-    labels, counts, indices, values, lines = _entries(path, text)
-    if not labels:
+    text = utf8(read_bytes(path), path)
+    rows, entries_there = text.count(b"\n") + 1, text.count(b":")
+    check_memory(path, 48 * entries_there + 64 * rows, f"its {rows} rows of float64")
+    labels, counts, index, value, lines = (np.array(column) for column in _entries(path, text))
+    if not len(labels):
         raise InputError(f"{path}: the file has no rows")
-    index, value = np.array(indices, dtype=np.int64), np.array(values, dtype=np.float64)
     row = np.repeat(np.arange(len(labels)), counts)
     if n_features is None and len(index) == 0:
         raise InputError(f"{path}: no row has a feature")
     dim = int(index.max()) if n_features is None else n_features
-    _check(path, np.array(labels), row, index, value, dim, lines)
-    entries = csr_array((value, index - 1, np.cumsum([0, *counts])), shape=(len(labels), dim))
+    _check(path, labels, row, index, value, dim, lines)
+    entries = csr_array((value, index - 1, np.concatenate([[0], np.cumsum(counts)])), shape=(len(labels), dim))
     features = as_csr(entries) if stays_sparse(entries) else _dense(path, entries)
     cut = () if text.endswith(b"\n") else ("the file does not end in a line break, so it may be cut off",)
-    return Table(features, np.array(labels), cut)
+    return Table(features, labels, cut)
 
 
-Entries = tuple[list[float], list[int], list[int], list[float], list[int]]
+Entries = tuple["array.array[Any]", ...]
 
 
 def _entries(path: Path, text: bytes) -> Entries:
     """Per row: label, number of entries, line number; and, for all rows in turn, indices and values."""
-    labels: list[float] = []
-    counts: list[int] = []
-    indices: list[int] = []
-    values: list[float] = []
-    lines: list[int] = []
+    labels, values = array.array("d"), array.array("d")
+    counts, indices, lines = array.array("q"), array.array("q"), array.array("q")
     comments = b"#" in text
-    for number, line in enumerate(text.split(b"\n"), 1):
+    for number, line in enumerate(checked_lines(io.BytesIO(text), path), 1):
         tokens = (line.partition(b"#")[0] if comments else line).split()
         if not tokens:
             continue
@@ -80,7 +81,7 @@ def _entries(path: Path, text: bytes) -> Entries:
                 index, value = token.split(b":")
                 indices.append(int(index))
                 values.append(float(value))
-        except ValueError:
+        except (ValueError, OverflowError):
             raise _malformed(path, number, tokens) from None
         counts.append(len(tokens) - 1)
         lines.append(number)
@@ -99,6 +100,8 @@ def _malformed(path: Path, number: int, tokens: list[bytes]) -> InputError:
             return InputError(f"{where}: {pair[:40]!r} has no value; the line may be cut off")
         if not colon or not _reads(int, index) or not _reads(float, value):
             return InputError(f"{where}: {pair[:40]!r} is not index:value")
+        if abs(int(index)) > MOST_COLUMNS:
+            return InputError(f"{where}: index {index[:40]} is beyond {MOST_COLUMNS}, the most columns there can be")
     raise AssertionError("unreachable: some word is malformed")
 
 
@@ -117,7 +120,7 @@ def _check(
     index: NDArray[np.int64],
     value: NDArray[np.float64],
     dim: int,
-    lines: list[int],
+    lines: NDArray[np.int64],
 ) -> None:
     """Raises at the first entry (in file order, by kind of fault) that is well formed but not allowed."""
 
@@ -131,6 +134,7 @@ def _check(
         ~np.isfinite(value),
         lambda e: f"value of index {index[e]} is {value[e]}; features must be finite numbers",
     )
+    fault(index > MOST_COLUMNS, lambda e: f"index {index[e]} is beyond {MOST_COLUMNS}, the most columns there can be")
     fault(index < 1, lambda e: f"index {index[e]} is below 1; LIBSVM counts features from 1")
     back = np.zeros(len(index), dtype=bool)
     back[1:] = (row[1:] == row[:-1]) & (index[1:] <= index[:-1])
@@ -142,18 +146,5 @@ def _check(
 
 def _dense(path: Path, entries: Any) -> NDArray[np.float64]:
     rows, dim = entries.shape
-    need, free = 2 * 8 * rows * dim, free_bytes()  # the table and one working copy
-    if need > free:
-        raise InputError(
-            f"{path}: {rows} x {dim} float64 features and a working copy need {need / 2**30:.1f} GiB, "
-            f"but {free / 2**30:.1f} GiB of memory are free; keep fewer rows or columns"
-        )
+    check_memory(path, 2 * 8 * rows * dim, f"{rows} x {dim} float64 features and a working copy")
     return entries.toarray()
-
-
-def free_bytes() -> float:
-    """Free physical memory where the system tells it, else no limit."""
-    try:
-        return float(os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
-    except (AttributeError, ValueError, OSError):
-        return float("inf")

@@ -16,8 +16,8 @@ from fedjax_lc.data import libsvm, synthetic
 from fedjax_lc.data.catalogue import CATALOGUE, Entry
 from fedjax_lc.data.dataset import Dataset, from_arrays
 from fedjax_lc.data.download import local_folder, obtain
-from fedjax_lc.data.files import Table, read_csv, read_npz
 from fedjax_lc.data.images import IMAGES
+from fedjax_lc.data.tables import Table, read_csv, read_npz
 from fedjax_lc.data.text import TEXTS
 
 # Our name -> (scikit-learn's loader, its options, how targets are read).
@@ -66,7 +66,7 @@ def load(
 
     name_or_path: a name of `names()`, with options if it has any ("synthetic_logistic:num_clients=20,seed=1",
         "emnist:balanced", "shakespeare:seq_len=40"); or a path: `.npz`, `.csv`, anything else is read as LIBSVM
-        text (.bz2, .gz and .xz are unpacked).
+        text (.bz2, .gz and .xz are unpacked). Texts are in UTF-8, or in UTF-16 or UTF-32 with a byte order mark.
     data_dir: a folder to look for known sets in (itself, `libsvm/`, `mnist/`, `cifar10/`, ...); default:
         FEDJAX_LC_DATA.
     n_features: columns of a LIBSVM file; default: the declared number of a known set, else the largest index;
@@ -84,6 +84,21 @@ def load(
     Dataset('iris', binary, 150 x 4, classes=('setosa|virginica', 'versicolor'))
     """
     text = os.fspath(name_or_path)
+    try:
+        return _loaded(text, data_dir, n_features, scale, labels, target, download)
+    except MemoryError:
+        raise InputError(f"{text}: does not fit into memory; take fewer rows or columns") from None
+
+
+def _loaded(
+    text: str,
+    data_dir: str | os.PathLike[str] | None,
+    n_features: int | str | None,
+    scale: str | None,
+    labels: Any,
+    target: str | int | None,
+    download: bool,
+) -> Dataset:
     path = _file(text, data_dir)
     shown = path.name if path else text
     suffix = path.suffix if path else ""
@@ -147,8 +162,8 @@ def _columns(n_features: int | str | None, declared: int | None) -> int | None:
         columns = int(n_features)
     except ValueError:
         columns = 0
-    if columns < 1:
-        raise InputError(f"n_features must be a number of at least 1 or 'file', got {n_features!r}")
+    if not 1 <= columns <= libsvm.MOST_COLUMNS:
+        raise InputError(f"n_features must be a number in 1..{libsvm.MOST_COLUMNS} or 'file', got {n_features!r}")
     return columns
 
 

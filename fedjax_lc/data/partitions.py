@@ -18,7 +18,9 @@ from numpy.typing import NDArray
 
 from fedjax_lc.core.errors import InputError, unknown
 from fedjax_lc.core.files import user_path
-from fedjax_lc.data.dataset import is_real
+from fedjax_lc.data.arrays import parse_npy
+from fedjax_lc.data.files import read_bytes
+from fedjax_lc.data.targets import is_real
 
 Indices = list[NDArray[np.intp]]
 Targets = NDArray[Any] | int
@@ -272,14 +274,11 @@ def clusters(targets: Targets, num_clients: int, file: str, rebalance: float = m
 def _cluster_ids(path: Path, rows: int) -> NDArray[Any]:
     if not path.is_file():
         raise InputError(f"clusters: {path}: no such file")
-    try:
-        ids = np.load(path, allow_pickle=False)
-    except (ValueError, EOFError, OSError):
-        raise InputError(f"clusters: {path}: not a readable .npy file; save the ids with numpy.save") from None
-    if not isinstance(ids, np.ndarray) or ids.shape != (rows,):
-        raise InputError(
-            f"clusters: {path}: needs one id for each of {rows} rows, got shape {getattr(ids, 'shape', ())}"
-        )
+    ids = parse_npy(read_bytes(path), f"clusters: {path}")
+    if ids.shape != (rows,):
+        raise InputError(f"clusters: {path}: needs one id for each of {rows} rows, got shape {ids.shape}")
+    if ids.dtype.kind == "f" and not np.isfinite(ids).all():
+        raise InputError(f"clusters: {path}: the ids must be finite; give every row a cluster")
     return ids
 
 

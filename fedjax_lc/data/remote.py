@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import ClassVar, NamedTuple
 
 from fedjax_lc.data.download import local_folder, locate, verify
-from fedjax_lc.data.files import differ, read_bytes, read_members, unpacked
+from fedjax_lc.data.files import PACKED, differ, opened, read_bytes, read_members, unpacked
 
 Folder = str | os.PathLike[str] | None
 
@@ -33,14 +33,13 @@ class Remote:
     """One file of the web.
 
     name: the data set, in messages; url: its address; folders: what its folder may be called, the first in the
-    cache; md5: of the file as it is served; sha256: of its unpacked content. An empty checksum is not known.
+    cache; sha256: of the file as it is served, or of its unpacked content.
     """
 
     name: str
     url: str
     folders: tuple[str, ...]
-    md5: str = ""
-    sha256: str = ""
+    sha256: str
     advice: ClassVar[str] = "or keep a copy of your own in another folder and give that as data_dir"
 
     @property
@@ -58,12 +57,11 @@ class Remote:
 
     def mismatch(self, path: Path) -> str:
         """How the file differs from the original; empty if it does not, packed or not."""
-        md5 = _md5(path) if self.md5 else ""
-        if md5 and md5 == self.md5:
-            return ""
-        if self.sha256:
-            return differ("sha256", self.sha256, hashlib.sha256(read_bytes(path)).hexdigest())
-        return differ("md5", self.md5, md5)
+        got = _digest(path, "sha256")
+        if got != self.sha256 and path.suffix in PACKED:
+            unpacked_as = hashlib.sha256(read_bytes(path)).hexdigest()
+            got = unpacked_as if unpacked_as == self.sha256 else got
+        return differ("sha256", self.sha256, got)
 
 
 Doubtful = list[str]  # names of files that are not known to be the originals
@@ -80,14 +78,16 @@ def members(
 ) -> tuple[dict[str, File], Doubtful]:
     """Files of an archive by name, from where they all lie unpacked in the local folder, else from the archive.
 
-    checksums: md5 of each, empty if not known. Raises InputError as `read` does, and for a member that is missing.
+    checksums: md5 of each, empty if not known, for the note on files that lie there unpacked. Raises InputError as
+    `read` does, and for a member that is missing.
     """
     loose = _loose(checksums, archive.folders, data_dir)
     if loose is None:
         path, doubtful = _path(archive, data_dir, download)
         inside = read_members(path, checksums)
-        return {n: File(f"{path}: {n}", unpacked(content, Path(n))) for n, content in inside.items()}, doubtful
-    doubtful = [name for name, md5 in checksums.items() if md5 and _md5(loose[name]) != md5]
+        where = {name: f"{path}: {name}" for name in inside}
+        return {n: File(where[n], unpacked(content, Path(n), where[n])) for n, content in inside.items()}, doubtful
+    doubtful = [name for name, md5 in checksums.items() if md5 and _digest(loose[name], "md5") != md5]
     return {name: File(str(path), read_bytes(path)) for name, path in loose.items()}, doubtful
 
 
@@ -130,6 +130,6 @@ def _spelled(folder: Path, filename: str) -> Path | None:
     return next((path for path in places if path.is_file()), None)
 
 
-def _md5(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+def _digest(path: Path, kind: str) -> str:
+    with opened(path) as file:
+        return hashlib.file_digest(file, lambda: hashlib.new(kind, usedforsecurity=False)).hexdigest()

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from fedjax_lc.core.errors import InputError
 from fedjax_lc.core.files import replacing
-from fedjax_lc.data.dataset import Dataset, is_real
+from fedjax_lc.data.dataset import Dataset
+from fedjax_lc.data.targets import is_real
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -8,16 +8,31 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedjax_lc.core.errors import InputError, unknown
-from fedjax_lc.data.sparse import is_sparse
+from fedjax_lc.data.sparse import by_column, is_sparse
 
 Floats = NDArray[np.float64]
+_EXTREME = 300  # exponents of two beyond which squares leave float64
+
+
+def _tamed(table: Any, like: Any, axis: int) -> tuple[Any, Any]:
+    """Both tables with columns (axis 0) or rows (axis 1) of extreme numbers divided by a power of two, which is exact.
+
+    Then no square overflows, and none of a whole column or row vanishes.
+    """
+    largest = np.maximum(like.max(axis=axis, keepdims=True), -like.min(axis=axis, keepdims=True))
+    exponents = np.frexp(largest)[1]
+    if np.abs(exponents).max(initial=0) < _EXTREME:
+        return table, like
+    return np.ldexp(table, -exponents), np.ldexp(like, -exponents)
 
 
 def _standard(table: Floats, like: Floats) -> Floats:
+    table, like = _tamed(table, like, axis=0)
     return (table - like.mean(axis=0)) / _safe(np.where(np.ptp(like, axis=0) > 0, like.std(axis=0), 0.0))
 
 
 def _minmax(table: Floats, like: Floats) -> Floats:
+    table, like = _tamed(table, like, axis=0)
     low, width = like.min(axis=0), np.ptp(like, axis=0)
     return np.where(width > 0, 2 * (table - low) / _safe(width) - 1, 0.0)
 
@@ -27,15 +42,29 @@ def _maxabs(table: Floats, like: Floats) -> Floats:
 
 
 def _unit(table: Floats, like: Floats) -> Floats:
+    table, _ = _tamed(table, table, axis=1)
     return table / _safe(np.linalg.norm(table, axis=1))[:, None]
 
 
 def _sparse_maxabs(table: Any, like: Any) -> Any:
-    return table.multiply(1 / _safe(np.abs(like).max(axis=0).toarray())).tocsr()
+    columns, _, largest = by_column(abs(like), np.maximum)
+    place = np.minimum(np.searchsorted(columns, table.indices), len(columns) - 1)
+    known = columns[place] == table.indices
+    return _with_entries(table, table.data * (1 / np.where(known, largest[place], 1.0)))
 
 
 def _sparse_unit(table: Any, like: Any) -> Any:
+    rows = np.repeat(np.arange(table.shape[0]), np.diff(table.indptr))
+    largest = np.zeros(table.shape[0])
+    np.maximum.at(largest, rows, np.abs(table.data))
+    exponents = np.frexp(largest)[1]
+    if np.abs(exponents).max(initial=0) >= _EXTREME:
+        table = _with_entries(table, np.ldexp(table.data, -exponents[rows]))
     return table.multiply(1 / _safe(np.sqrt(table.power(2).sum(axis=1)))[:, None]).tocsr()
+
+
+def _with_entries(table: Any, entries: Floats) -> Any:
+    return type(table)((entries, table.indices, table.indptr), shape=table.shape)
 
 
 def _safe(divisor: Floats) -> Floats:

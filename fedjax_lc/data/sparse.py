@@ -39,8 +39,26 @@ def as_csr(table: Any) -> Any:
 
 
 def as_array(table: Any) -> np.ndarray:
-    """A table of either kind as dense float64 array."""
-    return table.toarray().astype(np.float64) if is_sparse(table) else np.asarray(table, np.float64)
+    """A table of either kind as dense float64 array. Raises InputError for complex numbers."""
+    return real(table.toarray() if is_sparse(table) else table, "features").astype(np.float64, copy=False)
+
+
+def real(values: Any, what: str) -> np.ndarray:
+    """The values as an array. Raises InputError for complex numbers, which a cast would halve in silence."""
+    array = np.asarray(values)
+    if array.dtype.kind == "c":
+        raise InputError(f"{what} must be real, got complex numbers; give real and imaginary parts as columns")
+    return array
+
+
+def by_column(table: Any, reduce: np.ufunc) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Of a CSR table, the columns with entries, how many each has, and what `reduce` makes of them.
+
+    It takes memory for the entries, not for the columns, of which there may be billions.
+    """
+    order = np.argsort(table.indices, kind="stable")
+    columns, starts, counts = np.unique(table.indices[order], return_index=True, return_counts=True)
+    return columns, counts, reduce.reduceat(table.data[order], starts) if len(starts) else table.data
 
 
 def stays_sparse(table: Any) -> bool:

@@ -16,10 +16,9 @@ from fedjax_lc.core import spec
 from fedjax_lc.core.errors import InputError
 from fedjax_lc.data import partitions
 from fedjax_lc.data.dataset import Dataset, from_arrays
-from fedjax_lc.data.libsvm import free_bytes
+from fedjax_lc.data.files import check_memory
 
 Floats = NDArray[np.float64]
-COPIES = 4  #: of the rows, that are in memory at a time
 USUAL_ROWS = 453  #: of a client in `fedprox`: the mean of their law
 
 
@@ -196,10 +195,7 @@ def _start(num_clients: int, rows: int, dim: int, seed: int, **at_least: float) 
             raise InputError(f"{name} must be at least {low:g} and finite, got {value}")
     if seed < 0:
         raise InputError(f"seed must be 0 or more, got {seed}")
-    needed, free = COPIES * 8 * num_clients * rows * dim, free_bytes()
-    if needed > free:
-        raise InputError(f"{num_clients} clients x {rows} rows x {dim} features need some {needed / 1e9:.3g} GB, and "
-                         f"{free / 1e9:.3g} GB are free: ask for less")  # fmt: skip
+    check_memory("synthetic data", 3 * 8 * num_clients * rows * dim, f"{num_clients} x {rows} x {dim} features")
     return np.random.default_rng(seed)
 
 

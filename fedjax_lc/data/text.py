@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from fedjax_lc.core.errors import InputError
 from fedjax_lc.data.dataset import Dataset, from_sequences
-from fedjax_lc.data.files import read_bytes
+from fedjax_lc.data.files import check_memory, decoded, read_bytes, refusing
 from fedjax_lc.data.remote import Folder, Remote, called, note, read
 
 SHAKESPEARE = Remote(
@@ -24,6 +24,7 @@ SHAKESPEARE = Remote(
     sha256="86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed",
 )
 Ids = NDArray[np.int32]
+_BYTES = 24  # of a character in the text, in speeches, as a code, as an id and in windows
 
 
 def shakespeare(
@@ -52,7 +53,8 @@ def shakespeare(
     """
     _check(seq_len, test_share, stride)
     file, doubtful = read(SHAKESPEARE, data_dir, download)
-    text = _decoded(file.content, file.where)
+    check_memory(file.where, _BYTES * len(file.content), "its characters and their ids")
+    text = decoded(file.content, file.where).replace("\r\n", "\n")
     speeches = by_speaker(text)
     least = max(min_chars, seq_len + 1)
     chosen = [words for words in speeches.values() if len(words) >= least]
@@ -134,13 +136,6 @@ def _joined(name: str, parts: Sequence[Ids], characters: str) -> Dataset | None:
     return dataclasses.replace(from_sequences(rows[:, :-1], rows[:, 1:], characters, name=name), groups=owners)
 
 
-def _decoded(content: bytes, where: str) -> str:
-    try:
-        return content.decode("utf-8").replace("\r\n", "\n")
-    except UnicodeDecodeError:
-        raise InputError(f"{where}: not a text file in UTF-8") from None
-
-
 # --- LEAF ---
 
 # The 80 characters of LEAF's models/utils/language_utils.py, in order.
@@ -172,6 +167,8 @@ def leaf_shakespeare(*, data_dir: Folder = None, download: bool = True) -> Datas
     if len(lengths) != 1:
         got = ", ".join(str(length - 1) for length in lengths) or "none"
         raise InputError(f"{folders[0]}: needs windows of one length, got {got}; make the files again")
+    if not any(train for train, _ in users.values()):
+        raise InputError(f"{folders[0]}: no user has windows in train/*.json; make the files again")
     none = np.empty((0, *lengths), np.int32)
     cut = [(np.concatenate([none, *train]), np.concatenate([none, *test])) for train, test in users.values()]
     return _by_client("leaf_shakespeare", cut, LEAF_CHARACTERS, ())
@@ -179,17 +176,27 @@ def leaf_shakespeare(*, data_dir: Folder = None, download: bool = True) -> Datas
 
 def _leaf_file(path: Path) -> dict[str, Ids]:
     """The windows (N, T + 1) of each user of one file."""
+    content = read_bytes(path)
     try:
-        content = json.loads(read_bytes(path))
-        windows = {user: content["user_data"][user] for user in content["users"]}
-        return {user: _leaf_rows(rows) for user, rows in windows.items() if rows["x"]}
-    except (ValueError, TypeError, KeyError) as error:
-        fault = str(error) if isinstance(error, InputError) else "it is cut off, or has another form"
-        raise InputError(f"{path}: not a JSON file of LEAF's Shakespeare ({fault}); make it again") from None
+        with refusing("it is cut off, or has another form"):
+            return _leaf_users(json.loads(content))
+    except InputError as error:
+        raise InputError(f"{path}: not a JSON file of LEAF's Shakespeare ({error}); make it again") from None
+
+
+def _leaf_users(content: Any) -> dict[str, Ids]:
+    users, windows = content["users"], content["user_data"]
+    if sorted(users) != sorted(windows):
+        raise InputError("'users' and the keys of 'user_data' differ")
+    return {user: _leaf_rows(windows[user]) for user in users if windows[user]["x"] or windows[user]["y"]}
 
 
 def _leaf_rows(rows: dict[str, Any]) -> Ids:
+    if not (isinstance(rows["x"], list) and isinstance(rows["y"], list)):
+        raise InputError("a user's x or y is no list")
     pairs = list(zip(rows["x"], rows["y"], strict=True))
+    if not all(isinstance(word, str) for pair in pairs for word in pair):
+        raise InputError("a user's x or y holds what is no text")
     if {(len(x), len(y)) for x, y in pairs} != {(len(pairs[0][0]), 1)}:
         raise InputError("a user with windows of different lengths, or more than one character after a window")
     return encode("".join(x + y for x, y in pairs), LEAF_CHARACTERS).reshape(len(pairs), -1)

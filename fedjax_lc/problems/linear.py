@@ -15,7 +15,7 @@ from fedjax_lc.core.typing import ClientVecs, Key, Vec
 from fedjax_lc.problems.base import arrays
 from fedjax_lc.problems.features import laid_out
 from fedjax_lc.problems.losses import Logistic, Squared
-from fedjax_lc.problems.stacking import Clients, RowsProblem, constants, float_dtype, stack
+from fedjax_lc.problems.stacking import Clients, RowsProblem, check_scale, constants, float_dtype, stack
 
 
 @pytree.dataclass
@@ -124,8 +124,9 @@ def _linear(
     features: str,
 ) -> LinearModel:
     A, b, rows, sizes = stack(clients, weights, features)
-    bounds = constants(A, rows, loss.curvature, l2, kappa, norm)
     dtype = float_dtype(dtype)
+    check_scale(A, b, dtype)
+    bounds = constants(A, rows, loss.curvature, l2, kappa, norm)
     matrices = laid_out(A, rows.shape[1], dtype)
     return LinearModel(
         matrices,

@@ -11,6 +11,7 @@ import numpy as np
 from fedjax_lc.core import products, pytree
 from fedjax_lc.core.errors import InputError
 from fedjax_lc.core.typing import ClientVecs, Key, Vec
+from fedjax_lc.data.sparse import real
 from fedjax_lc.problems.base import Problem, arrays
 from fedjax_lc.problems.stacking import float_dtype
 
@@ -75,7 +76,7 @@ def quadratic(Q: Any, b: Any, *, noise: float = 0.0, f_star: float | None = None
         >>> float(quadratic(np.ones((2, 3)), np.zeros((2, 3))).smooth_mean)
         1.0
     """
-    Q, b = np.asarray(Q, np.float64), np.asarray(b, np.float64)
+    Q, b = (real(array, name).astype(np.float64) for array, name in ((Q, "Q"), (b, "b")))
     if Q.ndim == 2:
         Q = np.stack([np.diag(diagonal) for diagonal in Q])
     if Q.ndim != 3 or b.shape != Q.shape[:2] or Q.shape[1] != Q.shape[2]:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fedjax_lc.core.errors import InputError
-from fedjax_lc.data.sparse import is_sparse
+from fedjax_lc.data.sparse import is_sparse, real
 
 
 class Table(NamedTuple):
@@ -31,7 +31,7 @@ def table_of(clients: Sequence[tuple[Any, Any]], dtype: Any, what: str) -> Table
         raise InputError("there are no clients: give a list of (features, targets)")
     if any(is_sparse(features) for features, _ in clients):
         raise InputError(f"features of a {what} are a sparse matrix, but networks take dense ones: pass its toarray()")
-    pairs = [(np.asarray(features), np.asarray(targets)) for features, targets in clients]
+    pairs = [(real(features, "features"), real(targets, "targets")) for features, targets in clients]
     first = pairs[0]
     for i, (features, targets) in enumerate(pairs):
         if len(features) != len(targets) or not (len(targets) or what == "test part"):

@@ -14,7 +14,7 @@ from fedjax_lc.core.typing import ClientVecs, Key, Vec
 from fedjax_lc.problems.base import arrays
 from fedjax_lc.problems.features import laid_out
 from fedjax_lc.problems.losses import Softmax
-from fedjax_lc.problems.stacking import Clients, RowsProblem, constants, float_dtype, stack
+from fedjax_lc.problems.stacking import Clients, RowsProblem, check_scale, constants, float_dtype, stack
 
 
 @pytree.dataclass
@@ -71,8 +71,9 @@ def softmax_regression(
     C = classes if classes is not None else int(whole.max()) + 1
     if whole.max() >= C:
         raise InputError(f"a target is {whole.max()} but classes={C}: targets must lie in 0..classes-1")
-    bounds = constants(A, rows, Softmax.curvature, l2, kappa, norm)
     dtype = float_dtype(dtype)
+    check_scale(A, b, dtype)
+    bounds = constants(A, rows, Softmax.curvature, l2, kappa, norm)
     matrices = laid_out(A, rows.shape[1], dtype, vectors=False)
     return SoftmaxModel(
         matrices,

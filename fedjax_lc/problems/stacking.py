@@ -13,12 +13,13 @@ import numpy as np
 from fedjax_lc.core import pytree
 from fedjax_lc.core.errors import InputError
 from fedjax_lc.core.typing import Vec
-from fedjax_lc.data.sparse import as_array, as_csr, is_sparse
+from fedjax_lc.data.sparse import as_array, as_csr, is_sparse, real
 from fedjax_lc.problems import norms
 from fedjax_lc.problems.base import Sampled
 from fedjax_lc.problems.features import Features
 
 Clients = Sequence[tuple[Any, Any]]
+_ROOM = 3 / 8
 X64_LINE = 'jax.config.update("jax_enable_x64", True)'
 
 
@@ -71,7 +72,7 @@ def stack(clients: Clients, weights: Any, form: str = "auto") -> tuple[Any, np.n
         raise InputError(f"features must be 'auto', 'dense' or 'sparse', got {form!r}")
     sparse = any(is_sparse(A) for A, _ in clients) if form == "auto" else form == "sparse"
     convert = as_csr if sparse else as_array
-    parts = [(convert(A), np.asarray(b, np.float64)) for A, b in clients]
+    parts = [(convert(A), real(b, "targets").astype(np.float64)) for A, b in clients]
     for i, (A, b) in enumerate(parts):
         _check_client(i, A, b, parts[0][0].shape[-1])
     sizes = np.array([len(b) for _, b in parts], np.int32)
@@ -96,6 +97,29 @@ def _check_client(i: int, A: Any, b: np.ndarray, d: int) -> None:
     entries = A.data if is_sparse(A) else A
     if not (np.all(np.isfinite(entries)) and np.all(np.isfinite(b))):
         raise InputError(f"client {i} has features or targets that are not finite: drop or impute those rows first")
+
+
+def _in_scale(dtype: Any) -> tuple[float, float]:
+    return float(np.finfo(dtype).tiny) ** _ROOM, float(np.finfo(dtype).max) ** _ROOM
+
+
+def check_scale(A: Any, b: np.ndarray, dtype: Any) -> None:
+    """Raise InputError if features or targets are so large or so small that their squares leave the range of `dtype`.
+
+    Smoothness constants, step sizes and condition numbers are made of the squares; range^(3/8) leaves room for sums.
+    """
+    low, high = _in_scale(dtype)
+    widest = _in_scale(np.float64)
+    blocks = [A] if isinstance(A, np.ndarray) else [part.data for part in A]
+    for what, entries, least in (("features", blocks, low), ("targets", [b], 0.0)):
+        largest = max(float(bound) for block in entries for bound in (block.max(initial=0), -block.min(initial=0)))
+        if largest > high or 0 < largest < least:
+            wider = dtype == np.float32 and widest[0] <= largest <= widest[1]
+            advice = " (scale='standard')" * (what == "features") + ", or take dtype float64" * wider
+            raise InputError(
+                f"the scale of the {what} does not fit {np.dtype(dtype)}: the largest is {largest:.3g}, and its square "
+                f"would leave the range unless it is in {least:.0e}..{high:.0e}; rescale them{advice}"
+            )
 
 
 def shares(weights: Any, sizes: np.ndarray) -> np.ndarray:

@@ -36,7 +36,10 @@ def test_npz_that_cannot_be_used(tmp_path, complaint):
     assert complaint(load, path) == f"{path}: needs arrays 'features' and 'targets' (or 'X' and 'y'), got 'A'"
     plain = f"{path}: not a readable .npz file of plain arrays; save it with numpy.savez"
     np.savez(path, X=np.array([{}]), y=[0])
-    assert complaint(load, path) == plain
+    assert complaint(load, path) == (
+        f"{path}: X: holds entries of type object, but needs real numbers, whole numbers or words; "
+        "save it as one of these"
+    )
     path.write_bytes(path.read_bytes()[:40])
     assert complaint(load, path) == plain
     path.write_bytes(b"")
@@ -95,8 +98,8 @@ def test_csv_that_cannot_be_used(tmp_path, complaint, text, target, message):
 
 def test_csv_in_another_encoding(tmp_path, complaint):
     path = tmp_path / "toy.csv"
-    path.write_bytes("é,1\n".encode("latin-1"))
-    assert complaint(load, path) == f"{path}: not a text file in UTF-8"
+    path.write_bytes("1,1\né,1\n".encode("latin-1"))
+    assert complaint(load, path) == f"{path}: not a text file in UTF-8 (line 2 has the byte e9); save it as UTF-8"
 
 
 def test_a_non_finite_cell_names_its_place(tmp_path, complaint):

@@ -18,7 +18,7 @@ def test_what_is_written_is_read(array):
 
 GOOD = idx(np.arange(6).reshape(2, 3))
 START = (
-    "toy: not an idx file of bytes (it starts with {}, expected 00 00 08 and the number of axes); "
+    "toy: not an idx file of bytes (it starts with {}, expected 00 00 08 and the number of axes, 1 to 4); "
     "copy or download it again"
 )
 
@@ -30,6 +30,10 @@ START = (
         (b"\0\0", START.format("00 00")),
         (b"\0\0\x0d\x02" + GOOD[4:], START.format("00 00 0d 02")),
         (b"\0\0\x08\0", START.format("00 00 08 00")),
+        (
+            bytes([0, 0, 8, 3, 0, 0, 0, 0]) + b"\xff" * 8,
+            "toy: the idx file holds no entries (its shape is (0, 4294967295, 4294967295)); copy or download it again",
+        ),
         (GOOD[:7], "toy: the idx file is cut off (expected at least 12 bytes, got 7); copy it again"),
         (GOOD[:-1], "toy: the idx file is cut off (expected 18 bytes for shape (2, 3), got 17); copy it again"),
         (

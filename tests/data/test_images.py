@@ -16,13 +16,18 @@ import zipfile
 import numpy as np
 import pytest
 
-from fedjax_lc.data import images, load, names
+from fedjax_lc.data import images, load, names, text
+from fedjax_lc.data.catalogue import CATALOGUE
 from tests.data.formats import batch, cifar10_files, idx, write_files, write_idx
 from tests.data.formats import images as made
 
 MNIST_NAMES = [remote.url.rpartition("/")[2] for remote in images.MNIST]
 TRAIN, TEST = made(20), made(10, seed=1)
 OTHER = "not the original files (other checksums): "
+
+
+def sha256(content):
+    return hashlib.sha256(content).hexdigest()
 
 
 def md5(content):
@@ -156,7 +161,7 @@ def test_cifar10(tmp_path, folder, packed, monkeypatch):
     if packed:
         archive = tmp_path / folder.partition("/")[0] / "cifar-10-python.tar.gz"
         write_tar(archive, "cifar-10-batches-py", files)
-        known = dataclasses.replace(images.CIFAR10, md5=md5(archive.read_bytes()))
+        known = dataclasses.replace(images.CIFAR10, sha256=sha256(archive.read_bytes()))
         monkeypatch.setattr(images, "CIFAR10", known)
     else:
         write_files(tmp_path / folder, files)
@@ -228,6 +233,8 @@ def test_damaged_archives(tmp_path, complaint):
     assert complaint(cifar) == f"{tar}: test_batch: holds a list, expected a dict; get the original file"
     write_tar(tar, "cifar-10-batches-py", files)
     tar.write_bytes(tar.read_bytes()[:1000])
+    assert complaint(cifar) == f"{tar}: the .gz file is truncated or corrupt; copy or download it again"
+    tar.write_bytes(gzip.compress(b"spam" * 200))
     assert complaint(cifar) == f"{tar}: the archive is truncated or corrupt; copy or download it again"
     packed.parent.mkdir()
     packed.write_bytes(b"PK")
@@ -258,7 +265,7 @@ def test_sets_that_are_nowhere(tmp_path, complaint):
         (
             "fashion_mnist",
             "fashion-mnist",
-            "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/train-images-idx3-ubyte.gz",
+            "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion/train-images-idx3-ubyte.gz",
         ),
         ("emnist", "emnist", "https://biometrics.nist.gov/cs_links/EMNIST/gzip.zip"),
         ("cifar10", "cifar10", "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz"),
@@ -299,7 +306,7 @@ def test_mnist_is_fetched_once(site, tmp_path, monkeypatch, capsys):
     folder, address = site
     write_idx(folder, MNIST_NAMES, TRAIN, TEST)
     known = [
-        dataclasses.replace(remote, url=f"{address}/{name}", md5=md5((folder / name).read_bytes()))
+        dataclasses.replace(remote, url=f"{address}/{name}", sha256=sha256((folder / name).read_bytes()))
         for name, remote in zip(MNIST_NAMES, images.MNIST, strict=True)
     ]
     monkeypatch.setattr(images, "MNIST", known)
@@ -314,10 +321,10 @@ def test_a_download_or_cached_file_must_be_the_original(site, tmp_path, monkeypa
     folder, address = site
     archive = folder / "cifar-10-python.tar.gz"
     write_tar(archive, "cifar-10-batches-py", cifar10_files())
-    known = dataclasses.replace(images.CIFAR10, url=f"{address}/{archive.name}", md5="0" * 32)
+    known = dataclasses.replace(images.CIFAR10, url=f"{address}/{archive.name}", sha256="0" * 64)
     monkeypatch.setattr(images, "CIFAR10", known)
     cached = tmp_path / "cache" / "cifar10" / archive.name
-    differs = f"expected md5 000000000000..., got {md5(archive.read_bytes())[:12]}..."
+    differs = f"expected sha256 000000000000..., got {sha256(archive.read_bytes())[:12]}..."
     assert complaint(load, "cifar10") == (
         f"the download of {address}/{archive.name} has a wrong checksum ({differs}) and was removed; "
         f"try again, or put a good copy at {cached}"
@@ -327,13 +334,16 @@ def test_a_download_or_cached_file_must_be_the_original(site, tmp_path, monkeypa
         f"{cached}: wrong checksum for 'cifar10' ({differs}); delete the file to fetch it again, "
         "or keep a copy of your own in another folder and give that as data_dir"
     )
-    monkeypatch.setattr(images, "CIFAR10", dataclasses.replace(known, md5=md5(archive.read_bytes())))
+    monkeypatch.setattr(images, "CIFAR10", dataclasses.replace(known, sha256=sha256(archive.read_bytes())))
     assert len(load("cifar10").targets) == 30
 
 
-def test_checksums_are_whole():
-    remotes = [*images.MNIST, *images.FASHION_MNIST, images.EMNIST, images.CIFAR10, images.CIFAR100]
-    found = [*(remote.md5 for remote in remotes), *images.CIFAR10_FILES.values(), *images.CIFAR100_FILES.values()]
-    assert {len(text) for text in found} == {32}
-    assert len(set(found)) == len(found)
-    assert {len(remote.sha256) for remote in remotes} == {0, 64}
+def test_what_is_fetched_comes_by_https_and_is_known_by_sha256():
+    pictures = [*images.MNIST, *images.FASHION_MNIST, images.EMNIST, images.CIFAR10, images.CIFAR100]
+    remotes = [*pictures, text.SHAKESPEARE]
+    assert {remote.url.partition(":")[0] for remote in [*remotes, *CATALOGUE.values()]} == {"https"}
+    assert {len(remote.sha256) for remote in remotes} == {64}
+    assert len({remote.sha256 for remote in remotes}) == len(remotes)
+    unpacked = [*images.CIFAR10_FILES.values(), *images.CIFAR100_FILES.values()]
+    assert {len(known) for known in unpacked} == {32}
+    assert len(set(unpacked)) == len(unpacked)

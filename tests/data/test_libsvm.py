@@ -14,7 +14,7 @@ import pytest
 import sklearn.datasets
 from hypothesis import given
 
-from fedjax_lc.data import libsvm, load
+from fedjax_lc.data import files, libsvm, load
 
 GOOD = b"+1 1:0.5 3:-2\n-1\n-1 2:1e-3 # a remark\n\n+1  3:4 \n"
 TABLE = [[0.5, 0, -2], [0, 0, 0], [0, 1e-3, 0], [0, 0, 4]]
@@ -82,7 +82,7 @@ def test_reads_what_scikit_learn_writes(tmp_path_factory, table):
         (b"1 1:2\nspam 1:3\n", "line 2: label 'spam' is not a number"),
         (b"1 1:2\n1:2 2:3\n", "line 2: label '1:2' is not a number"),
         (b"1,2 1:2\n", "line 1: label '1,2' is not a number"),
-        (b"\xff\xfe 1:2\n", "line 1: label '\\\\xff\\\\xfe' is not a number"),
+        (b"\xf0\xfe 1:2\n", "line 1: label '\\\\xf0\\\\xfe' is not a number"),
         (b"inf 1:2\n", "line 1: label inf is not finite"),
         (b"1 1:2 2:x\n", "line 1: '2:x' is not index:value"),
         (b"1 1:2 b:1\n", "line 1: 'b:1' is not index:value"),
@@ -111,8 +111,7 @@ def test_an_index_above_the_declared_number(tmp_path, complaint):
 @pytest.mark.parametrize("damage", [lambda b: b[:-9], lambda b: b"BZ" + b[5:], lambda b: b""])
 def test_truncated_and_corrupt_packed_files(tmp_path, complaint, ending, pack, damage):
     path = written(tmp_path, damage(pack(GOOD * 50)), "toy" + ending)
-    if path.read_bytes() == b"" and ending != ".xz":
-        # bz2 and gzip take an empty file for an empty text.
+    if path.read_bytes() == b"":
         expected = f"{path}: the file has no rows"
     else:
         expected = f"{path}: the {ending} file is truncated or corrupt; copy or download it again"
@@ -125,11 +124,11 @@ def test_missing_file_and_folder(tmp_path, complaint):
 
 
 def test_a_dense_table_larger_than_memory(tmp_path, complaint, monkeypatch):
-    monkeypatch.setattr(libsvm, "free_bytes", lambda: 1000.0)
+    monkeypatch.setattr(files, "free_bytes", lambda: 1000.0)
     path = written(tmp_path, b"1 1:1\n0 100:1\n")
     assert complaint(libsvm.read, path) == (
-        f"{path}: 2 x 100 float64 features and a working copy need 0.0 GiB, "
-        "but 0.0 GiB of memory are free; keep fewer rows or columns"
+        f"{path}: 2 x 100 float64 features and a working copy need 2.98e-06 GiB, "
+        "but 9.31e-07 GiB of memory are free; keep fewer rows or columns"
     )
 
 

@@ -119,7 +119,7 @@ def test_options_that_do_not_apply(tmp_path, complaint):
     (tmp_path / "mine").write_bytes(TOY)
     for bad in (0, "many"):
         assert complaint(load, tmp_path / "mine", n_features=bad) == (
-            f"n_features must be a number of at least 1 or 'file', got {bad!r}"
+            f"n_features must be a number in 1..2147483647 or 'file', got {bad!r}"
         )
 
 

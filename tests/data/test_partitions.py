@@ -267,7 +267,9 @@ def test_cluster_files_that_cannot_be_used(complaint, tmp_path):
     how = parse(f"clusters:{path}")
     assert complaint(how, 5, 2) == f"clusters: {path}: no such file"
     path.write_bytes(b"spam")
-    assert complaint(how, 5, 2) == f"clusters: {path}: not a readable .npy file; save the ids with numpy.save"
+    assert (
+        complaint(how, 5, 2) == f"clusters: {path}: not a readable .npy file of plain arrays; save it with numpy.save"
+    )
     np.save(path, np.array([0, 1, 1]))
     assert complaint(how, 5, 2) == f"clusters: {path}: needs one id for each of 5 rows, got shape (3,)"
     assert complaint(how, 3, 3) == f"clusters: {path} has 2 groups, but 3 clients were asked for"

@@ -117,7 +117,9 @@ def test_the_text_of_another_edition_or_none(tmp_path, complaint):
     (tmp_path / "shakespeare").mkdir()
     path = tmp_path / "shakespeare" / "input.txt"
     path.write_bytes(b"A:\n\xff\xff")
-    assert complaint(load, "shakespeare", data_dir=tmp_path) == f"{path}: not a text file in UTF-8"
+    assert complaint(load, "shakespeare", data_dir=tmp_path) == (
+        f"{path}: not a text file in UTF-8 (line 2 has the byte ff); save it as UTF-8"
+    )
     path.write_text("no speaker\n")
     assert complaint(load, "shakespeare", data_dir=tmp_path) == (
         "shakespeare: no speaker has 1000 characters (the most are 0); lower min_chars or seq_len"
@@ -168,9 +170,27 @@ def test_leaf_files_that_cannot_be_used(tmp_path, complaint):
     other = f"{path}: not a JSON file of LEAF's Shakespeare (it is cut off, or has another form); make it again"
     write_leaf(tmp_path, "train", {"A": (["ab", "cd"], ["c"])})
     assert complaint(here) == other
-    for content in ('{"users": ["A"], "user_data": {', "[]", '{"users": ["A"], "user_data": {}}', '{"users": 3}'):
+    bad = [
+        '{"users": ["A"], "user_data": {',
+        "[]",
+        '{"users": ["A"], "user_data": {"A": {"x": []}}}',
+        '{"users": 3}',
+        '{"users": [["A"], 3], "user_data": {"A": 1}}',
+        "[" * 10_000 + "]" * 10_000,
+        '{"users": ' + '{"a":' * 10_000 + "1" + "}" * 10_001,
+    ]
+    for content in bad:
         path.write_text(content)
         assert complaint(here) == other
+    for users, x, fault in (
+        ("[]", '["ab"]', "'users' and the keys of 'user_data' differ"),
+        ('["A", "B"]', '["ab"]', "'users' and the keys of 'user_data' differ"),
+        ('["A", "A"]', '["ab"]', "'users' and the keys of 'user_data' differ"),
+        ('["A"]', '"ab"', "a user's x or y is no list"),
+        ('["A"]', '[["a"]]', "a user's x or y holds what is no text"),
+    ):
+        path.write_text(f'{{"users": {users}, "user_data": {{"A": {{"x": {x}, "y": ["c"]}}}}}}')
+        assert complaint(here) == other.replace("it is cut off, or has another form", fault)
     for strings, after in ((["ab", "cde"], ["c", "f"]), (["ab"], ["cd"])):
         write_leaf(tmp_path, "train", {"A": (strings, after)})
         assert complaint(here) == other.replace(
@@ -185,3 +205,5 @@ def test_leaf_files_that_cannot_be_used(tmp_path, complaint):
     assert complaint(here) == f"{tmp_path}: needs windows of one length, got 2, 3; make the files again"
     write_leaf(tmp_path, "train", {"A": ([], [])})
     assert complaint(here) == f"{tmp_path}: needs windows of one length, got none; make the files again"
+    write_leaf(tmp_path, "test", {"A": (["ab"], ["c"])})
+    assert complaint(here) == f"{tmp_path}: no user has windows in train/*.json; make the files again"
