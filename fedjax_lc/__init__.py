@@ -6,16 +6,21 @@
 
 from __future__ import annotations
 
-from fedjax_lc import algorithms, compressors, data, models, plot, problems
-from fedjax_lc.algorithms.frames import schedules
-from fedjax_lc.core import lanes
-from fedjax_lc.core.errors import InputError
-from fedjax_lc.problems import problem
-from fedjax_lc.results.table import Table
-from fedjax_lc.running.run import Trace, run
-from fedjax_lc.sweeping.axes import loguniform, times, uniform
-from fedjax_lc.sweeping.grid import Grid, grid, sample
-from fedjax_lc.sweeping.sweep import sweep
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fedjax_lc import algorithms, compressors, data, models, plot, problems
+    from fedjax_lc.algorithms.frames import schedules
+    from fedjax_lc.core import lanes
+    from fedjax_lc.core.errors import InputError
+    from fedjax_lc.problems import problem
+    from fedjax_lc.results.table import Table
+    from fedjax_lc.running.extend import extend
+    from fedjax_lc.running.run import Trace, run
+    from fedjax_lc.sweeping.axes import loguniform, times, uniform
+    from fedjax_lc.sweeping.grid import Grid, grid, sample
+    from fedjax_lc.sweeping.sweep import sweep
 
 __version__ = "0.1.0"
 
@@ -27,6 +32,7 @@ __all__ = [
     "algorithms",
     "compressors",
     "data",
+    "extend",
     "grid",
     "lanes",
     "loguniform",
@@ -41,3 +47,26 @@ __all__ = [
     "times",
     "uniform",
 ]
+
+_HOMES = {
+    "algorithms.frames.schedules": ("schedules",),
+    "core.lanes": ("lanes",),
+    "core.errors": ("InputError",),
+    "problems": ("problem",),
+    "results.table": ("Table",),
+    "running.extend": ("extend",),
+    "running.run": ("Trace", "run"),
+    "sweeping.axes": ("loguniform", "times", "uniform"),
+    "sweeping.grid": ("Grid", "grid", "sample"),
+    "sweeping.sweep": ("sweep",),
+}  #: where the names live that are no rooms of the package
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used, so that the command line answers Ctrl-C while it imports."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    home = next((home for home, names in _HOMES.items() if name in names), name)
+    module = importlib.import_module(f"{__name__}.{home}")
+    globals()[name] = getattr(module, name, module)  # a room, and a file of one, is its module
+    return globals()[name]

@@ -35,7 +35,12 @@ def fedjax_lc(*arguments, **environment):
 def test_run_writes_its_results(tmp_path, capsys):
     folder = tmp_path / "out"
     assert main(["run", "locodl", *QUICK, "--compressor", "rand_k:2|natural", "--out", str(folder)]) == 0
-    assert sorted(path.name for path in folder.iterdir()) == ["config.json", "plot.png", "trace.parquet"]
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "config.json",
+        "plot.png",
+        "state.safetensors",
+        "trace.parquet",
+    ]
     trace = fl.Trace.load(folder)
     assert trace.config["hyperparameters"]["compressor"] == "rand_k:2|natural"
     out = capsys.readouterr().out
@@ -163,7 +168,7 @@ def test_p_out_of_range(refused):
 
 def test_options_that_do_not_parse(refused):
     assert refused("run", "gd", "--steps", "many") == (
-        "argument --steps: invalid int value: 'many' (see fedjax-lc run --help)"
+        "argument --steps: must be whole and in 1..4294967295, got 'many' (see fedjax-lc run --help)"
     )
     assert refused("run", "gd", "--omega", "1") == "unrecognized arguments: --omega 1 (see fedjax-lc --help)"
     assert refused("run", "gd", "--kappa", "0.5") == "kappa must be greater than 1, got 0.5"
@@ -258,7 +263,7 @@ def test_an_output_folder_that_cannot_be_written(tmp_path, refused):
 def test_a_damaged_output_folder(tmp_path, refused):
     (tmp_path / "config.json").write_text("{")
     assert refused("run", "gd", "--out", tmp_path) == (
-        f"{tmp_path}/config.json is damaged: choose another --out, or delete it"
+        f"{tmp_path} holds something else than a run: choose another folder"
     )
 
 
@@ -269,7 +274,7 @@ def test_a_target_below_float32(refused):
 
 def test_nothing_is_left_half_written(tmp_path, refused):
     refused("run", "gd", "--rel-gap", "1e-30", "--out", tmp_path / "out")
-    assert list((tmp_path / "out").iterdir()) == []
+    assert not (tmp_path / "out").exists()
 
 
 # --- a new method is one file ---

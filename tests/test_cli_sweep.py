@@ -322,7 +322,7 @@ def test_options_that_cannot_be(refused, quick):
     )
     assert refused(*sweep_gd, "--measure", "distanc").startswith("unknown metric 'distanc': did you mean 'distance'?")
     assert refused(*sweep_gd, "--steps", "many") == (
-        "argument --steps: invalid int value: 'many' (see fedjax-lc sweep --help)"
+        "argument --steps: must be whole and in 1..4294967295, got 'many' (see fedjax-lc sweep --help)"
     )
     assert "seeds" in refused(*sweep_gd, "--seeds", "0")
     assert "steps" in refused(*sweep_gd, "--steps", "0")
@@ -334,8 +334,8 @@ def test_options_that_cannot_be(refused, quick):
         ("stepz = 3\n", "unknown key in {path} 'stepz': did you mean 'steps'? ("),
         ("steps = \n", "{path} is not a TOML file: Invalid value (at line 1, column 9)"),
         ("steps = 3\n", '{path} names no methods: add methods = ["locodl"], or give them before it'),
-        ("steps = [3, 4]\n", "{path}: steps must be a whole number, got [3, 4]"),
-        ("steps = 'many'\n", "{path}: steps must be a whole number, got 'many'"),
+        ("steps = [3, 4]\n", "{path}: steps must be whole and in 1..4294967295, got [3, 4]"),
+        ("steps = 'many'\n", "{path}: steps must be whole and in 1..4294967295, got 'many'"),
         ("quiet = 'yes'\n", "{path}: quiet must be true or false, got 'yes'"),
         ("weights = 'rows'\n", "{path}: weights must be equal or size, got 'rows'"),
         ("scale = true\n", "{path}: scale must be a word, got True"),

@@ -25,9 +25,12 @@ ROWS = [
 FILES_OF = {
     "core": [
         "errors",
+        "paths",
         "files",
+        "digest",
         "options",
         "progress",
+        "lock",
         "spec",
         "hyperparameters",
         "typing",
@@ -35,16 +38,17 @@ FILES_OF = {
         "platforms",
         "products",
         "lanes",
+        "tensors",
     ],
     "results": ["ledger", "provenance", "columns", "trace", "arrays", "ranking", "storage", "table", "report"],
-    "running": ["cache", "programs", "loop", "options", "run"],
+    "running": ["cache", "programs", "signals", "checkpoints", "folder", "loop", "options", "run", "extend"],
     "sweeping": ["mesh", "axes", "grid", "blocks", "groups", "planner", "store", "fit", "sweep", "theory"],
 }
 PLACE = {name: (row, column) for row, names in enumerate(ROWS) for column, name in enumerate(names)}
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
 SURFACE = {
     "Grid", "InputError", "Table", "Trace",
-    "grid", "loguniform", "problem", "run", "sample", "sweep", "times", "uniform",
+    "extend", "grid", "loguniform", "problem", "run", "sample", "sweep", "times", "uniform",
     "algorithms", "compressors", "data", "lanes", "models", "plot", "problems", "schedules",
 }  # fmt: skip
 

@@ -54,7 +54,7 @@ def terms(
 def _resolved(table: Any) -> float:
     """The least relative gap that the numbers of every lane tell from 0, as `fl.run` allows it for a target."""
     initial, f_star = (table.lanes[name].to_numpy(float) for name in ("initial", "f_star"))
-    eps = np.finfo(table.config["problem"]["dtype"]).eps
+    eps = np.finfo(table.config.get("problem", {}).get("dtype", "float64")).eps
     return float(np.nanmax(2 * eps * np.fmax(abs(initial), abs(f_star)) / np.fmax(initial - f_star, 1e-300)))
 
 

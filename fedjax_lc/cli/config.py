@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import math
 import re
 import types
 import typing
@@ -17,7 +18,7 @@ from pathlib import Path
 from typing import Annotated, Any, Self
 
 from fedjax_lc.cli import axes, toml
-from fedjax_lc.cli.options import add_cache
+from fedjax_lc.cli.options import Option, add_cache, reader
 from fedjax_lc.core import files, spec
 from fedjax_lc.core.errors import InputError, unknown
 
@@ -26,32 +27,13 @@ UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "m
 FORMS = {"grid": "gamma=log:0.01:1:5", "budget": "bits_up=1e7"}  #: options NAME=VALUE, with an example each
 
 
-@dataclasses.dataclass(frozen=True)
-class Option:
-    """A field that is an option.
-
-    Attributes:
-        text: its help.
-        group: its group in help.
-        metavar: what help calls its value.
-        choices: the words to choose from; empty: any value of its type.
-        aside: whether it decides no number, so that results do not keep it.
-    """
-
-    text: str
-    group: str = "run"
-    metavar: str | None = None
-    choices: tuple[str, ...] = ()
-    aside: bool = False
-
-
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Config:
     """What both commands take."""
 
     data: Annotated[str, Option("a data set's name (fedjax-lc list data) or a file", "data")] = "breast_cancer"
     data_dir: Annotated[
-        str | None,
+        Path | None,
         Option("folder of local data files (else the environment variable FEDJAX_LC_DATA)", "data", aside=True),
     ] = None
     labels: Annotated[list[str] | None, Option("label of the +1 class of multiclass data; may be repeated", "data")] = (
@@ -60,7 +42,10 @@ class Config:
     scale: Annotated[
         str | None, Option("standard, minmax, maxabs, unit or none (default: standard for embedded data)", "data")
     ] = None
-    clients: Annotated[int | None, Option("number of clients (default: 10, or as the data comes split)", "data")] = None
+    clients: Annotated[
+        int | None,
+        Option("number of clients (default: 10, or as the data comes split)", "data", within="whole [1, inf)"),
+    ] = None
     partition: Annotated[
         str | None, Option("iid, sorted, shards:2, dirichlet:0.5, ... (fedjax-lc list partitions)", "data")
     ] = None
@@ -75,7 +60,7 @@ class Config:
             choices=("equal", "size"),
         ),
     ] = "equal"
-    split_seed: Annotated[int, Option("seed of the partition", "data")] = 0
+    split_seed: Annotated[int, Option("seed of the partition", "data", within="whole [0, inf)")] = 0
     kappa: Annotated[float | None, Option("condition number of the regularised problem (default: 1e4)", "data")] = None
     l2: Annotated[float | None, Option("the regulariser's weight, instead of --kappa (of a network: 0)", "data")] = None
     dtype: Annotated[
@@ -85,9 +70,12 @@ class Config:
     model: Annotated[
         str | None, Option("train this network (fedjax-lc list models), as in cnn or mlp:hidden=64x64", "network")
     ] = None
-    test_share: Annotated[float, Option("tested on this share of data without a test set", "network")] = 0.2
+    test_share: Annotated[
+        float, Option("tested on this share of data without a test set", "network", within="(0, 1)")
+    ] = 0.2
     measured_rows: Annotated[
-        int | None, Option("measure the training loss on so many rows (default: all)", "network")
+        int | None,
+        Option("measure the training loss on so many rows (default: all)", "network", within="whole [1, inf)"),
     ] = None
     precision: Annotated[
         str | None,
@@ -97,14 +85,22 @@ class Config:
             "network",
         ),
     ] = None
-    steps: Annotated[int | None, Option("steps at most (default: 10,000; of a network 100)")] = None
-    every: Annotated[int | None, Option("steps from one record to the next (default: 10; of a network 1)")] = None
-    rel_gap: Annotated[float | None, Option("stop at this relative gap")] = None
+    steps: Annotated[
+        int | None, Option("steps at most (default: 10,000; of a network 100)", within="whole [1, 4294967295]")
+    ] = None
+    every: Annotated[
+        int | None,
+        Option("steps from one record to the next (default: 10; of a network 1)", within="whole [1, 4294967295]"),
+    ] = None
+    rel_gap: Annotated[float | None, Option("stop at this relative gap", within="(0, inf)")] = None
     measure: Annotated[list[str], Option("also record grad_norm, distance or lyapunov")] = dataclasses.field(
         default_factory=list
     )
     index_bits: Annotated[str | None, Option("price of indices: log2, binom, int32 or none (default: log2)")] = None
     out: Path | None = None
+    other_code: Annotated[
+        bool, Option("keep what other code of a method or other versions computed in --out, and go on", aside=True)
+    ] = False
     quiet: Annotated[bool, Option("no progress bar", aside=True)] = False
 
     @classmethod
@@ -117,6 +113,22 @@ class Config:
         for name, (kind, declared) in options.items():
             places[declared.group].add_argument(f"--{_dashed(name)}", **_argument(kind, declared, usual[name]))
         add_cache(places["run"])
+
+    @classmethod
+    def field(cls, name: str) -> spec.Field:
+        """What the value of an option may be."""
+        kind, declared = _options(cls)[name]
+        return declared.field(kind)
+
+    def checked(self) -> Self:
+        """The same; an error for an option that would be without effect."""
+        usual = {field.name: field.default for field in dataclasses.fields(self)}
+        if self.data_dir is not None and not files.user_path(self.data_dir, "--data-dir ").is_dir():
+            raise InputError(f"--data-dir {self.data_dir}: no such folder")
+        for name, (_, declared) in _options(type(self)).items():
+            if declared.group == "network" and self.model is None and getattr(self, name) != usual[name]:
+                raise InputError(f"--{_dashed(name)} is for networks: add --model, or leave it out")
+        return self
 
     def filled(self) -> Self:
         """With the defaults that depend on whether there is a network."""
@@ -148,14 +160,33 @@ class RunConfig(Config):
         list[str],
         Option("also record grad_norm, distance or lyapunov; of a network train_accuracy, accuracy_worst, ..."),
     ] = dataclasses.field(default_factory=list)
-    out: Annotated[Path | None, Option("folder for config.json, trace.parquet and plot.png", aside=True)] = None
+    out: Annotated[
+        Path | None,
+        Option("folder of the results and, while it runs, of checkpoints; the same command goes on there", aside=True),
+    ] = None
+    checkpoint_every: Annotated[
+        str | None,
+        Option("minutes from one checkpoint to the next, or steps:1000 (default: 1, or what costs 1%%)", aside=True),
+    ] = None
+    restart: Annotated[bool, Option("begin anew; the old folder is kept as OUT.1, ...", aside=True)] = False
     x: Annotated[str, Option("the picture's x-axis: bits_up, rounds, step, grads, total_bits", aside=True)] = "bits_up"
 
     @classmethod
     def of(cls, options: argparse.Namespace) -> Self:
         """The configuration of a command line, which has hyperparameters as hp_NAME."""
         hp = {name[3:]: text for name, text in vars(options).items() if name.startswith("hp_") and text is not None}
-        return cls(method=options.method, hyperparameters=hp, **_given(cls, options)).filled()
+        return cls(method=options.method, hyperparameters=hp, **_given(cls, options)).checked().filled()
+
+    @classmethod
+    def from_settings(cls, settings: Mapping[str, Any], **more: Any) -> Self:
+        """The configuration with these settings, as results keep them.
+
+        Raises:
+            TypeError: they are no settings.
+        """
+        hp = {name[3:]: text for name, text in settings.items() if name.startswith("hp_")}
+        rest = {name: value for name, value in settings.items() if not name.startswith("hp_")}
+        return cls(hyperparameters=hp, **rest, **more)
 
     def settings(self) -> dict[str, Any]:
         """Everything that decides the numbers, as plain values; hyperparameters as hp_NAME."""
@@ -172,11 +203,16 @@ class SweepConfig(Config):
         dataclasses.field(default_factory=dict)
     )
     sample: Annotated[
-        int | None, Option("this many samples of the axes instead of all points", "grid", metavar="NUM")
+        int | None,
+        Option("this many samples of the axes instead of all points", "grid", metavar="NUM", within="whole [1, inf)"),
     ] = None
     sample_method: Annotated[str, Option("random, sobol, halton or latin", "grid", metavar="KIND")] = "random"
-    seeds: Annotated[int, Option("seeds 0 to NUM - 1 of every configuration", "grid", metavar="NUM")] = 1
-    rel_gap: Annotated[float | None, Option("stop at this relative gap; methods are compared there")] = None
+    seeds: Annotated[
+        int, Option("seeds 0 to NUM - 1 of every configuration", "grid", metavar="NUM", within="whole [1, inf)")
+    ] = 1
+    rel_gap: Annotated[
+        float | None, Option("stop at this relative gap; methods are compared there", within="(0, inf)")
+    ] = None
     budget: Annotated[
         dict[str, Any],
         Option("stop a lane at this cost: bits_up, bits_down, rounds or grads; may be repeated", metavar="COST=LIMIT"),
@@ -188,7 +224,9 @@ class SweepConfig(Config):
             metavar="NAME",
         ),
     ] = dataclasses.field(default_factory=list)
-    block_size: Annotated[int | None, Option("lanes side by side (default: what memory holds)", aside=True)] = None
+    block_size: Annotated[
+        int | None, Option("lanes side by side (default: what memory holds)", within="whole [1, inf)", aside=True)
+    ] = None
     memory: Annotated[
         str | None, Option("what the lanes side by side may take, as in 2GB (default: a share of it all)", aside=True)
     ] = None
@@ -217,7 +255,8 @@ class SweepConfig(Config):
         kept = {name: axis for name, axis in file.get("grid", {}).items() if name.partition(".")[0] not in left_out}
         grid = kept | given.get("grid", {})
         budget = file.get("budget", {}) | given.get("budget", {})
-        config = cls(**file | given | {"methods": methods, "grid": grid, "budget": _limits(budget)}).filled()
+        lists = {"methods": methods, "grid": grid, "budget": _limits(budget)}
+        config = cls(**file | given | lists).checked().filled()
         if config.sample is not None and not grid:
             raise InputError("--sample draws from axes, and there is none: add --grid, as in 'gamma=loguniform:0.01:1'")
         return config
@@ -255,8 +294,8 @@ class SweepConfig(Config):
             return None
         match = re.fullmatch(r"([\d.]+(?:e\+?\d+)?)\s*([kmgt]i?)?b?", self.memory.strip().lower())
         try:
-            return int(float(match[1]) * UNITS[match[2] or ""])  # type: ignore[index]
-        except (TypeError, ValueError):
+            return spec.whole(str(int(float(match[1]) * UNITS[match[2] or ""])))  # type: ignore[index]
+        except (TypeError, ValueError, OverflowError):
             raise InputError(f"--memory must be a size such as 2GB, 512MiB or 1e9, got {self.memory!r}") from None
 
 
@@ -300,8 +339,8 @@ def _argument(kind: type, declared: Option, default: Any) -> dict[str, Any]:
     about: dict[str, Any] = {"help": text, "default": argparse.SUPPRESS}
     if kind is bool:
         return about | {"action": "store_true"}
-    about |= {"metavar": declared.metavar, "choices": declared.choices or None}
-    return about | ({"action": "append"} if kind in (list, dict) else {"type": kind})
+    about |= {"metavar": declared.metavar or "|".join(declared.choices) or None}
+    return about | ({"action": "append"} if kind in (list, dict) else {"type": reader(declared.field(kind), kind)})
 
 
 def _typed(path: str, key: str, value: Any, kind: type, declared: Option) -> Any:
@@ -310,8 +349,7 @@ def _typed(path: str, key: str, value: Any, kind: type, declared: Option) -> Any
         return toml.flat(path, key, value)
     if kind is list:
         return [str(each) for each in (value if isinstance(value, list) else [value])]
-    fits = lambda word: not declared.choices or word in declared.choices
-    field = spec.Field((str if kind is Path else kind,), fits=fits, words=" or ".join(declared.choices))
+    field = declared.field(kind)
     if isinstance(value, list | dict) or isinstance(value, bool) != (kind is bool):
         raise field.refused(f"{path}: {key}", value)
     return kind(field.value(f"{path}: {key}", str(value)))
@@ -326,8 +364,8 @@ def _limits(budget: Mapping[str, Any]) -> dict[str, float]:
             raise unknown("budget", name, ledger.COSTS)
         try:
             limits[name] = float(value)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             limits[name] = 0.0
-        if not limits[name] > 0:
+        if not 0 < limits[name] < math.inf:
             raise InputError(f"--budget {name} must be a number > 0, got {value!r}")
     return limits

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from fedjax_lc.cli import repository
-from fedjax_lc.cli.options import add_cache
+from fedjax_lc.cli.options import PATH, add_cache, reader
+from fedjax_lc.core import spec
 from fedjax_lc.core.errors import unknown
 
 
@@ -24,11 +25,12 @@ def add(commands: Any, arguments: Sequence[str]) -> None:
     parser.add_argument(
         "names", nargs="+", metavar="NAME", help="fedjax-lc list figures; a folder makes all in it but gpu/"
     )
-    parser.add_argument("--out", type=Path, help="folder for the results (default: figures/ beside the recipe)")
+    parser.add_argument("--out", type=PATH, help="folder for the results (default: figures/ beside the recipe)")
     parser.add_argument(
         "--format", choices=("png", "svg", "pdf"), default="png", help="of the pictures (default: png, 150 kB at most)"
     )
-    parser.add_argument("--jobs", type=int, default=1, help="figures made at the same time (default: 1)")
+    jobs = spec.Field((int,), fits=lambda number: 1 <= number <= 1000, words="whole and in 1..1000")
+    parser.add_argument("--jobs", type=reader(jobs), default=1, help="figures made at the same time (default: 1)")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
     add_cache(parser)
     parser.set_defaults(command=_figure)

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import sys
+from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fedjax_lc.core import spec
 from fedjax_lc.core.errors import InputError
+from fedjax_lc.core.hyperparameters import Range
+from fedjax_lc.core.paths import NEEDS, is_name
+from fedjax_lc.core.progress import say
 
 if TYPE_CHECKING:
     from fedjax_lc.cli.config import Config
@@ -28,41 +33,87 @@ def add_cache(parser: Any) -> None:
     parser.add_argument("--no-cache", action="store_true", help=words)
 
 
-def make_problem(config: Config, download: bool = True) -> Any:
-    """The problem that the data options ask for; notes on the data go to stderr."""
+def reader(field: spec.Field, kind: Callable[[Any], Any] = lambda value: value) -> Callable[[str], Any]:
+    """The type of an option for argparse: text is read as the field has it, and then made this kind."""
+
+    def read(text: str) -> Any:
+        try:
+            return kind(field.value("", text))
+        except InputError as error:
+            raise argparse.ArgumentTypeError(str(error).strip()) from None
+
+    return read
+
+
+NAME = spec.Field((str,), fits=is_name, words=f"a path, which {NEEDS}")
+PATH = reader(NAME, Path)  #: the type of files and folders
+
+
+@dataclasses.dataclass(frozen=True)
+class Option:
+    """A field that is an option.
+
+    Attributes:
+        text: its help.
+        group: its group in help.
+        metavar: what help calls its value.
+        choices: the words to choose from; empty: any value of its type.
+        within: the range of a number, as in `core.hyperparameters.Range`.
+        aside: whether it decides no number, so that results do not keep it.
+    """
+
+    text: str
+    group: str = "run"
+    metavar: str | None = None
+    choices: tuple[str, ...] = ()
+    within: str = ""
+    aside: bool = False
+
+    def field(self, kind: type) -> spec.Field:
+        """What a value of this type may be."""
+        if kind is Path:
+            return NAME
+        if self.within:
+            within = Range.parse(self.within)
+            return spec.Field((kind,), fits=lambda number: within.holds(number, 0), words=within.words())
+        return spec.Field((kind,), fits=lambda word: word in (self.choices or (word,)), words=" or ".join(self.choices))
+
+
+def make_problem(config: Config, download: bool = True) -> tuple[Any, Callable[[], Any]]:
+    """The problem that the data options ask for, and a function that draws the picture of its partition where that is
+    asked for, once results may be written. Notes on the data go to stderr."""
     import jax
 
     from fedjax_lc import data, problems
-    from fedjax_lc.problems.from_data import usual_scale, with_test
+    from fedjax_lc.problems.from_data import remember, usual_scale, with_test
 
     network = config.model is not None
     scale = config.scale or usual_scale(config.data)
     labels = config.labels[0] if config.labels and len(config.labels) == 1 else config.labels
     dataset = data.load(config.data, data_dir=config.data_dir, scale=scale, labels=labels, download=download)
     for note in dataset.notes:
-        print(f"note: {note}", file=sys.stderr)
+        say(f"note: {note}")
     if network:
         dataset = with_test(dataset, config.test_share, config.split_seed)
-    if config.report:
-        parts = data.partition(dataset, config.clients, config.partition, seed=config.split_seed)
-        report = data.PartitionReport.of(dataset, parts)
-        print(report.table())
-        if config.out is not None:
-            report.plot(config.out / "clients.png")
     if network and config.kappa is not None:
         raise InputError("--kappa is for convex problems: give a network's weight decay by --l2")
-    if not network and config.precision is not None:
-        raise InputError("--precision is for networks: the products of convex problems are always exact")
     if not network and config.dtype == "float64":
         jax.config.update("jax_enable_x64", True)
     chosen: dict[str, Any] = {"kappa": config.kappa}
     if network:
-        chosen = {"test_share": config.test_share, "measured_rows": config.measured_rows}
+        chosen = {"model": config.model, "test_share": config.test_share, "measured_rows": config.measured_rows}
         chosen |= {} if config.precision is None else {"precision": config.precision}
-    return problems.problem(
-        dataset, config.clients, config.partition, config.model, l2=config.l2, split_seed=config.split_seed,
-        weights=None if config.weights == "equal" else "size", dtype=config.dtype, **chosen,
-    )  # fmt: skip
+    chosen |= {"clients": config.clients, "partition": config.partition, "split_seed": config.split_seed}
+    weights = None if config.weights == "equal" else "size"
+    made = problems.problem(dataset, l2=config.l2, weights=weights, dtype=config.dtype, **chosen)
+    source = {"name_or_path": config.data, "data_dir": config.data_dir, "scale": scale, "labels": labels}
+    remember(made, source, chosen | {"l2": config.l2, "weights": weights, "dtype": config.dtype})
+    if not config.report:
+        return made, lambda: None
+    parts = data.partition(dataset, config.clients, config.partition, seed=config.split_seed)
+    report = data.PartitionReport.of(dataset, parts)
+    print(report.table())
+    return made, lambda: None if config.out is None else report.plot(config.out / "clients.png")
 
 
 def priced(hp: Any, index_bits: str | None) -> Any:

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from fedjax_lc.cli import compare
-from fedjax_lc.cli.options import Help
+from fedjax_lc.cli.options import PATH, Help
 from fedjax_lc.core.errors import InputError, unknown
+from fedjax_lc.core.paths import is_there
 
 KINDS = ("best", "heatmap", "sensitivity")
 
@@ -25,7 +26,7 @@ def add(commands: Any, arguments: Sequence[str]) -> None:
     )
     best.set_defaults(command=_best)
     _add_common(best)
-    best.add_argument("--csv", type=Path, help="also write the table, with every hyperparameter, to this file")
+    best.add_argument("--csv", type=PATH, help="also write the table, with every hyperparameter, to this file")
     plot = commands.add_parser(
         "plot",
         help="a picture of a sweep or a run",
@@ -40,12 +41,12 @@ def add(commands: Any, arguments: Sequence[str]) -> None:
     plot.add_argument("--y", help="curves: rel_gap, gap, value or a metric (default: rel_gap); heatmap: another axis")
     plot.add_argument("--method", help="heatmap: the method, where the sweep has several")
     plot.add_argument(
-        "--out", type=Path, help="the picture, .png, .svg or .pdf (default: DIR/plot.png or DIR/KIND.png)"
+        "--out", type=PATH, help="the picture, .png, .svg or .pdf (default: DIR/plot.png or DIR/KIND.png)"
     )
 
 
 def _add_common(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("folder", type=Path, metavar="DIR", help="the --out of a sweep")
+    parser.add_argument("folder", type=PATH, metavar="DIR", help="the --out of a sweep")
     parser.add_argument("--by", default="method", help="columns that make the groups, with commas between them")
     known = "bits_up, bits_down, grads, rounds, step, seconds or total_bits; or accuracy, value, ... at the end"
     parser.add_argument("--metric", default="bits_up", help=f"what it costs to reach the target: {known}")
@@ -76,7 +77,7 @@ def _groups(options: argparse.Namespace) -> list[str]:
 
 
 def _plot(options: argparse.Namespace) -> int:
-    is_run = (options.folder / "trace.parquet").exists()
+    is_run = is_there(options.folder / "trace.parquet")
     print(f"wrote {_plot_run(options) if is_run else _plot_sweep(options)}")
     return 0
 

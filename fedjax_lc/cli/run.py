@@ -7,18 +7,16 @@ import contextlib
 import dataclasses
 import inspect
 import io
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from fedjax_lc.cli.config import RunConfig, check_folder
 from fedjax_lc.cli.options import Help, make_problem, priced
 from fedjax_lc.core import spec
 from fedjax_lc.core.errors import InputError
 from fedjax_lc.core.files import check_writable
+from fedjax_lc.core.paths import is_there
 
 
 def add(commands: Any, arguments: Sequence[str]) -> None:
@@ -77,6 +75,8 @@ def _values(parser: argparse.ArgumentParser, algorithm: Any, arguments: Sequence
 
     Theory's numbers are shown where they are had at once: not for a network, nor for data that would be downloaded.
     """
+    import numpy as np
+
     from fedjax_lc.sweeping.axes import plain
 
     known: list[Any] = [
@@ -91,7 +91,7 @@ def _values(parser: argparse.ArgumentParser, algorithm: Any, arguments: Sequence
         if config.model is not None:
             return words
         with contextlib.redirect_stderr(io.StringIO()):
-            problem = make_problem(config, download=False)
+            problem, _ = make_problem(config, download=False)
         given = _given(algorithm, config)
         hp = _theory(algorithm, problem, given)
     except Exception:  # help is there for arguments that do not fit, too
@@ -107,7 +107,7 @@ def _run(options: argparse.Namespace) -> int:
     from fedjax_lc import algorithms
     from fedjax_lc.plot.lines import X_LABELS
     from fedjax_lc.plot.style import check_names
-    from fedjax_lc.results import report
+    from fedjax_lc.running import folder as folders
     from fedjax_lc.running.run import run
 
     config = RunConfig.of(options)
@@ -115,32 +115,57 @@ def _run(options: argparse.Namespace) -> int:
     check_names("x axis", [config.x], X_LABELS.keys() - {"time"})
     if config.out is not None:
         _check(config.out, config)
-    problem = make_problem(config)
-    hp = _hparams(algorithm, problem, config)
-    trace = run(algorithm, problem, hp, config.seed, **config.loop())
-    trace.config["settings"] = config.settings()
-    _print_outcome(config, problem, hp, trace)
+    problem, draw_report = make_problem(config)
+    hp = hparams(algorithm, problem, config)
+    algorithm.check(problem, hp)
+    if config.out is not None and config.restart:
+        folders.set_aside(config.out)
+    trace = run(
+        algorithm, problem, hp, config.seed, out=config.out, checkpoint_every=config.checkpoint_every,
+        facts={"settings": config.settings()}, other_code=config.other_code, **config.loop(),
+    )  # fmt: skip
+    draw_report()
+    return show(config, algorithm, problem, hp, trace)
+
+
+def show(config: RunConfig, algorithm: Any, problem: Any, hp: Any, trace: Any) -> int:
+    """Draw the picture beside the results, which are saved, then print them. Returns the exit code."""
+    from fedjax_lc import plot
+    from fedjax_lc.results import report
+
     compressor = str(getattr(hp, "compressor", "")).removeprefix("identity")
     label = ", ".join(filter(None, (algorithm.title, compressor)))
+    done = trace.status != "interrupted"
+    if trace.folder is not None and done:
+        plot.save(plot.curves({label: trace}, x=config.x), trace.folder / "plot.png")
+    _print_outcome(config, problem, hp, trace)
     print(report.table([report.training(label, trace) if config.model else report.summary(label, trace)]))
-    if config.out is not None:
-        _save(config.out, config.x, trace, label)
-    return 0
+    if trace.folder is not None and done:
+        print(f"wrote {trace.folder}/config.json, trace.parquet, state.safetensors and plot.png")
+    if not done:
+        return 130
+    return 0 if trace.folder is not None or config.out is None else 2
 
 
 def _check(folder: Path, config: RunConfig) -> None:
-    """Raise InputError if `folder` cannot be written or holds a run with other settings."""
-    kept = folder / "config.json"
-    check_writable(kept)
-    if kept.exists():
-        try:
-            before = dict(json.loads(kept.read_text()))
-        except (TypeError, ValueError):
-            raise InputError(f"{kept} is damaged: choose another --out, or delete it") from None
-        check_folder(folder, "run", before.get("settings", {}), config)
+    """Raise InputError if `folder` cannot be written or, without --restart, holds a run with other settings."""
+    from fedjax_lc.running import folder as folders
+
+    check_writable(folder / "config.json")
+    before = None if config.restart else folders.read(folder)
+    if before is None and not config.restart and is_there(folder / "plot.png"):
+        raise InputError(f"{folder} holds a plot.png and no run: choose another --out")
+    if before is not None:
+        check_folder(folder, "run", _settings(before), config)
 
 
-def _hparams(algorithm: Any, problem: Any, config: RunConfig) -> Any:
+def _settings(kept: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a run that a folder holds; {} of one that Python began."""
+    settings = kept.get("settings")
+    return settings if isinstance(settings, dict) else {}
+
+
+def hparams(algorithm: Any, problem: Any, config: RunConfig) -> Any:
     """Theory's hyperparameters under the choices given, with the numbers given in their place."""
     given = _given(algorithm, config)
     hp = _theory(algorithm, problem, given)
@@ -175,6 +200,8 @@ def _read(text: str, declared: Any) -> Any:
     words = declared.kind in ("choice", "schedule", "word")
     none = (type(None),) if declared.admits(None) else ()
     value = spec.read(text, (*none, str) if words else (*none, int, float, bool, str))
+    if isinstance(value, float) and declared.whole and value.is_integer() and abs(value) < 2**63:
+        return int(value)  # 3e4
     return next((choice for choice in declared.within or () if str(choice) == value), value) if words else value
 
 
@@ -203,11 +230,3 @@ def _print_outcome(config: RunConfig, problem: Any, hp: Any, trace: Any) -> None
 
 def _short(value: Any) -> str:
     return f"{value:.6g}" if isinstance(value, float) else str(value)
-
-
-def _save(folder: Path, x: str, trace: Any, label: str) -> None:
-    from fedjax_lc import plot
-
-    trace.save(folder)
-    plot.save(plot.curves({label: trace}, x=x), folder / "plot.png")
-    print(f"wrote {folder}/config.json, trace.parquet and plot.png")

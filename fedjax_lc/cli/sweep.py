@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,10 @@ from typing import Any
 from fedjax_lc.cli import axes, compare, toml
 from fedjax_lc.cli.config import SweepConfig, check_folder
 from fedjax_lc.cli.options import Help, make_problem
+from fedjax_lc.core.errors import InputError
 from fedjax_lc.core.files import check_writable, replacing
+from fedjax_lc.core.paths import is_there
+from fedjax_lc.core.progress import say
 
 EPILOG = """\
 A --grid is NAME=VALUES for every method that has NAME, or METHOD.NAME=VALUES for one. VALUES are
@@ -61,6 +63,7 @@ def _sweep(options: argparse.Namespace) -> int:
     from fedjax_lc import algorithms
     from fedjax_lc.results.table import Table
     from fedjax_lc.running import loop
+    from fedjax_lc.running.signals import interruptible
 
     config = SweepConfig.of(options)
     methods = [algorithms.get(name) for name in dict.fromkeys(config.methods)]
@@ -68,7 +71,7 @@ def _sweep(options: argparse.Namespace) -> int:
     shares, notes = axes.shares(config.grid, methods)
     if config.out is not None:
         _check(config.out, config, shares)
-    problem = make_problem(config)
+    problem, draw_report = make_problem(config)
     for algorithm in methods:
         loop.choose_metrics(algorithm, problem, config.measure)
     grids = {
@@ -77,14 +80,15 @@ def _sweep(options: argparse.Namespace) -> int:
         for a in methods
     }  # fmt: skip
     for note in notes:
-        print(f"note: {note}", file=sys.stderr)
+        say(f"note: {note}")
     tables, lanes = [], config.seeds * sum(map(len, grids.values()))
-    with loop.interruptible() as interrupted:
+    with interruptible() as interrupted:
         for algorithm in methods:
             tables.append(_one(algorithm, problem, grids[algorithm.name], shares[algorithm.name], config, memory))
             done = sum(int((table.lanes["status"] != "interrupted").sum()) for table in tables)
             if interrupted() and done < lanes:
                 return _print_interrupted(done, lanes, config)
+    draw_report()
     _print_outcome(tables[0] if len(tables) == 1 else Table.merge(tables), config)
     return 0
 
@@ -92,7 +96,10 @@ def _sweep(options: argparse.Namespace) -> int:
 def _check(out: Path, config: SweepConfig, shares: dict[str, dict[str, Any]]) -> None:
     """Raise InputError if the folder cannot be written or holds sweeps that this one cannot stand beside."""
     check_writable(out / "sweep.toml")
-    for path in sorted(out.glob("*/sweep.toml")):
+    paths = sorted(out.glob("*/sweep.toml"))
+    if not paths and is_there(out / "plot.png"):
+        raise InputError(f"{out} holds a plot.png and no sweep: choose another --out")
+    for path in paths:
         before, method = SweepConfig(**SweepConfig.read(str(path))), path.parent.name
         now = config.of_method(method, shares.get(method, before.grid))
         check_folder(path.parent, "sweep", before.settings(), now)
@@ -107,7 +114,7 @@ def _one(
     out = None if config.out is None else config.out / algorithm.name
     table = sweep(
         algorithm, problem, grid, seeds=config.seeds, budget=config.budget or None, masked=config.masked,
-        out=out, block_size=config.block_size, memory=memory, **config.loop(),
+        out=out, block_size=config.block_size, memory=memory, other_code=config.other_code, **config.loop(),
     )  # fmt: skip
     if out is not None:
         with replacing(out / "sweep.toml") as path:
@@ -120,7 +127,7 @@ def _print_interrupted(done: int, lanes: int, config: SweepConfig) -> int:
     kept = "nothing is kept without --out"
     if config.out is not None:
         kept = f"finished parts are kept in {config.out}, and the same command continues from them"
-    print(f"fedjax-lc: interrupted with {done} of {lanes} lanes done; {kept}", file=sys.stderr)
+    say(f"fedjax-lc: interrupted with {done} of {lanes} lanes done; {kept}")
     return 130
 
 
@@ -130,15 +137,16 @@ def _print_outcome(table: Any, config: SweepConfig) -> None:
     from fedjax_lc.results import report
     from fedjax_lc.running import cache
 
+    gap, metric, terms = compare.terms(table, config.rel_gap, METRIC)
+    if config.out is not None:
+        plot.best(table, metric, gap, path=config.out / "plot.png")
     print(cache.summary())
     for line in compare.diverged(table):
         print(line)
-    gap, metric, line = compare.terms(table, config.rel_gap, METRIC)
-    print(line)
+    print(terms)
     best = table.best(metric, rel_gap=gap)
     print(report.table(compare.rows(table, best, metric)))
     for note in compare.edges(table, best):
         print(note)
     if config.out is not None:
-        plot.best(table, metric, gap, path=config.out / "plot.png")
         print(f"wrote a table per method and plot.png to {config.out}")

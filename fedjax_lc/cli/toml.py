@@ -9,6 +9,7 @@ from tomllib import loads
 from typing import Any
 
 from fedjax_lc.core.errors import InputError
+from fedjax_lc.core.spec import MOST_NESTED
 
 
 def load(path: str) -> dict[str, Any]:
@@ -23,19 +24,23 @@ def load(path: str) -> dict[str, Any]:
         raise InputError(f"{path}: {(error.strerror or 'cannot be read').lower()}") from None
     except ValueError as error:
         raise InputError(f"{path} is not a TOML file: {error}") from None
+    except RecursionError:
+        raise InputError(f"{path} nests lists or tables too deeply") from None
 
 
-def flat(path: str, key: str, value: Any) -> dict[str, Any]:
+def flat(path: str, key: str, value: Any, depth: int = 0) -> dict[str, Any]:
     """A table whose inner tables became dotted names.
 
     Raises:
-        InputError: no table.
+        InputError: no table, or tables in each other without end.
     """
+    if depth > MOST_NESTED:
+        raise InputError(f"{path}: {key} nests tables too deeply: at most {MOST_NESTED} in each other")
     if not isinstance(value, dict):
         raise InputError(f"{path}: {key} must be a table of names and values, as in [{key}], got {value!r}")
     items: dict[str, Any] = {}
     for name, inner in value.items():
-        nested = flat(path, name, inner) if isinstance(inner, dict) else None
+        nested = flat(path, name, inner, depth + 1) if isinstance(inner, dict) else None
         items |= {name: inner} if nested is None else {f"{name}.{n}": v for n, v in nested.items()}
     return items
 

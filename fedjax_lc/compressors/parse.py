@@ -15,6 +15,7 @@ from fedjax_lc.core import spec
 from fedjax_lc.core.errors import InputError
 from fedjax_lc.core.hyperparameters import declarations
 
+MOST_PARTS = 20  #: compressors after or in each other
 REGISTRY: dict[str, type[Compressor]] = {}
 
 
@@ -41,6 +42,8 @@ def parse(text: str | Compressor) -> Compressor:
     """
     if isinstance(text, Compressor):
         return text
+    if text.count("|") + text.count("(") > MOST_PARTS:
+        raise InputError(f"compressor {text!r} has too many parts: at most {MOST_PARTS} after or in each other")
     terms = spec.split("compressor", text, "|")
     if not all(terms):
         raise InputError(f"compressor {text!r} has an empty part: write name:value,field=value, as in rand_k:4|natural")

@@ -74,11 +74,12 @@ class Range:
         return dataclasses.replace(self, low=low, high=high)
 
     def holds(self, number: float, n: int) -> bool:
-        """Whether a finite number lies in the range, for n clients."""
+        """Whether a finite number lies in the range, for n clients; whole ones have 64 bits at most."""
         low, high = (n if end == "n" else float(end) for end in (self.low, self.high))
         above = number >= low if self.low_in else number > low
         below = number <= high if self.high_in else number < high
-        return math.isfinite(number) and above and below and (not self.whole or float(number).is_integer())
+        whole = not self.whole or (-(2**63) <= number < 2**63 and float(number).is_integer())
+        return above and below and whole and math.isfinite(number)
 
     def words(self, n: int | str = "n") -> str:
         """The range in words, for errors and help."""
@@ -171,7 +172,7 @@ def _check_numbers(needs: str, value: Any, within: Range | None, n: int) -> None
     text = within.words(n) if within else "finite"
     try:
         each = np.ravel(np.asarray(value, np.float64)).tolist()
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise InputError(f"{needs} {text}, got {value!r}") from None
     for number in each:
         if not (within.holds(number, n) if within else math.isfinite(number)):

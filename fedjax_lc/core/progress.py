@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 from typing import Any
 
+from fedjax_lc.core.errors import one_line
+
 DELAY = 2.0  #: seconds before a bar appears
 
 
@@ -28,4 +30,4 @@ def say(line: str) -> None:
     """Print a line on stderr, above the bar if one is shown."""
     from tqdm import tqdm
 
-    tqdm.write(line, file=sys.stderr)
+    tqdm.write(one_line(line), file=sys.stderr)

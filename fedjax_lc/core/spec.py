@@ -6,7 +6,7 @@ Compressors, schedules, networks, data sets and partitions are spelled in it; ax
     10%                  a percentage          3x4x5, 12x    whole numbers (12x: one)
     natural              a word
 
-A comma or a semicolon within parentheses separates nothing outside them.
+A comma or a semicolon within parentheses separates nothing outside them. Whole numbers are those of 64 bits.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from typing import Any
 
 from fedjax_lc.core.errors import InputError, unknown
 
+MOST_NESTED = 20  #: parentheses within parentheses
+_LONG = re.compile(r"[+-]?\d{19,}")
 _HEAD = re.compile(r"([^(]*?)\s*(?:\((.*)\))?", flags=re.S)
 
 
@@ -79,7 +81,8 @@ class Field:
 
     def refused(self, what: str, value: Any) -> InputError:
         """The error for a value that does not fit."""
-        return InputError(f"{what} must be {self}, got {value!r}")
+        beyond = " (64 bits at most)" if _LONG.fullmatch(str(value)) else ""
+        return InputError(f"{what} must be {self}{beyond}, got {value!r}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -206,6 +209,8 @@ def _cuts(what: str, text: str, separator: str) -> list[int]:
     cuts, depth = [], 0
     for place, character in enumerate(text):
         depth += (character == "(") - (character == ")")
+        if depth > MOST_NESTED:
+            raise InputError(f"{what} {text!r} nests too deeply: at most {MOST_NESTED} parentheses in each other")
         if depth < 0:
             raise InputError(f"{what} {text!r} has a ')' without its '('")
         if character == separator and depth == 0:
@@ -257,6 +262,18 @@ def _argument(text: str) -> tuple[str, str]:
     return (field, value) if field.isidentifier() else ("", text)
 
 
+def whole(text: str) -> int:
+    """The whole number of 64 bits that `text` spells.
+
+    Raises:
+        ValueError: it spells none.
+    """
+    number = int(text)
+    if not -(2**63) <= number < 2**63:
+        raise ValueError(text)
+    return number
+
+
 def _percent(text: str) -> Percent:
     number, sign, rest = text.partition("%")
     if not sign or rest:
@@ -267,11 +284,11 @@ def _percent(text: str) -> Percent:
 def _whole_numbers(text: str) -> tuple[int, ...]:
     if not re.fullmatch(r"\d+x?|\d+(x\d+)+", text):
         raise ValueError
-    return tuple(int(number) for number in text.rstrip("x").split("x"))
+    return tuple(whole(number) for number in text.rstrip("x").split("x"))
 
 
 _READ: dict[type, Callable[[str], Any]] = {
-    int: int,
+    int: whole,
     float: float,
     Percent: _percent,
     tuple: _whole_numbers,

@@ -19,6 +19,7 @@ from fedjax_lc.data.dataset import Dataset, from_arrays
 from fedjax_lc.data.files import check_memory
 
 Floats = NDArray[np.float64]
+USUAL_ROWS = 453  #: of a client in `fedprox`: the mean of their law
 
 
 def logistic(
@@ -133,7 +134,7 @@ def fedprox(alpha: float = 1.0, beta: float = 1.0, num_clients: int = 30, iid: i
     60
     """
     dim, num_classes = 60, 10
-    rng = _start(num_clients, 1, dim, seed, alpha=alpha, beta=beta)
+    rng = _start(num_clients, USUAL_ROWS, dim, seed, alpha=alpha, beta=beta)
     sizes = 50 + rng.lognormal(4.0, 2.0, num_clients).astype(int)
     deviations = np.arange(1, dim + 1) ** -0.6
     shared = rng.standard_normal((dim + 1, num_classes))
@@ -168,7 +169,7 @@ def quadratics(
     >>> bool(np.allclose(np.linalg.eigvalsh(A)[:, [0, -1]], [1.0, 10.0]))
     True
     """
-    rng = _start(num_clients, 1, dim, seed, spread=spread)
+    rng = _start(num_clients, dim, dim, seed, spread=spread)
     if not 0 < mu <= L < np.inf or (dim == 1 and mu < L):
         raise InputError(f"quadratics needs 0 < mu <= L, and mu = L when dim = 1; got mu={mu}, L={L}, dim={dim}")
     inner = np.exp(rng.uniform(np.log(mu), np.log(L), (num_clients, dim)))

@@ -28,10 +28,15 @@ _MODELS: dict[str, Callable[..., linen.Module]] = {
     "char_lstm_small": functools.partial(text.CharLSTM, hidden=128, layers=1),
 }
 
+MOST, MOST_LAYERS = 100_000, 100  #: units of a layer, and layers, that an option can ask for
 _FIELDS = {  #: what an option may be, by the type of its default
-    int: spec.Field((int,), fits=lambda value: value >= 1, words="a whole number, 1 or more"),
+    int: spec.Field((int,), fits=lambda value: 1 <= value <= MOST, words=f"a whole number in 1..{MOST}"),
     float: spec.Field((float,), fits=lambda value: 0 <= value < 1, words="a number from 0 to below 1"),
-    tuple: spec.Field((tuple,), fits=lambda value: min(value) >= 1, words="whole numbers such as 100x50"),
+    tuple: spec.Field(
+        (tuple,),
+        fits=lambda value: len(value) <= MOST_LAYERS and min(value) >= 1 and max(value) <= MOST,
+        words=f"whole numbers such as 100x50, at most {MOST_LAYERS} and in 1..{MOST}",
+    ),
     str: spec.Field((str,)),
 }
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from fedjax_lc.core.errors import InputError
 from fedjax_lc.core.files import replacing
+from fedjax_lc.results.columns import HEAD, STATUSES, TAIL
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -65,9 +66,34 @@ def read(folder: Path) -> Parts:
         lanes, records = (pd.read_parquet(folder / f"{name}.parquet") for name in ("lanes", "records"))
         for name in config.pop("objects"):
             lanes[name] = pd.Series([json.loads(cell) for cell in lanes[name]], dtype=object)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        _check(lanes, records, config)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise damaged(folder, error) from None
     return lanes, records, config
+
+
+def _check(lanes: pd.DataFrame, records: pd.DataFrame, config: dict[str, Any]) -> None:
+    """Raise TypeError where a value has a kind that `write` never writes: anyone may have edited the files."""
+    gap, merged = config.get("rel_gap"), [facts.get("merged", []) for facts in config["methods"].values()]
+    fit = gap is None or (_is_number(gap) and gap > 0)
+    problem = config.get("problem", {})
+    fit &= isinstance(problem, dict) and problem.get("dtype", "float64") in ("float32", "float64")
+    fit &= config.get("steps") is None or _is_number(config["steps"])
+    fit &= all(isinstance(each, list) for each in merged)
+    for facts in config["methods"].values():
+        named = [*facts["settings"], *facts["hyperparameters"]]
+        fit &= isinstance(facts["settings"], list) and isinstance(facts["hyperparameters"], list)
+        fit &= all(isinstance(name, str) and name in lanes for name in named)
+        for labels in facts["axes"].values():
+            fit &= isinstance(labels, list) and all(isinstance(label, str | int | float) for label in labels)
+    numeric = [*(lanes[name] for name in (*HEAD[1:], *TAIL[1:])), *(records[name] for name in records)]
+    fit &= all(column.dtype.kind in "iufb" for column in numeric) and set(lanes["status"]) <= {*STATUSES}
+    if not (fit and all(isinstance(method, str) for method in lanes["method"])):
+        raise TypeError
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def damaged(folder: Path, error: Exception) -> InputError:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, Unpack
 
 import jax
@@ -16,15 +18,19 @@ from fedjax_lc import algorithms
 from fedjax_lc.algorithms import Algorithm
 from fedjax_lc.core import pytree
 from fedjax_lc.core.errors import InputError
-from fedjax_lc.core.progress import bar
+from fedjax_lc.core.progress import bar, say
 from fedjax_lc.problems import Problem
 from fedjax_lc.results import ledger
-from fedjax_lc.results.provenance import describe, describe_problem, environment
+from fedjax_lc.results.provenance import describe, describe_problem, environment, identity
 from fedjax_lc.results.trace import Trace
+from fedjax_lc.running import folder as folders
 from fedjax_lc.running import loop
+from fedjax_lc.running.checkpoints import Schedule
+from fedjax_lc.running.folder import Folder
 from fedjax_lc.running.loop import DIVERGED, STATUS, At, Limits, Metrics
 from fedjax_lc.running.options import Options, Task, task
 from fedjax_lc.running.programs import check_memory, compile_once, memory_bytes, out_of_memory
+from fedjax_lc.running.signals import interruptible
 
 CHUNK_STEPS = 2**16  #: steps whose costs one chunk can hold
 
@@ -37,6 +43,10 @@ def run(
     *,
     on_chunk: Callable[[Trace], Any] | None = None,
     progress: bool = True,
+    out: str | Path | None = None,
+    checkpoint_every: float | str | None = None,
+    facts: Mapping[str, Any] | None = None,
+    other_code: bool = False,
     **options: Unpack[Options],
 ) -> Trace:
     """Run `method` on `problem` and record F, its costs and further metrics every `every` steps.
@@ -47,6 +57,14 @@ def run(
         key: a PRNG key, or a whole number s for `jax.random.key(s)`. Step t uses `fold_in(key, t)`.
         on_chunk: called with the trace so far after every chunk; a true result stops the run (status interrupted).
         progress: show a bar on anything over two seconds.
+        out: folder of the results. Records and checkpoints are written into it while the run is under way (`Trace.load`
+            reads them at any time); the same call goes on from the last checkpoint, with the same bits, or reads the
+            results of a run that is done.
+        checkpoint_every: minutes from one checkpoint to the next (0: after every chunk), or "steps:1000"; None for a
+            minute or more, so that writing takes less than a hundredth of the time.
+        facts: plain values to add to the trace's config.
+        other_code: whether to keep what other code of the method, functions, source of this package or versions of JAX
+            computed in `out`, and to go on from there.
         steps: largest number of steps, cut to a multiple of `every`.
         every: steps between records; record j = 0, 1, ... is made after step (j + 1) * every.
         rel_gap: stop at the first record with F(x) - f_star <= rel_gap * (F(x_0) - f_star).
@@ -58,10 +76,11 @@ def run(
 
     Returns:
         The Trace. Its records do not depend on how the run was cut into chunks. A diverged run is reported by its
-        status, not raised. Ctrl-C ends a run after the current chunk and keeps what was computed.
+        status, not raised. Ctrl-C ends a run after the current chunk and keeps what was computed; so does SIGTERM,
+        which then takes its usual effect. If `out` cannot be written any more, a line says so and the run goes on.
 
     Raises:
-        InputError: an argument cannot be used; raised before any work starts.
+        InputError: an argument cannot be used, or `out` holds something else; raised before any work starts.
 
     Example:
         >>> trace = fl.run("gd", problem, steps=1000, rel_gap=1e-10)
@@ -73,17 +92,14 @@ def run(
     hp = algorithm.theory(checked_task.problem) if hp is None else hp
     algorithm.check(checked_task.problem, hp)
     key = jax.random.key(key) if isinstance(key, int | np.integer) else key
-    work = _Run(algorithm, checked_task, hp, key, progress)
-    try:
-        return work.go(on_chunk)
-    except jax.errors.JaxRuntimeError as error:
-        if out_of_memory(error):
-            raise InputError("the device ran out of memory: use float32, fewer clients or fewer rows") from error
-        raise
+    work = Run(algorithm, checked_task, hp, key, progress, {"recipe": problem.recipe, **(facts or {})})
+    schedule = Schedule(checkpoint_every)
+    with folders.opened(out, {} if out is None else work.identity(), schedule, other_code=other_code) as folder:
+        return work.result(folder, on_chunk)
 
 
 @dataclasses.dataclass
-class _Run:
+class Run:
     """A run as the host sees it: it calls the compiled chunk and collects the records."""
 
     algorithm: Algorithm
@@ -91,6 +107,7 @@ class _Run:
     hp: Any
     key: jax.Array
     progress: bool
+    facts: dict[str, Any]
 
     def __post_init__(self) -> None:
         self.problem, self.records, self.every, self.metrics, self.rel_gap, self.budget, self.notes = self.task
@@ -98,28 +115,83 @@ class _Run:
         self.capacity = max(1, min(CHUNK_STEPS // self.every, loop.CHUNK_RECORDS))
         self.totals = np.zeros(len(ledger.COSTS))
         self.blocks: list[dict[str, np.ndarray]] = []
-        self.stop = ""
+        self.stop, self.before, self.seconds, self.x = "", 0.0, 0.0, None
 
-    def go(self, on_chunk: Callable[[Trace], Any] | None) -> Trace:
-        at, values = _start(self.algorithm, self.metrics)(self.problem, self.cast_hp, self.key)
-        self.initial = {name: np.asarray(v, np.float64).tolist() for name, v in values.items()}
+    def identity(self) -> dict[str, Any]:
+        """Everything that determines the results."""
+        return {
+            **identity(self.algorithm, self.problem, self.cast_hp, self.metrics.of_state),
+            "key": np.asarray(jax.random.key_data(self.key)).tolist(),
+            "key_impl": str(jax.random.key_impl(self.key)),
+            "steps": self.records * self.every,
+            "every": self.every,
+            "rel_gap": self.rel_gap,
+            "budget": dict(self.budget),
+            "metrics": list(self.metrics.names),
+        }
+
+    def result(self, folder: Folder, on_chunk: Callable[[Trace], Any] | None) -> Trace:
+        """The trace, read if the folder holds all of it."""
+        finished = folder.finished()
+        if finished is not None:
+            if self.progress:
+                say(f"{folder.path} holds this run, {finished.status} after {len(finished) * self.every} steps")
+            return finished
+        try:
+            return self._go(folder, on_chunk)
+        except jax.errors.JaxRuntimeError as error:
+            if out_of_memory(error):
+                raise InputError("the device ran out of memory: use float32, fewer clients or fewer rows") from error
+            raise
+
+    def _go(self, folder: Folder, on_chunk: Callable[[Trace], Any] | None) -> Trace:
+        at, done = self._begin(folder)
         limits = jax.device_put(loop.make_limits(self.problem, self.initial["value"], self.rel_gap, self.budget))
         chunk, self.compile_seconds = self._compiled(at, limits)
-        started, count, done = time.perf_counter(), max(1, self.capacity // 64), 0
-        shown = _StepsBar(self)
-        with shown.bar, loop.interruptible() as interrupted:
+        folder.begin(self._trace(None))
+        started, count = time.perf_counter(), 1
+        shown = _StepsBar(self, done)
+        due = folder.schedule.due
+        with shown.bar, interruptible() as interrupted:
             while done < self.records and not self.stop:
-                count = min(count, self.records - done)
+                count = min(count, self.records - done, folder.schedule.records(done * self.every, self.every))
                 tick = time.perf_counter()
                 at, block = self._advance(chunk, at, limits, done, count)
                 done += len(block["step"])
                 self._keep(block)
                 shown.show(block)
                 count = loop.next_count(count, self.capacity, time.perf_counter() - tick)
-                self.seconds = time.perf_counter() - started
-                if interrupted() or (on_chunk is not None and on_chunk(self._trace(at))):
-                    self.stop = self.stop or "interrupted"
-        return self._trace(at)
+                self.seconds = self.before + time.perf_counter() - started
+                stopped = on_chunk is not None and on_chunk(self._trace(at))
+                if done < self.records and not self.stop and (stopped or interrupted()):
+                    self.stop = "interrupted"
+                elif done < self.records and not self.stop and due(done * self.every):
+                    folder.checkpoint(self._trace(at))
+            return folder.end(self._trace(at), self.records * self.every, interrupted.signal == signal.SIGTERM)
+
+    def _begin(self, folder: Folder) -> tuple[At, int]:
+        """Where the run begins, or goes on from its last checkpoint: the loop's carry, and the records made."""
+        resumed = folder.resume(self.shapes)
+        if resumed is None:
+            at, values = self._start()
+            self.initial = {name: np.asarray(v, np.float64).tolist() for name, v in values.items()}
+            empty = {name: np.zeros((0, *np.shape(value))) for name, value in self.initial.items()}
+            self.blocks = [empty | {name: np.zeros(0) for name in ("step", *ledger.COSTS)}]
+            return at, 0
+        checkpoint, trace = resumed
+        self.initial, self.x, self.before = trace.initial, checkpoint.tree["x"], checkpoint.facts["seconds"]
+        self.totals, self.seconds = np.array(checkpoint.facts["totals"]), self.before
+        series = {"value": trace.value, **{name: getattr(trace, name) for name in ("step", *ledger.COSTS)}}
+        self.blocks = [series | trace.metrics]
+        return At(*jax.device_put((checkpoint.tree["state"], checkpoint.tree["spent"]))), len(trace)
+
+    def _start(self) -> tuple[At, dict[str, jax.Array]]:
+        return _start(self.algorithm, self.metrics)(self.problem, self.cast_hp, self.key)
+
+    def shapes(self) -> dict[str, Any]:
+        """The shapes of what a checkpoint holds, see `Trace.end`; nothing is computed."""
+        at, _ = jax.eval_shape(self._start)
+        return {"state": at.state, "spent": at.spent, "x": np.broadcast_to(np.float64(0), (self.problem.dim,))}
 
     def _compiled(self, at: At, limits: Limits) -> tuple[Any, float]:
         arguments = (self.problem, self.cast_hp, at, self.key, _count(0), _count(1), limits)
@@ -146,8 +218,9 @@ class _Run:
         length = len(block["step"]) - (self.stop == STATUS[DIVERGED])
         self.blocks.append({name: series[:length] for name, series in block.items()})
 
-    def _trace(self, at: At) -> Trace:
-        series = {name: np.concatenate([b[name] for b in self.blocks]) for name in self.blocks[0]}
+    def _trace(self, at: At | None) -> Trace:
+        series: dict[str, Any] = {n: np.concatenate([b[n] for b in self.blocks]) for n in self.blocks[0]}
+        self.blocks = [dict(series)]
         metrics = {name: series.pop(name) for name in self.metrics.names if name != "value"}
         return Trace(
             method=self.algorithm.name,
@@ -157,13 +230,14 @@ class _Run:
             f_star=self.problem.f_star,
             config=self._config(),
             notes=self.notes,
-            state=jax.device_get(at.state),
-            x=np.asarray(self.x, np.float64),
+            state=None if at is None else jax.device_get(at.state),
+            spent=None if at is None else np.asarray(at.spent),
+            x=None if self.x is None else np.asarray(self.x, np.float64),
             **series,
         )
 
     def _config(self) -> dict[str, Any]:
-        return {
+        config = {
             "method": self.algorithm.name,
             "hyperparameters": describe(self.hp),
             "problem": describe_problem(self.problem),
@@ -172,11 +246,13 @@ class _Run:
             "rel_gap": self.rel_gap,
             "budget": dict(self.budget),
             "key": np.asarray(jax.random.key_data(self.key)).tolist(),
+            "key_impl": str(jax.random.key_impl(self.key)),
             "compile_seconds": round(self.compile_seconds, 3),
             "seconds": round(self.seconds, 3),
             "memory_bytes": self.memory,
             **environment(),
         }
+        return self.facts | config
 
 
 @functools.cache
@@ -196,10 +272,10 @@ def _count(number: int) -> jax.Array:
 class _StepsBar:
     """A progress bar over steps that shows the current gap, or the loss and accuracy."""
 
-    def __init__(self, run: _Run) -> None:
+    def __init__(self, run: Run, done: int) -> None:
         self.f_star, self.every = run.problem.f_star, run.every
         title = f"{run.algorithm.title} ({run.memory / 1e6:.1f} MB)"
-        self.bar = bar(run.records * run.every, title, " steps", shown=run.progress)
+        self.bar = bar(run.records * run.every, title, " steps", shown=run.progress, initial=done * run.every)
 
     def show(self, block: dict[str, np.ndarray]) -> None:
         if len(block["value"]) and np.isfinite(self.f_star):

@@ -18,6 +18,7 @@ from fedjax_lc.core.errors import InputError
 from fedjax_lc.core.hyperparameters import Declaration
 
 COMPRESSORS = "compressors such as rand_k:1"
+MOST = 1_000_000  #: values of an axis, configurations of a grid, lanes of a sweep
 SPACED, DRAWN = ("linear", "log"), ("uniform", "loguniform")  #: spans of a grid and of a sample, each even or log
 
 
@@ -34,8 +35,8 @@ class Span:
         lo, hi, num = self.lo, self.hi, self.num
         if not (is_number(lo) and is_number(hi)):
             raise InputError(f"axis {self} needs finite numbers as its ends, got {lo!r} and {hi!r}")
-        if num is not None and (not is_number(num) or num != int(num) or num < 1):
-            raise InputError(f"axis {self} needs a whole number of values, at least 1, got {num}")
+        if num is not None and (not is_number(num) or num != int(num) or not 1 <= num <= MOST):
+            raise InputError(f"axis {self} needs a whole number of values, at most {MOST:,} and at least 1, got {num}")
         if not lo < hi:
             raise InputError(f"axis {self} needs lo < hi, got {lo:g} and {hi:g}: the smaller one goes first")
         if self.log and lo <= 0:
@@ -258,8 +259,10 @@ class Slot:
 
 
 def is_number(value: Any) -> bool:
-    """Whether `value` is a finite real number; truth values are none."""
-    return isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
+    """Whether `value` is a finite real number, a whole one of 64 bits at most; truth values are none."""
+    if not isinstance(value, numbers.Real) or isinstance(value, bool):
+        return False
+    return -(2**63) <= int(value) < 2**63 if isinstance(value, numbers.Integral) else math.isfinite(value)
 
 
 def plain(value: Any) -> Any:

@@ -11,6 +11,7 @@ import dataclasses
 import functools
 import inspect
 import itertools
+import math
 import numbers
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -20,7 +21,7 @@ import numpy as np
 from fedjax_lc.core import pytree
 from fedjax_lc.core.errors import InputError, unknown
 from fedjax_lc.core.hyperparameters import Declaration, declarations, parameters
-from fedjax_lc.sweeping.axes import Slot, Span, Times, is_number, label, plain, read_axis, short
+from fedjax_lc.sweeping.axes import MOST, Slot, Span, Times, is_number, label, plain, read_axis, short
 
 SAMPLERS = ("random", "sobol", "halton", "latin")
 THEORY = "/theory"  #: suffix of a setting that is a multiple of the base's value
@@ -100,6 +101,8 @@ def grid(base: Any, **axes: Any) -> Grid:
     make, choices = _base(base)
     checked = _axes(make, choices, axes)
     columns = [axis.listed() for axis in checked]
+    if (points := math.prod(map(len, columns))) > MOST:
+        raise InputError(f"a grid has at most {MOST:,} points, got {points:,}: draw a sample of them")
     labels = {axis.setting: tuple(map(label, values)) for axis, values in zip(checked, columns, strict=True)}
     return _build(make, checked, list(itertools.product(*columns)), labels)
 
@@ -323,8 +326,9 @@ def _cube(num: int, dims: int, method: str, seed: int) -> np.ndarray:
     """(num, dims) points of [0, 1)."""
     from scipy.stats import qmc
 
-    if not isinstance(num, numbers.Integral) or num < 1:
-        raise InputError(f"sample needs a whole number of configurations, at least 1, got {short(num)}")
+    if not isinstance(num, numbers.Integral) or not 1 <= num <= MOST:
+        few = f"at most {MOST:,} and at least 1"
+        raise InputError(f"sample needs a whole number of configurations, {few}, got {short(num)}")
     if not isinstance(seed, numbers.Integral) or seed < 0:
         raise InputError(f"sample needs a whole seed, at least 0, got {short(seed)}")
     if method not in SAMPLERS:

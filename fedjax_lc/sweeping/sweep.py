@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import operator
 from collections.abc import Callable, Iterable, Sequence
@@ -13,15 +14,20 @@ import numpy as np
 
 from fedjax_lc import algorithms
 from fedjax_lc.algorithms import Algorithm
+from fedjax_lc.core.digest import digest
 from fedjax_lc.core.errors import InputError, unknown
+from fedjax_lc.core.lock import locked
+from fedjax_lc.core.options import refuse_unknown
 from fedjax_lc.core.progress import say
 from fedjax_lc.problems import Problem
 from fedjax_lc.results.columns import SERIES, column
-from fedjax_lc.results.provenance import describe, describe_problem, digest, environment
+from fedjax_lc.results.provenance import describe, describe_problem, environment, identity
 from fedjax_lc.results.table import Table
 from fedjax_lc.running import loop
 from fedjax_lc.running.options import Options, Task, task
+from fedjax_lc.running.signals import interruptible
 from fedjax_lc.sweeping import mesh
+from fedjax_lc.sweeping.axes import MOST
 from fedjax_lc.sweeping.blocks import Ended
 from fedjax_lc.sweeping.fit import Blocks, RecordsBar, Room
 from fedjax_lc.sweeping.grid import Grid
@@ -30,6 +36,12 @@ from fedjax_lc.sweeping.store import Store
 
 if TYPE_CHECKING:
     import pandas as pd
+
+
+class SweepOptions(Options, total=False):
+    """Options of `fl.sweep`, explained there."""
+
+    other_code: bool
 
 
 def sweep(
@@ -44,7 +56,7 @@ def sweep(
     memory: int | None = None,
     devices: int | Sequence[Any] | None = None,
     progress: bool = True,
-    **options: Unpack[Options],
+    **options: Unpack[SweepOptions],
 ) -> Table:
     """Run `method` once for every configuration and seed, as lanes of one batched program.
 
@@ -58,11 +70,14 @@ def sweep(
         seeds: the number S of seeds 0..S-1, or a list of seeds. Seed s is `jax.random.key(s)`.
         masked: ["local_steps"] runs lanes with different numbers of local steps side by side, each masked once it is
             done; by default one number of local steps runs after the other.
-        out: folder of the results. Parts are written as they finish; the same call continues an unfinished sweep.
+        out: folder of the results. Parts are written as they finish; the same call continues an unfinished sweep. One
+            process at a time may have it. Other code of the method, functions, source of this package or versions of
+            JAX than those that began it are refused.
         block_size: lanes side by side; default: what fits in `memory`, at most 256 on a CPU.
         memory: bytes to use on each device; default: half of what is free.
         devices: number of local devices, or a list of them; default: all.
         progress: print the plan (on stderr) and show a bar.
+        other_code: whether to keep what such other code or versions computed in `out`, and to go on from there.
         options: steps, every, rel_gap, budget, x0 and measure, as in `fl.run`, for every lane.
 
     Returns:
@@ -78,6 +93,8 @@ def sweep(
         >>> table.best("bits_up", rel_gap=1e-8)
     """
     algorithm = algorithms.get(method)
+    refuse_unknown("sweep", options, SweepOptions)
+    other_code = options.pop("other_code", False)
     checked_task = task("sweep", algorithm, problem, options)
     problem = checked_task.problem
     grid = Grid.of(algorithm.theory(problem) if hparams is None else hparams)
@@ -89,11 +106,16 @@ def sweep(
             raise unknown("field to mask", name, TRIP_COUNTS)
     # raises if a limit has no meaning for this problem
     loop.make_limits(problem, float(jax.jit(_first_value)(problem)), checked_task.rel_gap, checked_task.budget)
+    seeds = _seeds(seeds)
+    if (lanes := len(grid) * len(seeds)) > MOST:
+        raise InputError(f"a sweep has at most {MOST:,} lanes, got {len(grid):,} configurations x {len(seeds):,} seeds "
+                         f"= {lanes:,}: sweep them in turn")  # fmt: skip
     room = Room(mesh.mesh(devices), _whole_number("block_size", block_size), _whole_number("memory", memory))
-    work = _Sweep(algorithm, checked_task, grid, _seeds(seeds), masked, room, say if progress else _nothing)
+    work = _Sweep(algorithm, checked_task, grid, seeds, masked, room, say if progress else _nothing)
     for note in checked_task.notes:
         work.say(f"note: {note}")
-    return work.go(None if out is None else Path(out), progress)
+    with contextlib.nullcontext() if out is None else locked(out):
+        return work.go(None if out is None else Path(out), progress, other_code)
 
 
 def _nothing(line: str) -> None:
@@ -105,12 +127,13 @@ def _first_value(problem: Problem) -> jax.Array:
 
 
 def _seeds(seeds: int | Sequence[int]) -> tuple[int, ...]:
-    wrong = InputError(f"seeds must be a number >= 1 or different whole numbers >= 0, got {seeds}")
+    wrong = InputError(f"seeds must be a number >= 1 or different whole numbers >= 0, {MOST:,} at most, got {seeds}")
     try:
-        chosen = tuple(map(operator.index, seeds if isinstance(seeds, Iterable) else range(operator.index(seeds))))
+        each = seeds if isinstance(seeds, Iterable) else range(min(operator.index(seeds), MOST + 1))
+        chosen = tuple(map(operator.index, each))
     except TypeError:
         raise wrong from None
-    if not chosen or len(set(chosen)) < len(chosen) or min(chosen) < 0:
+    if len(chosen) > MOST or not chosen or len(set(chosen)) < len(chosen) or min(chosen) < 0:
         raise wrong
     return chosen
 
@@ -136,8 +159,8 @@ class _Sweep:
     room: Room
     say: Callable[[str], None]
 
-    def go(self, out: Path | None, progress: bool) -> Table:
-        self.store = Store(out, self._identity())
+    def go(self, out: Path | None, progress: bool, other_code: bool) -> Table:
+        self.store = Store(out, self._identity(), self.say, other_code)
         finished = self.store.table()
         if finished is not None:
             self.say(f"{out} holds this sweep, finished")
@@ -149,7 +172,7 @@ class _Sweep:
         ended: list[Ended] = []
         with (
             RecordsBar(self.algorithm.title, self.lanes, self.task.records, progress) as bar,
-            loop.interruptible() as interrupted,
+            interruptible() as interrupted,
         ):
             for number, members in enumerate(groups):
                 if not interrupted():
@@ -190,9 +213,7 @@ class _Sweep:
     def _identity(self) -> dict[str, Any]:
         """Everything that determines the results."""
         return {
-            "method": self.algorithm.name,
-            "hyperparameters": digest(self.grid.hparams),
-            "problem": digest(self.task.problem),
+            **identity(self.algorithm, self.task.problem, self.grid.hparams, self.task.metrics.of_state),
             "seeds": list(self.seeds),
             "steps": self.task.records * self.task.every,
             "every": self.task.every,

@@ -184,9 +184,12 @@ def test_options_come_from_the_string_first():
         (lambda: models.get("mlp:hiden=3"), "unknown option of mlp 'hiden': did you mean 'hidden'"),
         (lambda: models.get("mlp", hiden=3), "unknown option of mlp 'hiden'"),
         (lambda: models.get("mlp:100"), "write mlp:option=value with an option of classes, hidden"),
-        (lambda: models.get("mlp:hidden=3xx"), "hidden must be whole numbers such as 100x50, got '3xx'"),
+        (
+            lambda: models.get("mlp:hidden=3xx"),
+            "hidden must be whole numbers such as 100x50, at most 100 and in 1..100000, got '3xx'",
+        ),
         (lambda: models.get("mlp:hidden=0"), "hidden must be whole numbers"),
-        (lambda: models.get("char_lstm:hidden=0"), "hidden must be a whole number, 1 or more, got '0'"),
+        (lambda: models.get("char_lstm:hidden=0"), "hidden must be a whole number in 1..100000, got '0'"),
         (lambda: models.get("fashion_cnn:dropout=1"), "dropout must be a number from 0 to below 1, got '1'"),
         (lambda: models.get("char_lstm:classes=3"), "unknown option of char_lstm 'classes'"),
         (

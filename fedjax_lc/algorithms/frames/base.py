@@ -275,7 +275,10 @@ class Batches:
 
     _: dataclasses.KW_ONLY
     batch_size: int | None = hyperparameter(
-        "rows per client of a stochastic gradient; all if None", "whole [1, inf)", default=None, static=True
+        "rows per client of a stochastic gradient; all if None, or if it has fewer",
+        "whole [1, inf)",
+        default=None,
+        static=True,
     )
     replacement: bool = hyperparameter("whether a row may come twice in a batch", default=False)
 
