@@ -12,7 +12,7 @@ import numpy as np
 
 from fedjax_lc.core import pytree
 from fedjax_lc.core.errors import InputError
-from fedjax_lc.core.typing import Vec
+from fedjax_lc.core.typing import ClientVecs, Key, Vec
 from fedjax_lc.data.sparse import as_array, as_csr, is_sparse
 from fedjax_lc.problems import norms
 from fedjax_lc.problems.base import Sampled
@@ -54,6 +54,11 @@ class RowsProblem(Sampled):
     @property
     def longest(self) -> int:  # type: ignore[override]
         return self.rows.shape[1]
+
+    def stochastic_grads(self, key: Key, x: Vec | ClientVecs, batch: int, *, replacement: bool = True) -> ClientVecs:
+        if not replacement and batch >= self.longest:
+            return self.grads(x)
+        return super().stochastic_grads(key, x, batch, replacement=replacement)
 
     def cohort(self, clients: jax.Array) -> Any:
         return dataclasses.replace(super().cohort(clients), features=self.features.of(clients))
