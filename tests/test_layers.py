@@ -25,6 +25,7 @@ ROWS = [
 FILES_OF = {
     "core": [
         "errors",
+        "memory",
         "files",
         "options",
         "progress",

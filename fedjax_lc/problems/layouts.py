@@ -12,7 +12,7 @@ from fedjax_lc.core.errors import InputError
 from fedjax_lc.core.platforms import whole_vectors
 from fedjax_lc.problems.features import PIECE, Dense, Ragged, Sparse
 
-BLOCKS = (512, 256, 128, 64, 32, 16, 8, 4, 2)  #: rows of a block of the ragged form, the first that pads little
+BLOCKS = (128, 64, 32, 16, 8, 4, 2)  #: rows of a block of the ragged form, the first that pads little
 CUT_UP_TO = 1.25  #: rows of all blocks over those of all clients that are little padding
 PADDED_UP_TO = 1.5  #: the same of clients padded to the largest, up to which they are
 SMALL = 2**20  #: numbers of clients padded to the largest, up to which they are in any case: blocks would gain nothing

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fedjax_lc.core import pytree
+from fedjax_lc.core import memory, pytree
 from fedjax_lc.core.errors import InputError
 from fedjax_lc.core.typing import ClientVecs, Key, Vec
 from fedjax_lc.data.sparse import as_array, as_csr, is_sparse
@@ -20,6 +20,7 @@ from fedjax_lc.problems.features import Features
 from fedjax_lc.problems.layouts import Cut, laid_out
 
 Clients = Sequence[tuple[Any, Any]]
+COPIES = 2  #: float64 copies of all features that the host holds while it stacks them and computes constants
 X64_LINE = 'jax.config.update("jax_enable_x64", True)'
 
 
@@ -100,6 +101,9 @@ def stack(clients: Clients, weights: Any, form: str = "auto") -> Stack:
     if form not in ("auto", "dense", "sparse"):
         raise InputError(f"features must be 'auto', 'dense' or 'sparse', got {form!r}")
     sparse = any(is_sparse(A) for A, _ in clients) if form == "auto" else form == "sparse"
+    if not sparse:
+        numbers = sum(np.size(b) for _, b in clients) * np.shape(clients[0][0])[-1]
+        memory.check(COPIES * 8 * numbers, "making this problem", "use fewer rows or columns, or features='sparse'")
     convert = as_csr if sparse else as_array
     parts = [(convert(A), np.asarray(b, np.float64)) for A, b in clients]
     for i, (A, b) in enumerate(parts):
