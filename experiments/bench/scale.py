@@ -63,7 +63,7 @@ class Part(NamedTuple):
     """What is measured of a number, in words; `measure` is called with the sizes and that number."""
 
     what: str
-    measure: Callable[[Sizes, int], dict[str, Any]]
+    measure: Callable[[Sizes, int], list[dict[str, Any]]]
 
 
 def run_scale(
@@ -137,7 +137,8 @@ def child() -> None:
 def _do(job: dict[str, Any]) -> Any:
     if job["task"] not in PARTS:
         return harness.about(job)
-    sizes = Sizes(*(tuple(value) if isinstance(value, list) else value for value in job["sizes"]))
+    given: list[Any] = [tuple(value) if isinstance(value, list) else value for value in job["sizes"]]
+    sizes = Sizes(*given)
     return PARTS[job["task"]].measure(sizes, job["number"])
 
 
