@@ -26,6 +26,7 @@ FILES_OF = {
     "core": [
         "errors",
         "paths",
+        "memory",
         "files",
         "digest",
         "options",

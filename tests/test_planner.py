@@ -7,6 +7,7 @@ import pytest
 
 import fedjax_lc as fl
 from fedjax_lc.core.errors import InputError
+from fedjax_lc.core.memory import size
 from fedjax_lc.sweeping import planner
 
 
@@ -127,7 +128,7 @@ def test_a_device_without_room_to_compile_gets_fewer_lanes():
 
 @pytest.mark.parametrize(("number", "text"), [(12, "12 B"), (1_230_000, "1.23 MB"), (5e12, "5e+03 GB")])
 def test_sizes_for_people(number, text):
-    assert planner.size(number) == text
+    assert size(number) == text
 
 
 def test_predicted_bytes_grow_with_the_lanes(monkeypatch):

@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
-from experiments.bench import feedback, gpu, mcm, neural, single, sweep
+from experiments.bench import feedback, gpu, mcm, neural, scale, single, sweep
 
-SUITES = {"single": single, "sweep": sweep, "mcm": mcm, "neural": neural, "feedback": feedback, "gpu": gpu}
+SUITES = {
+    "single": single,
+    "sweep": sweep,
+    "mcm": mcm,
+    "neural": neural,
+    "feedback": feedback,
+    "gpu": gpu,
+    "scale": scale,
+}
 
-__all__ = ["SUITES", "feedback", "gpu", "mcm", "neural", "single", "sweep"]
+__all__ = ["SUITES", "feedback", "gpu", "mcm", "neural", "scale", "single", "sweep"]

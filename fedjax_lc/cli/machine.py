@@ -13,12 +13,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from fedjax_lc.core.memory import size
 from fedjax_lc.data import images, text
 from fedjax_lc.data.catalogue import CATALOGUE
 from fedjax_lc.data.download import DATA_VARIABLE, Source, cache_folder
 from fedjax_lc.running import cache
 from fedjax_lc.running.programs import free_bytes
-from fedjax_lc.sweeping.planner import size
 
 PACKAGES = ("fedjax_lc", "jax", "jaxlib", "flax", "optax", "numpy")
 CUDA = ("jax-cuda13-plugin", "jax-cuda13-pjrt", "jax-cuda12-plugin", "jax-cuda12-pjrt")

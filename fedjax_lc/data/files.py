@@ -12,14 +12,13 @@ import contextlib
 import gzip
 import io
 import lzma
-import os
-import re
 import tarfile
 import zipfile
 from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import TypeVar
 
+from fedjax_lc.core import memory
 from fedjax_lc.core.errors import InputError
 
 MOST_UNPACKED = 1032  #: times the packed size, which is the most that deflate can do; nothing unpacks to more
@@ -56,15 +55,9 @@ def refusing(message: str) -> Iterator[None]:
 
 
 def free_bytes() -> float:
-    """Memory that the system can still give, where it tells it, else no limit."""
-    with contextlib.suppress(OSError):
-        found = re.search(r"MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text())
-        if found:
-            return 1024.0 * int(found[1])
-    try:
-        return float(os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
-    except (AttributeError, ValueError, OSError):
-        return float("inf")
+    """Memory that this process can still take, where the system says it, else no limit."""
+    free = memory.free_on_host()
+    return float("inf") if free is None else float(free)
 
 
 def check_memory(where: str | Path, need: float, what: str) -> None:

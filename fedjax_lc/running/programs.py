@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
+import math
+import re
 import time
+import weakref
 from collections.abc import Callable
 from typing import Any
 
 import jax
 
 from fedjax_lc import models
-from fedjax_lc.core.errors import InputError
+from fedjax_lc.core import memory
+from fedjax_lc.core.platforms import on_cpu
 
 _COMPILED: dict[Any, Any] = {}
+_BYTES: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()  #: of compiled programs
 
 
 def compile_once(function: Callable[..., Any], arguments: tuple[Any, ...]) -> tuple[Any, float]:
@@ -40,11 +43,34 @@ def compile_count() -> int:
 
 def memory_bytes(compiled: Any) -> int:
     """Bytes that a compiled program needs: arguments, results and scratch, less what it updates in place."""
-    usage = compiled.memory_analysis()
-    if usage is None:
-        return 0
-    total = usage.argument_size_in_bytes + usage.output_size_in_bytes + usage.temp_size_in_bytes
-    return int(total - usage.alias_size_in_bytes)
+    if compiled not in _BYTES:
+        usage = compiled.memory_analysis()
+        if usage is None:
+            return 0
+        total = usage.argument_size_in_bytes + usage.output_size_in_bytes + usage.temp_size_in_bytes
+        _BYTES[compiled] = int(total - usage.alias_size_in_bytes) + unplanned_bytes(
+            compiled.as_text() if on_cpu() else ""
+        )
+    return _BYTES[compiled]
+
+
+def unplanned_bytes(program: str) -> int:
+    """Bytes that a CPU allocates while the program (HLO text) runs, beyond XLA's plan.
+
+    Sums that YNNPACK computes (a mean of gradients, say) hold the largest array within them twice: as it is computed,
+    and in the order of the sum.
+    """
+    names = re.findall(r"calls=%([\w.\-]+),.*__ynn_fusion", program)
+    bodies = dict(re.findall(r"^%([\w.\-]+) \(.*\{\n((?:  .*\n)*)", program, re.MULTILINE)) if names else {}
+    return 2 * max((_bytes(*array) for name in names for array in _WITHIN.findall(bodies[name])), default=0)
+
+
+#: bits and shape of arrays that a fused computation makes within it
+_WITHIN = re.compile(r"^  %\S+ = [a-z]+(\d+)\[([\d,]*)\]\S* (?!parameter|constant|broadcast)", re.MULTILINE)
+
+
+def _bytes(bits: str, shape: str) -> int:
+    return math.prod(map(int, filter(None, shape.split(",")))) * int(bits) // 8
 
 
 def out_of_memory(error: Exception) -> bool:
@@ -55,9 +81,8 @@ def out_of_memory(error: Exception) -> bool:
 def check_memory(needed: int) -> None:
     """Raise InputError if the default device has fewer than `needed` bytes free."""
     free = free_bytes()
-    if free is not None and needed > free:
-        raise InputError(f"this run needs {needed / 1e9:.2f} GB and {free / 1e9:.2f} GB are free: use fewer clients, "
-                         "fewer rows or float32")  # fmt: skip
+    if free is not None:
+        memory.check(needed, "this run", "use fewer clients, fewer rows or float32", free)
 
 
 def free_bytes(device: Any = None) -> int | None:
@@ -71,8 +96,4 @@ def free_bytes(device: Any = None) -> int | None:
     stats = device.memory_stats()
     if stats and "bytes_limit" in stats:
         return int(stats["bytes_limit"] - stats["bytes_in_use"])
-    if device.platform != "cpu":
-        return None
-    with contextlib.suppress(ValueError, OSError, AttributeError):
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return None
+    return memory.free_on_host() if device.platform == "cpu" else None

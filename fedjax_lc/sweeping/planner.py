@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from fedjax_lc.core.errors import InputError
+from fedjax_lc.core.memory import size
 
 UNKNOWN = 2**62  #: bytes assumed for a device that does not report its memory
 COPIES = 8  #: first guess of the memory of a step, in arrays of the size of a state
@@ -44,19 +45,6 @@ class Plan(NamedTuple):
 def part_size(lanes: int, block: int) -> int:
     """Lanes that are saved together."""
     return min(lanes, WAVES * block)
-
-
-def size(number: float) -> str:
-    """A number of bytes in words.
-
-    >>> size(1_230_000)
-    '1.23 MB'
-    """
-    for unit in ("B", "kB", "MB"):
-        if number < 1000:
-            return f"{number:.3g} {unit}"
-        number /= 1000
-    return f"{number:.3g} GB"
 
 
 def plan(

@@ -513,7 +513,7 @@ def test_no_redirection_leaves_https(old, new, followed):
 # --- what would take all memory ---
 
 
-@pytest.mark.parametrize("size", [10**9, 10**30, 10**400])
+@pytest.mark.parametrize("size", [10**9, 10**18])
 def test_synthetic_data_larger_than_memory(complaint, size):
     for name in ("synthetic_logistic", "synthetic_least_squares"):
         message = complaint(load, f"{name}:num_clients={size},rows=1000,dim=100")
