@@ -78,6 +78,16 @@ def test_a_tree_is_rebuilt_without_its_classes(state, tmp_path):
     assert bits(jax.tree.leaves(rebuilt)) == bits(jax.tree.leaves(state))
 
 
+def test_it_is_a_safetensors_file_that_others_may_read(state, tmp_path):
+    tensors.write(tmp_path / "file", state, {})
+    arrays = safetensors.numpy.load_file(tmp_path / "file")
+    np.testing.assert_array_equal(arrays[".x"], state.x)
+    assert (arrays[".flag"].dtype, arrays[".flag"].shape) == (bool, ())
+    assert arrays[".inner['counts'][1]"] == 2**32 - 1
+    (tmp_path / "plain").touch()
+    assert (tmp_path / "file").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
 def test_the_last_two_are_kept_and_those_beyond_are_not(tmp_path):
     for step in (10, 20, 30):
         checkpoints.save(tmp_path, {"x": np.zeros(2)}, {}, step=step, identity=0)
@@ -106,7 +116,7 @@ DAMAGES = {
     "longer": lambda data: data + b"\0",
     "a number edited": lambda data: flip(data, len(data) - 3),
     "a fact edited": lambda data: data.replace(b"step", b"stap", 1),
-    "its digest edited": lambda data: flip(data, data.index(b'"digest":"') + 12),
+    "its digest edited": lambda data: flip(data, data.index(b'"digest": "') + 12),
     "a header of 2^60 bytes": lambda data: (2**60).to_bytes(8, "little") + data[8:],
     "another safetensors file": lambda data: safetensors.numpy.save({"x": np.zeros(3)}),
     "a pickle": lambda data: pickle.dumps(Trap()),
@@ -516,10 +526,15 @@ def test_a_folder_that_cannot_be_written_is_one_line(problem, tmp_path, monkeypa
         run(problem, tmp_path / "new")
 
 
-def test_a_folder_in_use_is_refused(problem, tmp_path):
+def test_a_folder_in_use_is_refused(problem, whole, tmp_path):
     with locked(tmp_path), pytest.raises(InputError, match="is in use by process"):
         run(problem, tmp_path)
     assert not contents(tmp_path)
+    run(problem, tmp_path)
+    with locked(tmp_path):
+        same(run(problem, tmp_path), whole)  # it is only read
+        with pytest.raises(InputError, match="is in use by process"):
+            fl.extend(tmp_path, 60, problem=problem)
 
 
 def test_leftovers_of_killed_processes_are_removed(problem, tmp_path):
