@@ -9,6 +9,7 @@ import itertools
 import json
 import os
 import pickle
+import random
 import re
 import resource
 import signal
@@ -644,6 +645,44 @@ def test_what_cannot_be_extended(problem, tmp_path):
     with pytest.raises(InputError, match="steps must be a whole number >= every = 5, got 2"):
         fl.extend(tmp_path, 2, problem=problem)
     assert contents(tmp_path) == before
+
+
+KINDS = [None, -1, 2**70, 1.5, float("nan"), "x", "", [], [[1]], {}, {"x": 1}, True]
+
+
+@pytest.mark.parametrize("values", [1, pytest.param(len(KINDS), marks=pytest.mark.slow)])
+def test_an_edited_config_is_one_line_or_no_matter(problem, tmp_path, values, capsys):
+    """Wherever it is edited, and whatever stands there: the results are those of the run, or none."""
+    longer = run(problem, steps=180)
+    run(problem, tmp_path / "done")
+    run(problem, tmp_path / "under way", on_chunk=after(3))
+    goes_on = {
+        "done": lambda: fl.extend(tmp_path / "done", 60, problem=problem, progress=False),
+        "under way": lambda: run(problem, tmp_path / "under way"),
+    }
+    choose, refusals = random.Random(0), []
+    for name, call in goes_on.items():
+        kept = contents(tmp_path / name)
+        config = json.loads(kept["config.json"])
+        for entry in [*config, *(f"identity.{inner}" for inner in config["identity"])]:
+            for value in choose.sample(KINDS, values):
+                edited = json.loads(kept["config.json"])
+                where = edited["identity"] if "." in entry else edited
+                where[entry.rpartition(".")[2]] = value
+                (tmp_path / name / "config.json").write_text(json.dumps(edited))
+                try:
+                    trace = call()
+                except InputError as error:
+                    refusals.append(str(error))
+                else:
+                    expected = longer.head(24) if len(trace) == 24 else longer
+                    assert trace.digest() == expected.digest(), (entry, value)
+                for path in (tmp_path / name).iterdir():
+                    path.unlink()
+                for file, data in kept.items():
+                    (tmp_path / name / file).write_bytes(data)
+    assert len(refusals) > 20
+    assert not any("\n" in line for line in refusals)
 
 
 @pytest.mark.parametrize(

@@ -130,8 +130,8 @@ class Trace:
     def end(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """What a run needs to go on from here: a tree of arrays, and facts as plain values."""
         totals = [float(getattr(self, name)[-1]) if len(self) else 0.0 for name in COSTS]
-        facts = {"records": len(self), "digest": self.digest(), "totals": totals}
-        facts |= {name: self.config.get(name) for name in ("key", "key_impl", "seconds")}
+        facts = {"records": len(self), "digest": self.digest(), "totals": totals, "initial": self.initial}
+        facts |= {name: self.config.get(name) for name in ("identity", "key", "key_impl", "seconds")}
         return {"state": self.state, "spent": self.spent, "x": self.x}, facts
 
     def digest(self, records: int | None = None) -> str:

@@ -186,6 +186,8 @@ class Folder:
             trace = Trace.load(self.path)
             if stored.facts.get("digest") != trace.digest():
                 raise InputError("it is of other records")
+            if name(stored.facts.get("identity") or {}) != name(self.identity):
+                raise InputError("it is of another run")
             tree = stored.tree(like())
         except InputError as error:
             raise InputError(f"{self.path / STATE} cannot be used, {error}: run it anew") from None

@@ -179,8 +179,8 @@ class Run:
             self.blocks = [empty | {name: np.zeros(0) for name in ("step", *ledger.COSTS)}]
             return at, 0
         checkpoint, trace = resumed
-        self.initial, self.x, self.before = trace.initial, checkpoint.tree["x"], checkpoint.facts["seconds"]
-        self.totals, self.seconds = np.array(checkpoint.facts["totals"]), self.before
+        self.initial, self.before, totals = (checkpoint.facts[name] for name in ("initial", "seconds", "totals"))
+        self.totals, self.seconds, self.x = np.array(totals), self.before, checkpoint.tree["x"]
         series = {"value": trace.value, **{name: getattr(trace, name) for name in ("step", *ledger.COSTS)}}
         self.blocks = [series | trace.metrics]
         return At(*jax.device_put((checkpoint.tree["state"], checkpoint.tree["spent"]))), len(trace)
