@@ -86,6 +86,7 @@ def run(
         >>> trace = fl.run("gd", problem, steps=1000, rel_gap=1e-10)
         >>> trace.status
         'target'
+        >>> trace = fl.run("gd", problem, steps=10**6, out="runs/a")  # stopped and called again, it goes on
     """
     algorithm = algorithms.get(method)
     checked_task = task("run", algorithm, problem, options)
