@@ -135,11 +135,11 @@ def test_extend(whole, tmp_path, signalled, capsys):
     same(fl.extend(out, 5, progress=False), fl.extend(whole.folder, 5, progress=False))  # what the command line began
 
 
-def test_what_extend_refuses(whole, tmp_path, refused, capsys):
+def test_what_extend_refuses(problem, tmp_path, refused, capsys):
     assert refused("extend", tmp_path / "none", "--steps", 5) == (
         f"{tmp_path}/none holds no run: expected the --out of a run that is done"
     )
-    fl.run("gd", fl.problem("iris", clients=2), steps=10, out=tmp_path / "python", progress=False)
+    fl.run("gd", problem, steps=10, out=tmp_path / "python", progress=False)
     assert refused("extend", tmp_path / "python", "--steps", 5) == (
         f"{tmp_path}/python holds a run that Python began: extend it by fl.extend"
     )

@@ -189,6 +189,8 @@ class Trace:
         folder = Path(folder)
         known = ("step", "value", *COSTS)
         try:
+            if not all((folder / name).is_file() for name in ("config.json", "trace.parquet")):
+                raise FileNotFoundError
             config = json.loads((folder / "config.json").read_text())
             frame = pd.read_parquet(folder / "trace.parquet")
             facts = {name: config.pop(name) for name in ("status", "f_star", "initial", "notes")}

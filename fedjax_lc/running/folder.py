@@ -104,6 +104,8 @@ def read(path: Path) -> dict[str, Any] | None:
             raise InputError(f"{path} holds a run without its config.json: choose another folder")
         return None
     try:
+        if not kept.is_file():  # a pipe would be waited for
+            raise TypeError
         config = json.loads(kept.read_text())
         if not isinstance(config["identity"], dict) or not isinstance(config["method"], str):
             raise TypeError
