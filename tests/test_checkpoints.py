@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import collections
-import dataclasses
 import errno
 import itertools
 import json
 import os
 import pickle
+import random
 import re
 import resource
 import signal
@@ -78,6 +78,16 @@ def test_a_tree_is_rebuilt_without_its_classes(state, tmp_path):
     assert bits(jax.tree.leaves(rebuilt)) == bits(jax.tree.leaves(state))
 
 
+def test_it_is_a_safetensors_file_that_others_may_read(state, tmp_path):
+    tensors.write(tmp_path / "file", state, {})
+    arrays = safetensors.numpy.load_file(tmp_path / "file")
+    np.testing.assert_array_equal(arrays[".x"], state.x)
+    assert (arrays[".flag"].dtype, arrays[".flag"].shape) == (bool, ())
+    assert arrays[".inner['counts'][1]"] == 2**32 - 1
+    (tmp_path / "plain").touch()
+    assert (tmp_path / "file").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
 def test_the_last_two_are_kept_and_those_beyond_are_not(tmp_path):
     for step in (10, 20, 30):
         checkpoints.save(tmp_path, {"x": np.zeros(2)}, {}, step=step, identity=0)
@@ -106,7 +116,7 @@ DAMAGES = {
     "longer": lambda data: data + b"\0",
     "a number edited": lambda data: flip(data, len(data) - 3),
     "a fact edited": lambda data: data.replace(b"step", b"stap", 1),
-    "its digest edited": lambda data: flip(data, data.index(b'"digest":"') + 12),
+    "its digest edited": lambda data: flip(data, data.index(b'"digest": "') + 12),
     "a header of 2^60 bytes": lambda data: (2**60).to_bytes(8, "little") + data[8:],
     "another safetensors file": lambda data: safetensors.numpy.save({"x": np.zeros(3)}),
     "a pickle": lambda data: pickle.dumps(Trap()),
@@ -137,14 +147,29 @@ def test_of_a_damaged_file_one_line_is_said_and_the_one_before_is_used(tmp_path,
     assert line.count("\n") == 1
 
 
-def test_every_flipped_byte_is_seen(tmp_path):
+def test_every_flipped_byte_and_every_end_too_early_is_seen(tmp_path):
     path = tmp_path / "file"
     tensors.write(path, {"x": np.arange(3.0)}, {"a": 1})
     data = path.read_bytes()
     for place in range(len(data)):
-        path.write_bytes(flip(data, place))
-        with pytest.raises(InputError, match=r"^it "):
-            tensors.read(path)
+        for damaged in (flip(data, place), data[:place]):
+            path.write_bytes(damaged)
+            with pytest.raises(InputError, match=r"^it "):
+                tensors.read(path)
+
+
+def test_what_is_no_file_is_not_waited_for(problem, tmp_path, capsys):
+    """A pipe has no end until somebody writes into it."""
+    last = checkpoints.save(tmp_path, {"x": np.zeros(3)}, {}, step=1, identity="a")
+    last.unlink()
+    os.mkfifo(last)
+    assert checkpoints.latest(tmp_path, {"x": np.zeros(3)}, "a") is None
+    assert "it is no file" in capsys.readouterr().err
+    os.mkfifo(tmp_path / "config.json")
+    with pytest.raises(InputError, match="holds something else than a run"):
+        run(problem, tmp_path)
+    with pytest.raises(InputError, match="holds no readable trace"):
+        fl.Trace.load(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -267,7 +292,6 @@ LIMITS = {
     "a target": {"rel_gap": 1e-3},
     "a budget": {"budget": {"bits_up": 3000.5, "rounds": 1e9}},
     "metrics": {"measure": {"lyapunov": lambda problem, hp, state: state.x[0, 0], "two": lambda p, hp, s: s.y[:2]}},
-    "distance": {"measure": ["distance", "lyapunov"]},
 }
 
 
@@ -516,10 +540,15 @@ def test_a_folder_that_cannot_be_written_is_one_line(problem, tmp_path, monkeypa
         run(problem, tmp_path / "new")
 
 
-def test_a_folder_in_use_is_refused(problem, tmp_path):
+def test_a_folder_in_use_is_refused(problem, whole, tmp_path):
     with locked(tmp_path), pytest.raises(InputError, match="is in use by process"):
         run(problem, tmp_path)
     assert not contents(tmp_path)
+    run(problem, tmp_path)
+    with locked(tmp_path):
+        same(run(problem, tmp_path), whole)  # it is only read
+        with pytest.raises(InputError, match="is in use by process"):
+            fl.extend(tmp_path, 60, problem=problem)
 
 
 def test_leftovers_of_killed_processes_are_removed(problem, tmp_path):
@@ -604,8 +633,7 @@ def test_an_extension_may_die_at_any_rename(problem, tmp_path, monkeypatch):
 def test_a_network_goes_on_and_is_made_again(tmp_path, monkeypatch):
     monkeypatch.setattr(loop, "next_count", lambda *_: 1)
     made = fl.problem("iris", clients=3, partition="dirichlet:1", model="mlp:hidden=4", test_share=0.3, split_seed=1)
-    hp = dataclasses.replace(fl.algorithms.get("fedadam").theory(made), batch_size=7)
-    options = {"method": "fedadam", "hp": hp, "key": 3, "every": 1}
+    options = {"method": "gd", "hp": fl.algorithms.get("gd").Hparams(gamma=0.03), "key": 3, "every": 1}
     once = run(made, steps=6, **options)
     assert run(made, tmp_path, steps=4, on_chunk=after(3), **options).status == "interrupted"
     assert len(run(made, tmp_path, steps=4, **options)) == 4
@@ -626,9 +654,47 @@ def test_what_cannot_be_extended(problem, tmp_path):
         extend(problem=problem, measure={"m": lambda problem, hp, state: state.x[0, 1]})
     with pytest.raises(InputError, match="other problem"):
         extend(problem=problem.replace(x0=jnp.ones(5)), measure={"m": lambda problem, hp, state: state.x[0, 0]})
-    with pytest.raises(InputError, match="steps must be a whole number >= every = 5, got 2"):
+    with pytest.raises(InputError, match="steps must be a whole number >= every = 5"):
         fl.extend(tmp_path, 2, problem=problem)
     assert contents(tmp_path) == before
+
+
+KINDS = [None, -1, 2**70, 1.5, float("nan"), "x", "", [], [[1]], {}, {"x": 1}, True]
+
+
+@pytest.mark.parametrize("values", [1, pytest.param(len(KINDS), marks=pytest.mark.slow)])
+def test_an_edited_config_is_one_line_or_no_matter(problem, tmp_path, values, capsys):
+    """Wherever it is edited, and whatever stands there: the results are those of the run, or none."""
+    longer = run(problem, steps=180)
+    run(problem, tmp_path / "done")
+    run(problem, tmp_path / "under way", on_chunk=after(3))
+    goes_on = {
+        "done": lambda: fl.extend(tmp_path / "done", 60, problem=problem, progress=False),
+        "under way": lambda: run(problem, tmp_path / "under way"),
+    }
+    choose, refusals = random.Random(0), []
+    for name, call in goes_on.items():
+        kept = contents(tmp_path / name)
+        config = json.loads(kept["config.json"])
+        for entry in [*config, *(f"identity.{inner}" for inner in config["identity"])]:
+            for value in choose.sample(KINDS, values):
+                edited = json.loads(kept["config.json"])
+                where = edited["identity"] if "." in entry else edited
+                where[entry.rpartition(".")[2]] = value
+                (tmp_path / name / "config.json").write_text(json.dumps(edited))
+                try:
+                    trace = call()
+                except InputError as error:
+                    refusals.append(str(error))
+                else:
+                    expected = longer.head(24) if len(trace) == 24 else longer
+                    assert trace.digest() == expected.digest(), (entry, value)
+                for path in (tmp_path / name).iterdir():
+                    path.unlink()
+                for file, data in kept.items():
+                    (tmp_path / name / file).write_bytes(data)
+    assert len(refusals) > 20
+    assert not any("\n" in line for line in refusals)
 
 
 @pytest.mark.parametrize(

@@ -58,7 +58,8 @@ def opened(
     if not str(out) or (path.exists() and not path.is_dir()):
         raise InputError(f"out must be a folder, got {str(out)!r}")
     _check(path, identity, other_code, extended)  # before a lock, so that nothing is written beside something else
-    with locked(path):
+    # a run that is done is only read, maybe in an archive
+    with contextlib.nullcontext() if _is_done(read(path)) and not extended else locked(path):
         remove_leftovers(path)
         remark = _check(path, identity, other_code, extended)
         if remark is not None:
@@ -74,13 +75,17 @@ def _check(path: Path, identity: Mapping[str, Any], other_code: bool, extended: 
     config = read(path)
     if config is None:
         return None
-    finished = config.get("status") != "interrupted" and not extended
+    finished = _is_done(config) and not extended
     try:
         return check_identity(path, "run", config["identity"], identity, finished=finished, other_code=other_code)
     except InputError:
         raise
     except (TypeError, ValueError):
         raise _damaged(path) from None
+
+
+def _is_done(config: Mapping[str, Any] | None) -> bool:
+    return config is not None and config.get("status") != "interrupted"
 
 
 def _damaged(path: Path) -> InputError:
@@ -99,6 +104,8 @@ def read(path: Path) -> dict[str, Any] | None:
             raise InputError(f"{path} holds a run without its config.json: choose another folder")
         return None
     try:
+        if not kept.is_file():  # a pipe would be waited for
+            raise TypeError
         config = json.loads(kept.read_text())
         if not isinstance(config["identity"], dict) or not isinstance(config["method"], str):
             raise TypeError
@@ -142,7 +149,7 @@ class Folder:
 
     def finished(self) -> Trace | None:
         """The trace of a run that is done, or None."""
-        if self.path is None or self.config is None or self.config.get("status") == "interrupted":
+        if self.path is None or not _is_done(self.config):
             return None
         trace = Trace.load(self.path)
         checkpoints.remove(self.path)
@@ -181,6 +188,8 @@ class Folder:
             trace = Trace.load(self.path)
             if stored.facts.get("digest") != trace.digest():
                 raise InputError("it is of other records")
+            if name(stored.facts.get("identity") or {}) != name(self.identity):
+                raise InputError("it is of another run")
             tree = stored.tree(like())
         except InputError as error:
             raise InputError(f"{self.path / STATE} cannot be used, {error}: run it anew") from None

@@ -86,6 +86,7 @@ def run(
         >>> trace = fl.run("gd", problem, steps=1000, rel_gap=1e-10)
         >>> trace.status
         'target'
+        >>> trace = fl.run("gd", problem, steps=10**6, out="runs/a")  # stopped and called again, it goes on
     """
     algorithm = algorithms.get(method)
     checked_task = task("run", algorithm, problem, options)
@@ -179,8 +180,8 @@ class Run:
             self.blocks = [empty | {name: np.zeros(0) for name in ("step", *ledger.COSTS)}]
             return at, 0
         checkpoint, trace = resumed
-        self.initial, self.x, self.before = trace.initial, checkpoint.tree["x"], checkpoint.facts["seconds"]
-        self.totals, self.seconds = np.array(checkpoint.facts["totals"]), self.before
+        self.initial, self.before, totals = (checkpoint.facts[name] for name in ("initial", "seconds", "totals"))
+        self.totals, self.seconds, self.x = np.array(totals), self.before, checkpoint.tree["x"]
         series = {"value": trace.value, **{name: getattr(trace, name) for name in ("step", *ledger.COSTS)}}
         self.blocks = [series | trace.metrics]
         return At(*jax.device_put((checkpoint.tree["state"], checkpoint.tree["spent"]))), len(trace)
