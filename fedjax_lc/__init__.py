@@ -16,6 +16,7 @@ from fedjax_lc.running.extend import extend
 from fedjax_lc.running.run import Trace, run
 from fedjax_lc.sweeping.axes import loguniform, times, uniform
 from fedjax_lc.sweeping.grid import Grid, grid, sample
+from fedjax_lc.sweeping.shards import merge
 from fedjax_lc.sweeping.sweep import sweep
 
 __version__ = "0.1.0"
@@ -32,6 +33,7 @@ __all__ = [
     "grid",
     "lanes",
     "loguniform",
+    "merge",
     "models",
     "plot",
     "problem",

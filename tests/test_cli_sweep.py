@@ -481,8 +481,8 @@ def test_ctrl_c_ends_cleanly(quick, tmp_path):
             process.kill()
     assert (process.returncode, out) == (130, "")
     assert err.splitlines()[-1] == (
-        f"fedjax-lc: interrupted with 2 of 4 lanes done; finished parts are kept in {tmp_path}, and the same command "
-        "continues from them"
+        f"fedjax-lc: interrupted with 2 of 4 lanes done; finished parts and lanes under way are kept in {tmp_path}, "
+        "and the same command goes on"
     )
     table = fl.Table.load(tmp_path)
     assert table.lanes[["method", "status"]].to_numpy().tolist() == [["gd", "target"]] * 2

@@ -393,7 +393,7 @@ def test_ctrl_c_between_parts_keeps_the_parts(tiny, gd, monkeypatch, tmp_path):
         interrupt_at(patch, 21)
         table = sweep(tiny, grid, steps=80, block_size=1, out=tmp_path)
     assert list(table.lanes["status"][:4]) == ["finished"] * 4
-    assert [path.name for path in tmp_path.glob("part-*")] == ["part-0000-0000.parquet"]
+    assert [path.name for path in tmp_path.glob("part-*.parquet")] == ["part-00000000.parquet"]
 
 
 def test_ctrl_c_before_anything_runs(tiny, gd, monkeypatch):

@@ -193,18 +193,18 @@ def stopped(problem, hp, tmp_path, monkeypatch):
     """A folder with one part that is done, of two."""
     from fedjax_lc.sweeping.store import Store
 
-    save = Store.save
+    add = Store.add
 
-    def fail(store, group, part, ended):
-        if part:
+    def fail(store, part):
+        if store.ended:
             raise KeyboardInterrupt
-        save(store, group, part, ended)
+        add(store, part)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Store, "save", fail)
+        patch.setattr(Store, "add", fail)
         with pytest.raises(KeyboardInterrupt):
             sweep(problem, hp, tmp_path / "out")
-    assert visible(tmp_path / "out") == ["config.json", "part-0000-0000.parquet"]
+    assert visible(tmp_path / "out") == ["config.json", "part-00000000.parquet"]
     return tmp_path / "out"
 
 
@@ -239,9 +239,9 @@ def test_a_finished_sweep_is_returned(problem, hp, tmp_path, monkeypatch, capfd)
 
 def test_parts_left_beside_a_finished_table_are_removed(problem, hp, stopped):
     """As a kill between the table and the removal leaves them."""
-    part = (stopped / "part-0000-0000.parquet").read_bytes()
+    part = (stopped / "part-00000000.parquet").read_bytes()
     sweep(problem, hp, stopped)
-    (stopped / "part-0000-0000.parquet").write_bytes(part)
+    (stopped / "part-00000000.parquet").write_bytes(part)
     sweep(problem, hp, stopped)
     assert visible(stopped) == ["config.json", "lanes.parquet", "records.parquet"]
 
@@ -259,7 +259,6 @@ def test_parts_left_beside_a_finished_table_are_removed(problem, hp, stopped):
         ({"rel_gap": 1e-3}, "rel_gap"),
         ({"budget": {"rounds": 10}}, "budget"),
         ({"measure": ["grad_norm"]}, "metrics"),
-        ({"block_size": 2}, "block_size"),
         ({"x0": np.ones(5)}, "problem"),
     ],
     ids=str,
@@ -289,7 +288,7 @@ def test_another_problem_or_method_is_refused(problem, hp, stopped):
 @pytest.mark.parametrize("damage", [b"", b"PAR1 nonsense", "half", "bare"])
 def test_a_damaged_part_is_one_line(problem, hp, stopped, damage):
     """Then, deleted as the line says, it is computed again."""
-    part = stopped / "part-0000-0000.parquet"
+    part = stopped / "part-00000000.parquet"
     whole = part.read_bytes()
     if damage == "bare":
         import pyarrow.parquet as pq

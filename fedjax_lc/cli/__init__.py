@@ -1,4 +1,4 @@
-"""The command line: `fedjax-lc run | extend | sweep | best | plot | list | figure | bench | doctor`, a module each."""
+"""The command line: `fedjax-lc run | extend | sweep | merge | best | plot | list | figure | bench | doctor`."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from fedjax_lc.cli import bench, doctor, extend, figure, lists, results, run, sweep
+from fedjax_lc.cli import bench, doctor, extend, figure, lists, merge, results, run, sweep
 from fedjax_lc.core.errors import InputError
 from fedjax_lc.running import cache, signals
 
-COMMANDS = (run, extend, sweep, results, lists, figure, bench, doctor)
+COMMANDS = (run, extend, sweep, merge, results, lists, figure, bench, doctor)
 
 
 class _Parser(argparse.ArgumentParser):

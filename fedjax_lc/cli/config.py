@@ -108,6 +108,10 @@ class Config:
     other_code: Annotated[
         bool, Option("keep what other code of a method or other versions computed in --out, and go on", aside=True)
     ] = False
+    checkpoint_every: Annotated[
+        str | None,
+        Option("minutes from one checkpoint to the next, or steps:1000 (default: 1, or what costs 1%%)", aside=True),
+    ] = None
     quiet: Annotated[bool, Option("no progress bar", aside=True)] = False
 
     @classmethod
@@ -154,10 +158,6 @@ class RunConfig(Config):
     out: Annotated[
         Path | None,
         Option("folder of the results and, while it runs, of checkpoints; the same command goes on there", aside=True),
-    ] = None
-    checkpoint_every: Annotated[
-        str | None,
-        Option("minutes from one checkpoint to the next, or steps:1000 (default: 1, or what costs 1%%)", aside=True),
     ] = None
     restart: Annotated[bool, Option("begin anew; the old folder is kept as OUT.1, ...", aside=True)] = False
     x: Annotated[str, Option("the picture's x-axis: bits_up, rounds, step, grads, total_bits", aside=True)] = "bits_up"
@@ -210,9 +210,16 @@ class SweepConfig(Config):
             metavar="NAME",
         ),
     ] = dataclasses.field(default_factory=list)
-    block_size: Annotated[int | None, Option("lanes side by side (default: what memory holds)", aside=True)] = None
+    block_size: Annotated[
+        int | None,
+        Option("lanes side by side (default: what memory holds); decides the last bits of float32", aside=True),
+    ] = None
     memory: Annotated[
         str | None, Option("what the lanes side by side may take, as in 2GB (default: a share of it all)", aside=True)
+    ] = None
+    shard: Annotated[
+        str | None,
+        Option("run only this share of the lanes, for fedjax-lc merge", metavar="I/N", aside=True),
     ] = None
     out: Annotated[
         Path | None, Option("folder for a table per method and plot.png; finished parts are reused", aside=True)

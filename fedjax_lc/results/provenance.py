@@ -24,14 +24,11 @@ from fedjax_lc.core.digest import digest, digest_apart, of_package
 from fedjax_lc.core.errors import InputError
 from fedjax_lc.problems import Problem
 
-#: what of this package decides numbers for every method, besides the method's file
-FOUNDATION = ("core", "compressors", "models", "problems", "algorithms/frames", "running/loop.py", "sweeping/blocks.py")
-CODE = {
-    "code": "code of the method",
-    "package": "source of fedjax_lc",
-    "functions": "functions",
-    "versions": "versions",
-}
+ROOMS = ("core", "compressors", "models", "problems", "algorithms/frames")
+LOOPS = ("running/loop.py", "sweeping/program.py", "sweeping/blocks.py")
+FOUNDATION = (*ROOMS, *LOOPS)  #: source that decides the numbers of every method
+#: what `other_code` admits, in the words of a message
+CODE = {"code": "code of the method", "package": "source of fedjax_lc", "functions": "", "versions": ""}
 LONG = 100  #: an array with more entries is described by its shape and a digest
 
 
