@@ -52,6 +52,8 @@ FILES_OF = {
         "store",
         "fit",
         "work",
+        "farm",
+        "ray",
         "outline",
         "shards",
         "sweep",

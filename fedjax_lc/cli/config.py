@@ -217,6 +217,15 @@ class SweepConfig(Config):
     memory: Annotated[
         str | None, Option("what the lanes side by side may take, as in 2GB (default: a share of it all)", aside=True)
     ] = None
+    engine: Annotated[
+        str, Option("where parts run: in this process, or on a Ray cluster", choices=("local", "ray"), aside=True)
+    ] = "local"
+    address: Annotated[str, Option("of the Ray cluster; local: one of this machine only", aside=True)] = "auto"
+    workers: Annotated[
+        int | None, Option("Ray workers at a time (default: as many as there is room for)", aside=True)
+    ] = None
+    cpus_per_task: Annotated[float, Option("CPUs that a Ray worker reserves", aside=True)] = 1.0
+    gpus_per_task: Annotated[float, Option("GPUs that a Ray worker reserves", aside=True)] = 0.0
     shard: Annotated[
         str | None,
         Option("run only this share of the lanes, for fedjax-lc merge", metavar="I/N", aside=True),

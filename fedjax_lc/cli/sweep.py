@@ -116,12 +116,23 @@ def _one(
     table = sweep(
         algorithm, problem, grid, seeds=config.seeds, budget=config.budget or None, masked=config.masked,
         out=out, block_size=config.block_size, memory=memory, other_code=config.other_code, shard=config.shard,
-        checkpoint_every=config.checkpoint_every, **config.loop(),
+        checkpoint_every=config.checkpoint_every, engine=_engine(config), **config.loop(),
     )  # fmt: skip
     if out is not None:
         with replacing(out / "sweep.toml") as path:
             path.write_text(toml.spell({"methods": []} | config.of_method(algorithm.name, share).settings()))
     return table
+
+
+def _engine(config: SweepConfig) -> Any:
+    """The engine that runs the parts."""
+    from fedjax_lc.sweeping.work import local
+
+    if config.engine == "local":
+        return local
+    from fedjax_lc.sweeping.ray import Ray
+
+    return Ray(config.address, config.workers, config.cpus_per_task, config.gpus_per_task)
 
 
 def _print_interrupted(done: int, lanes: int, config: SweepConfig) -> int:

@@ -124,10 +124,9 @@ def check_identity(
         InputError: they differ; the line says in what.
     """
     now = json.loads(json.dumps(now))
-    differ = [name for name in sorted({*before, *now}) if before.get(name) != now.get(name)]
+    differ, words = differences(before, now)
     if not differ:
         return None
-    words = ", ".join(_words(differ, before, now))
     if not {*differ} <= CODE.keys():
         raise InputError(f"{folder} already holds a different {what} ({words}): choose another folder, or delete it")
     if other_code or (finished and differ == ["versions"]):
@@ -136,8 +135,9 @@ def check_identity(
                      "what it holds by --other-code (other_code=True)")  # fmt: skip
 
 
-def _words(differ: list[str], before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """How a message says what differs."""
+def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> tuple[list[str], str]:
+    """The names of the entries in which two identities differ, and how a message says so."""
+    differ = [name for name in sorted({*before, *now}) if before.get(name) != now.get(name)]
     named = [CODE.get(name, name) for name in differ if name not in ("functions", "versions")]
     named = [name for name in named if name != CODE["code"] or "method" not in differ]
     words = [f"other {', '.join(named)}"] if named else []
@@ -147,7 +147,7 @@ def _words(differ: list[str], before: Mapping[str, Any], now: Mapping[str, Any])
             if one.get(name) != two.get(name):
                 versions = f"{name} {one.get(name)} instead of {two.get(name)}"
                 words.append(f"another function {name}" if kind == "functions" else versions)
-    return words
+    return differ, ", ".join(words)
 
 
 def environment() -> dict[str, Any]:

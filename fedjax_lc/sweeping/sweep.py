@@ -115,7 +115,7 @@ def sweep(
     loop.make_limits(problem, float(jax.jit(_first_value)(problem)), checked_task.rel_gap, checked_task.budget)
     room = Room(mesh.mesh(devices), _whole_number("block_size", block_size), _whole_number("memory", memory))
     tell = say if progress else _nothing
-    shares = where.shard.of if where.shard else getattr(where.engine, "workers", 1)
+    shares = where.shard.of if where.shard else getattr(where.engine, "size", 1)
     work = Work(algorithm, checked_task, grid.hparams, _seeds(seeds), masked, room, shares, tell)
     for note in checked_task.notes:
         tell(f"note: {note}")
