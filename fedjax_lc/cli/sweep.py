@@ -11,7 +11,7 @@ from typing import Any
 from fedjax_lc.cli import axes, compare, toml
 from fedjax_lc.cli.config import SweepConfig, check_folder
 from fedjax_lc.cli.options import Help, make_problem
-from fedjax_lc.core.files import check_writable, replacing
+from fedjax_lc.core.files import check_writable, remove_leftovers, replacing
 
 EPILOG = """\
 A --grid is NAME=VALUES for every method that has NAME, or METHOD.NAME=VALUES for one. VALUES are
@@ -100,6 +100,7 @@ def _sweep(options: argparse.Namespace) -> int:
 def _check(out: Path, config: SweepConfig, shares: dict[str, dict[str, Any]]) -> None:
     """Raise InputError if the folder cannot be written or holds sweeps that this one cannot stand beside."""
     check_writable(out / "sweep.toml")
+    remove_leftovers(out)
     for path in sorted(out.glob("*/sweep.toml")):
         before, method = SweepConfig(**SweepConfig.read(str(path))), path.parent.name
         now = config.of_method(method, shares.get(method, before.grid))
