@@ -131,17 +131,17 @@ class Store:
 
     # --- lanes under way ---
 
-    def under_way(self, lanes: np.ndarray, block: int) -> UnderWay:
-        """The lanes under way of the part with these lanes, `block` of them side by side."""
-        identity = {"sweep": self.name, "lanes": lanes.tolist(), "block": block}
+    def under_way(self, lanes: np.ndarray, block: int, devices: int) -> UnderWay:
+        """The lanes under way of the part with these lanes, `block` of them side by side on so many devices."""
+        identity = {"sweep": self.name, "lanes": lanes.tolist(), "slots": [block, devices]}
         return UnderWay(self.folder, lanes, identity, self.every)
 
-    def keep_finished(self, group: np.ndarray, parts: Sequence[np.ndarray], block: int) -> None:
+    def keep_finished(self, group: np.ndarray, parts: Sequence[np.ndarray], block: int, devices: int) -> None:
         """Keep the finished lanes of parts of a group that were under way otherwise than now; their others run again.
 
         Args:
             group: the numbers of the group's lanes.
-            parts: those of the parts that are under way now, `block` lanes side by side.
+            parts: those of the parts that are under way now, `block` lanes side by side on so many devices.
         """
         going, among = [lanes.tolist() for lanes in parts], {*group.tolist()}
         for path in self._checkpoints():
@@ -149,7 +149,7 @@ class Store:
                 stored = tensors.read(path)
                 identity, facts = stored.facts["identity"], stored.facts["facts"]
                 lanes = {*identity["lanes"]}
-                same = identity["lanes"] in going and identity["block"] == block
+                same = identity["lanes"] in going and identity["slots"] == [block, devices]
                 if same or identity["sweep"] != self.name or not lanes <= among:
                     continue
                 if not self.done & lanes:

@@ -225,13 +225,14 @@ class _Sweep:
                 blocks = work.blocks(number, store.block(number))
                 block = blocks.plan.block
                 store.begin(number, block)
-                store.keep_finished(lanes, [lanes[part] for part in self._cut(number, share)], block)
+                cut = [lanes[part] for part in self._cut(number, share)]
+                store.keep_finished(lanes, cut, block, work.room.mesh.size)
                 left = self._left(lanes, share)
             bar.show((len(share) - len(left)) * work.task.records, len(share) - len(left))
             parts = self._cut(number, share) if len(left) else []
             for i, part in enumerate(parts):
-                under_way = store.under_way(lanes[part], blocks.plan.block)
-                yield Part(number, part, lanes[part], blocks.plan.block, i, len(parts), under_way)
+                under_way = store.under_way(lanes[part], block, work.room.mesh.size)
+                yield Part(number, part, lanes[part], block, i, len(parts), under_way)
 
     def _left(self, lanes: np.ndarray, places: np.ndarray) -> np.ndarray:
         """The places of lanes that are not done."""
