@@ -172,7 +172,18 @@ def test_a_sweep_without_a_folder_keeps_nothing(problem, hp, tmp_path, monkeypat
     assert list(tmp_path.iterdir()) == []
 
 
-# --- a full disk ---
+# --- a full disk, an archive ---
+
+
+def test_a_finished_sweep_is_read_where_nothing_can_be_written(problem, hp, tmp_path, plain, monkeypatch):  # noqa: F811
+    sweep(problem, hp, tmp_path)
+
+    def fail(*arguments, **options):
+        raise PermissionError(13, "Permission denied")
+
+    for name in ("open", "mkdir", "unlink"):
+        monkeypatch.setattr(os, name, fail)
+    same(sweep(problem, hp, tmp_path), plain)
 
 
 def test_a_full_disk_is_one_line_and_loses_nothing(problem, hp, stopped, plain, monkeypatch):  # noqa: F811

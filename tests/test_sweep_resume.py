@@ -154,11 +154,14 @@ def kill_at_random(sweeping, out, delays, number, part):
     assert process.returncode in ENDS[number]
 
 
-@pytest.mark.parametrize("kills", [3, pytest.param(24, marks=pytest.mark.slow)])
-def test_killed_many_times_it_is_the_same_table(sweeping, expected, tmp_path, kills):
+LONG = [pytest.param(24, seed, marks=pytest.mark.slow) for seed in (1, 2, 3)]
+
+
+@pytest.mark.parametrize(("kills", "seed"), [(3, 0), *LONG])
+def test_killed_many_times_it_is_the_same_table(sweeping, expected, tmp_path, kills, seed):
     """At random so often, by all three signals, and three times within writes: of a part, of the table, and before its
     parts are removed. Asked to end, it keeps the lanes under way."""
-    out, delays, seen = tmp_path / "out", random.Random(0), [0]
+    out, delays, seen = tmp_path / "out", random.Random(seed), [0]
     for count in range(kills):
         number = list(ENDS)[count % 3]
         if seen[-1] > 9:  # the moments below come within the last parts

@@ -77,10 +77,10 @@ def merge(folder: str | Path) -> Table:
     folder = Path(folder)
     shards = _shards(folder)
     identity = _identity(folder, shards)
+    if is_table(folder):
+        check_identity(folder, "sweep", read_config(folder)[0], identity, finished=True)
+        return Table.load(folder)
     with locked(folder):
-        if is_table(folder):
-            check_identity(folder, "sweep", read_config(folder)[0], identity, finished=True)
-            return Table.load(folder)
         stores = [_store(folder / shard.folder, shard) for shard in shards]
         outline = Table.load(folder / shards[0].folder / OUTLINE)
         lanes = np.arange(len(outline))

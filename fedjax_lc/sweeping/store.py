@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -127,7 +128,8 @@ class Store:
 
     def _remove_parts(self) -> None:
         for path in [*self.folder.glob("part-*.parquet"), *self._checkpoints()] if self.folder is not None else ():
-            path.unlink()
+            with contextlib.suppress(OSError):  # of a folder that can only be read
+                path.unlink()
 
     # --- lanes under way ---
 

@@ -20,6 +20,7 @@ from fedjax_lc.core.options import refuse_unknown
 from fedjax_lc.core.progress import say
 from fedjax_lc.problems import Problem
 from fedjax_lc.results.provenance import identity
+from fedjax_lc.results.storage import is_table
 from fedjax_lc.results.table import Table
 from fedjax_lc.running import loop
 from fedjax_lc.running.options import Options, task
@@ -119,7 +120,8 @@ def sweep(
     work = Work(algorithm, checked_task, grid.hparams, _seeds(seeds), masked, room, shares, tell)
     for note in checked_task.notes:
         tell(f"note: {note}")
-    with contextlib.nullcontext() if where.folder is None else locked(where.folder):
+    done = where.folder is not None and is_table(where.folder)  # then it is only read, maybe in an archive
+    with contextlib.nullcontext() if where.folder is None or done else locked(where.folder):
         return _Sweep(work, grid, where).go(progress)
 
 
