@@ -3,6 +3,7 @@
 import contextlib
 import os
 import random
+import shutil
 import signal
 import threading
 import time
@@ -89,3 +90,26 @@ def test_a_method_of_the_users_goes_along(problem, engine, tmp_path, monkeypatch
         same(fl.sweep("mine", problem, hp, engine=engine, **options), fl.sweep("mine", problem, hp, **options))
     finally:
         del base._REGISTRY["mine"]
+
+
+def test_lanes_under_way_are_kept_here_and_go_on_there(problem, grid, engine, tmp_path):  # noqa: F811
+    """Ctrl-C while two parts run; they go on on the cluster, and in one process."""
+    options = OPTIONS | {"steps": 120_000, "every": 60, "rel_gap": None, "seeds": 2}
+    expected = fl.sweep("diana", problem, grid, **options)
+
+    def press():
+        while not any(tmp_path.glob("part-*.safetensors")) and not done.is_set():
+            time.sleep(0.1)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    done = threading.Event()
+    thread = threading.Thread(target=press)
+    thread.start()
+    table = fl.sweep("diana", problem, grid, out=tmp_path, engine=engine, checkpoint_every="steps:3000", **options)
+    done.set()
+    thread.join()
+    assert (table.lanes["status"] == "interrupted").any()
+    assert any(tmp_path.glob("part-*.safetensors"))
+    shutil.copytree(tmp_path, tmp_path / "copy")
+    for out, where in ((tmp_path, {"engine": engine}), (tmp_path / "copy", {})):
+        same(fl.sweep("diana", problem, grid, out=out, **where, **options), expected)

@@ -5,12 +5,14 @@ import os
 import shutil
 import signal
 
+import numpy as np
 import pytest
 
 import fedjax_lc as fl
 from fedjax_lc.core.errors import InputError
 from fedjax_lc.running import loop
 from fedjax_lc.sweeping import blocks
+from fedjax_lc.sweeping.store import UnderWay
 from tests.test_sweep_resume import hp, same, stopped, sweep, visible  # noqa: F401
 
 
@@ -144,6 +146,19 @@ def test_a_torn_file_is_one_line_and_the_one_before_goes_on(problem, hp, tmp_pat
     )
     assert chunks == 4 * 6 - 6
     same(table, plain)
+
+
+def test_files_of_lanes_under_way_travel(interrupted, tmp_path):
+    """As between a sweep's folder and a worker on another machine."""
+    here = UnderWay(interrupted, np.arange(4), {}, None)
+    there = here.elsewhere(tmp_path / "other")
+    assert list(here.files()) == ["part-00000000-000000000070.safetensors"]
+    there.take(here.files())
+    assert there.files() == here.files()
+    there.take({"part-00000000-000000000080.safetensors": b"later"})
+    assert there.files() == {"part-00000000-000000000080.safetensors": b"later"}
+    assert list(here.files()) == ["part-00000000-000000000070.safetensors"]
+    assert here.elsewhere(None).files() == {}
 
 
 def test_many_slots_and_early_ends_go_on_bit_for_bit(problem, tmp_path):

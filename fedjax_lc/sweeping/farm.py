@@ -72,7 +72,7 @@ def farm(work: Work, parts: Iterator[Part], eyes: Eyes, crew: Crew, workers: int
                 raise InputError(f"part {part.number + 1} of {part.parts} lost {lost[int(part.lanes[0])]} workers "
                                  f"({result}): give a worker more memory, or let fewer lanes run side by side "
                                  "(block_size)")  # fmt: skip
-            work.say(f"  a worker died ({result}): its part of {len(part.lanes)} lanes begins anew")
+            work.say(f"  a worker died ({result}): its part of {len(part.lanes)} lanes begins again")
             again.append(part)
             idle.append(crew.hire())
         eyes.advanced(*crew.progress())

@@ -7,6 +7,7 @@ import dataclasses
 import functools
 import os
 import platform
+import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -40,8 +41,9 @@ VARIABLES = ("FEDJAX_LC_METHODS", "XLA_FLAGS", "PYTHONPATH")  #: of the environm
 class Ray:
     """An engine for `fl.sweep(engine=...)`: parts of the sweep run on the workers of a Ray cluster.
 
-    Results are gathered here, in the sweep's folder, part by part; a part whose worker dies begins anew. Results are
-    bit for bit those of the engine in this process with as many lanes side by side.
+    Results are gathered here, in the sweep's folder, part by part, and so are lanes under way; a part whose worker dies
+    goes on from what was gathered. Results are bit for bit those of the engine in this process with as many lanes side
+    by side.
 
     Attributes:
         address: of the cluster: "auto" for the one that this machine belongs to, "local" for one of this machine only.
@@ -116,7 +118,7 @@ class _Crew:
     def __init__(self, engine: Ray, work: Work) -> None:
         self.ray, self.retries, self.work = connect(engine.address), engine.retries, work
         pickle = self.ray.cloudpickle
-        room = (work.room.mesh.size if engine.gpus else None, work.room.block_size, work.room.memory)
+        room = (work.room.block_size, work.room.memory)
         payload = pickle.dumps((work.task, list(work.hparams), work.seeds, work.masked, room, work.shares))
         alg = work.algorithm
         file = Path(alg.file).read_text() if _is_users(alg.file) else None
@@ -136,10 +138,11 @@ class _Crew:
         return self.actor.remote(self.order)
 
     def begin(self, worker: Any, part: Part) -> None:
-        """Let the actor run a part, whose results are kept here, not there."""
-        part = part._replace(under_way=UnderWay(None, part.lanes, {}, None))
+        """Let the actor run a part, from where it stopped if it is under way."""
+        files = part.under_way.files() if part.under_way.folder is not None else None
+        sent = part._replace(under_way=part.under_way.elsewhere(None))
         self.seen[worker] = (0, 0)
-        self.calls[worker.run.remote(part, self.code)] = worker, part
+        self.calls[worker.run.remote(sent, self.code, files)] = worker, part
 
     def wait(self) -> list[tuple[Any, Ended | Lost]]:
         """The actors that ended their part within a moment, or died."""
@@ -149,7 +152,10 @@ class _Crew:
             worker, part = self.calls.pop(call)
             made = (len(part.lanes) * self.work.task.records, len(part.lanes))
             try:
-                results.append((worker, self.ray.get(call)))
+                ended, files = self.ray.get(call)
+                results.append((worker, ended))
+                if not ended.whole:
+                    part.under_way.take(files)
             except self.ray.exceptions.RayTaskError as error:
                 raise error.cause if isinstance(error.cause, InputError) else error from None
             except self.ray.exceptions.RayError as error:
@@ -164,12 +170,17 @@ class _Crew:
         self.more = (self.more[0] + made[0] - before[0], self.more[1] + made[1] - before[1])
 
     def progress(self) -> tuple[int, int]:
-        """What all actors made since the last call; one that is busy or dead is asked again later."""
-        asked = {worker.progress.remote(): worker for worker, _ in self.calls.values()}
+        """What all actors made since the last call, whose lanes under way are kept here; one that is busy or dead is
+        asked again later."""
+        asked = {worker.progress.remote(): (worker, part) for worker, part in self.calls.values()}
         ready, _ = self.ray.wait(list(asked), num_returns=len(asked), timeout=MOMENT) if asked else ([], [])
         for call in ready:
             with contextlib.suppress(self.ray.exceptions.RayError):
-                self._count(asked[call], self.ray.get(call))
+                made, files = self.ray.get(call)
+                worker, part = asked[call]
+                self._count(worker, made)
+                if files:
+                    part.under_way.take(files)
         more, self.more = self.more, (0, 0)
         return more
 
@@ -195,13 +206,19 @@ class Worker:
             load(_written(file, text))
         import ray
 
-        task, hparams, seeds, masked, (devices, block_size, memory), shares = ray.cloudpickle.loads(payload)
-        room = Room(mesh.mesh(devices), block_size, memory)
+        task, hparams, seeds, masked, (block_size, memory), shares = ray.cloudpickle.loads(payload)
+        room = Room(mesh.mesh(), block_size, memory)
         self.work = Work(algorithms.get(name), task, hparams, seeds, masked, room, shares, lambda line: None)
         self.made, self.stopped = (0, 0), threading.Event()
+        self.under_way: UnderWay | None = None
+        self.sent: set[str] = set()  # names of files that the sweep has
 
-    def run(self, part: Part, code: dict[str, Any]) -> Ended:
-        """Run a part.
+    def run(self, part: Part, code: dict[str, Any], files: dict[str, bytes] | None) -> tuple[Ended, dict[str, bytes]]:
+        """Run a part. Returns its results and, if it was asked to end early, the files of its lanes under way.
+
+        Args:
+            code: the code and versions of the sweep.
+            files: those of the part's lanes under way; None if they are not kept.
 
         Raises:
             InputError: this worker's code or versions are not those of the sweep.
@@ -210,8 +227,14 @@ class Worker:
         if differ:
             raise InputError(f"the worker on {platform.node()} has {words}: give all machines of the cluster the same "
                              "fedjax_lc, jax and method files")  # fmt: skip
-        self.made = (0, 0)
-        return self.work.run(part, self._advanced, self.stopped.is_set)
+        self.made, self.sent = (0, 0), set(files or ())
+        with tempfile.TemporaryDirectory(prefix="fedjax_lc_") as folder:
+            self.under_way = part.under_way.elsewhere(None if files is None else Path(folder))
+            self.under_way.identity = part.under_way.identity | {"slots": [part.block, self.work.room.mesh.size]}
+            self.under_way.take(files or {})
+            ended = self.work.run(part._replace(under_way=self.under_way), self._advanced, self.stopped.is_set)
+            kept, self.under_way = self.under_way.files(), part.under_way
+        return ended, kept
 
     @functools.cached_property
     def code(self) -> dict[str, Any]:
@@ -222,9 +245,13 @@ class Worker:
     def _advanced(self, records: int, ended: int) -> None:
         self.made = (self.made[0] + records, self.made[1] + ended)
 
-    def progress(self) -> tuple[int, int]:
-        """Records made and lanes that ended in this part."""
-        return self.made
+    def progress(self) -> tuple[tuple[int, int], dict[str, bytes]]:
+        """Records made and lanes that ended in this part, and the files of its lanes under way where they are new."""
+        files = self.under_way.files() if self.under_way is not None else {}
+        if files.keys() <= self.sent:
+            return self.made, {}
+        self.sent = {*files}
+        return self.made, files
 
     def stop(self) -> None:
         """End the part early."""
@@ -238,8 +265,6 @@ def _is_users(file: str) -> bool:
 
 def _written(name: str, text: str) -> Path:
     """A user's method file, on the worker's machine."""
-    import tempfile
-
     path = Path(tempfile.mkdtemp(prefix="fedjax_lc_")) / name
     path.write_text(text)
     return path

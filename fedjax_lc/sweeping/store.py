@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -197,6 +198,30 @@ class UnderWay:
             tree, facts = block.under_way()
             checkpoints.save(self.folder, tree, facts, step=block.steps, identity=self.identity, prefix=self.prefix)
             self.schedule.written(block.steps, time.monotonic() - started)
+
+    def files(self) -> dict[str, bytes]:
+        """The files that are kept now, by name."""
+        files = {}
+        for path in [] if self.folder is None else self.folder.glob(f"{self.prefix}-*.safetensors"):
+            with contextlib.suppress(FileNotFoundError):  # a later one has replaced it
+                files[path.name] = path.read_bytes()
+        return files
+
+    def take(self, files: Mapping[str, bytes]) -> None:
+        """Keep these files instead of those that are kept now."""
+        if self.folder is None:
+            return
+        for name, content in files.items():
+            with replacing(self.folder / name) as path:
+                path.write_bytes(content)
+        for name in self.files().keys() - files.keys():
+            (self.folder / name).unlink(missing_ok=True)
+
+    def elsewhere(self, folder: Path | None) -> UnderWay:
+        """The same for another folder."""
+        other = copy.copy(self)
+        other.folder = folder
+        return other
 
     def forget(self) -> None:
         """Remove what was kept."""
