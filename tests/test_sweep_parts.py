@@ -54,6 +54,33 @@ def test_blocks_that_are_no_numbers_are_one_line(problem, hp, stopped, blocks): 
         sweep(problem, hp, stopped)
 
 
+@pytest.mark.parametrize(
+    "edit",
+    [
+        {"functions": 5},
+        {"functions": ["m"]},
+        {"versions": "0.1"},
+        {"versions": {"jax": [[]]}},
+        {"code": {}},
+        {"a\nb": 1},
+    ],
+    ids=str,
+)
+def test_an_edited_identity_is_one_line(problem, hp, stopped, edit):  # noqa: F811
+    config = json.loads((stopped / "config.json").read_text())
+    config["identity"] |= edit
+    (stopped / "config.json").write_text(json.dumps(config))
+    with pytest.raises(InputError, match=r"already holds (this|a different) sweep") as caught:
+        sweep(problem, hp, stopped)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_pipe_is_not_waited_for(problem, hp, tmp_path):  # noqa: F811
+    os.mkfifo(tmp_path / "config.json")
+    with pytest.raises(InputError, match=r"holds something else than a sweep: choose another folder$"):
+        sweep(problem, hp, tmp_path)
+
+
 def test_parts_that_do_not_belong_are_one_line(problem, hp, stopped, tmp_path):  # noqa: F811
     """Lanes that are there twice, and a part of another sweep."""
     part, twice = stopped / "part-00000000.parquet", stopped / "part-00000004.parquet"

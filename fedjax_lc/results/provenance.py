@@ -142,12 +142,12 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> tuple[list
     named = [name for name in named if name != CODE["code"] or "method" not in differ]
     words = [f"other {', '.join(named)}"] if named else []
     for kind in ("functions", "versions"):
-        one, two = (dict(each.get(kind) or {}) for each in (before, now))
+        one, two = (each[kind] if isinstance(each.get(kind), dict) else {} for each in (before, now))
         for name in sorted({*one, *two}):
             if one.get(name) != two.get(name):
-                versions = f"{name} {one.get(name)} instead of {two.get(name)}"
+                versions = f"{name} {one.get(name)!s:.40} instead of {two.get(name)!s:.40}"
                 words.append(f"another function {name}" if kind == "functions" else versions)
-    return differ, ", ".join(words)
+    return differ, " ".join(", ".join(words).split())
 
 
 def environment() -> dict[str, Any]:

@@ -236,6 +236,8 @@ def read_config(folder: Path) -> tuple[dict[str, Any], dict[str, int], list[str]
         InputError: it is not that of a sweep, or has been edited.
     """
     try:
+        if not (folder / "config.json").is_file():  # a pipe would be waited for
+            raise ValueError
         kept = json.loads((folder / "config.json").read_text())
         identity, blocks, remarks = dict(kept["identity"]), dict(kept["blocks"]), list(kept.get("other_code", []))
         if not all(type(block) is int and block >= 1 for block in blocks.values()):
