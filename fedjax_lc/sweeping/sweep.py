@@ -120,8 +120,11 @@ def sweep(
     work = Work(algorithm, checked_task, grid.hparams, _seeds(seeds), masked, room, shares, tell)
     for note in checked_task.notes:
         tell(f"note: {note}")
-    done = where.folder is not None and is_table(where.folder)  # then it is only read, maybe in an archive
-    with contextlib.nullcontext() if where.folder is None or done else locked(where.folder):
+    with contextlib.ExitStack() as stack:
+        if where.folder is not None:
+            archived = contextlib.suppress(InputError) if is_table(where.folder) else contextlib.nullcontext()
+            with archived:  # a sweep that is done is only read, maybe where nothing can be written
+                stack.enter_context(locked(where.folder))
         return _Sweep(work, grid, where).go(progress)
 
 
