@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from fedjax_lc.running.run import Trace, run
     from fedjax_lc.sweeping.axes import loguniform, times, uniform
     from fedjax_lc.sweeping.grid import Grid, grid, sample
+    from fedjax_lc.sweeping.shards import merge
     from fedjax_lc.sweeping.sweep import sweep
 
 __version__ = "0.1.0"
@@ -36,6 +37,7 @@ __all__ = [
     "grid",
     "lanes",
     "loguniform",
+    "merge",
     "models",
     "plot",
     "problem",
@@ -58,6 +60,7 @@ _HOMES = {
     "running.run": ("Trace", "run"),
     "sweeping.axes": ("loguniform", "times", "uniform"),
     "sweeping.grid": ("Grid", "grid", "sample"),
+    "sweeping.shards": ("merge",),
     "sweeping.sweep": ("sweep",),
 }  #: where the names live that are no rooms of the package
 

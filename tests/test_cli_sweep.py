@@ -464,8 +464,9 @@ def test_ctrl_c_at_the_end_of_a_method_is_not_lost(methods, code, quick, monkeyp
     assert err.endswith("interrupted with 2 of 4 lanes done; nothing is kept without --out\n") == (code != 0)
 
 
-def test_ctrl_c_ends_cleanly(quick, tmp_path):
-    """GD is done, and DIANA's steps are too small to ever be."""
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_signals_end_it_cleanly(quick, tmp_path, number, code):
+    """GD is done, and DIANA's steps are too small to ever be; its lanes under way are kept."""
     words = ["--rel-gap", "1e-2", "--grid", "diana.gamma=1e-9", "--seeds", "2", "--out", str(tmp_path)]
     endless = [word for word in quick if word != "--quiet"] + ["--steps", "1000000000"]
     command = [sys.executable, "-m", "fedjax_lc.cli", "sweep", "gd", "diana", *endless, *words]
@@ -475,14 +476,15 @@ def test_ctrl_c_ends_cleanly(quick, tmp_path):
             assert told[0].startswith("GD: 1 configurations x 2 seeds = 2 lanes")
             assert told[2].startswith("DIANA: ")
             time.sleep(1)
-            process.send_signal(signal.SIGINT)
+            process.send_signal(number)
             out, err = process.communicate(timeout=60)
         finally:
             process.kill()
-    assert (process.returncode, out) == (130, "")
+    assert (process.returncode, out) == (code, "")
+    assert len(list(tmp_path.glob("diana/part-00000000-*.safetensors"))) == 1
     assert err.splitlines()[-1] == (
-        f"fedjax-lc: interrupted with 2 of 4 lanes done; finished parts are kept in {tmp_path}, and the same command "
-        "continues from them"
+        f"fedjax-lc: interrupted with 2 of 4 lanes done; finished parts and lanes under way are kept in {tmp_path}, "
+        "and the same command goes on"
     )
     table = fl.Table.load(tmp_path)
     assert table.lanes[["method", "status"]].to_numpy().tolist() == [["gd", "target"]] * 2

@@ -43,13 +43,30 @@ FILES_OF = {
     ],
     "results": ["ledger", "provenance", "columns", "trace", "arrays", "ranking", "storage", "table", "report"],
     "running": ["cache", "programs", "signals", "checkpoints", "folder", "loop", "options", "run", "extend"],
-    "sweeping": ["mesh", "axes", "grid", "blocks", "groups", "planner", "store", "fit", "sweep", "theory"],
+    "sweeping": [
+        "mesh",
+        "axes",
+        "grid",
+        "program",
+        "blocks",
+        "groups",
+        "planner",
+        "store",
+        "fit",
+        "work",
+        "farm",
+        "ray",
+        "outline",
+        "shards",
+        "sweep",
+        "theory",
+    ],
 }
 PLACE = {name: (row, column) for row, names in enumerate(ROWS) for column, name in enumerate(names)}
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
 SURFACE = {
     "Grid", "InputError", "Table", "Trace",
-    "extend", "grid", "loguniform", "problem", "run", "sample", "sweep", "times", "uniform",
+    "extend", "grid", "loguniform", "merge", "problem", "run", "sample", "sweep", "times", "uniform",
     "algorithms", "compressors", "data", "lanes", "models", "plot", "problems", "schedules",
 }  # fmt: skip
 

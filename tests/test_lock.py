@@ -77,6 +77,15 @@ def test_threads_are_kept_apart_and_one_holds_it_at_a_time(tmp_path):
     assert taken[0] >= 200
 
 
+def test_a_full_disk_does_not_matter(tmp_path, monkeypatch):
+    def fail(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(lock.socket, "gethostname", fail)
+    with locked(tmp_path), pytest.raises(InputError, match="is in use by process unknown"), locked(tmp_path):
+        pass
+
+
 def test_an_exception_ends_the_lock(tmp_path):
     with pytest.raises(ZeroDivisionError), locked(tmp_path):
         raise ZeroDivisionError

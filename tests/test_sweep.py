@@ -391,7 +391,7 @@ def test_ctrl_c_between_parts_keeps_the_parts(tiny, gd, monkeypatch, tmp_path):
         interrupt_at(patch, 21)
         table = sweep(tiny, grid, steps=80, block_size=1, out=tmp_path)
     assert list(table.lanes["status"][:4]) == ["finished"] * 4
-    assert [path.name for path in tmp_path.glob("part-*")] == ["part-0000-0000.parquet"]
+    assert [path.name for path in tmp_path.glob("part-*.parquet")] == ["part-00000000.parquet"]
 
 
 def test_ctrl_c_before_anything_runs(tiny, gd, monkeypatch):
@@ -519,6 +519,31 @@ one = check("gd", fl.grid(gd, gamma=fl.times(np.linspace(0.1, 1, 13))), **steps)
 ends = check("gd", fl.grid(gd, gamma=fl.times([*np.linspace(0.05, 1, 20), 1e4])), rel_gap=1e-4, **steps)
 assert set(ends.lanes["status"]) == {"finished", "target", "diverged"}
 check("locodl", fl.algorithms.get("locodl").theory(problem, p=0.3), seeds=11, **steps)
+
+# stopped after three chunks, then gone on with on all devices and on two
+import os, shutil, signal, tempfile
+from fedjax_lc.running import loop
+grid, out = fl.grid(gd, gamma=fl.times([*np.linspace(0.05, 1, 20), 1e4])), tempfile.mkdtemp()
+options = {"rel_gap": 1e-4, "block_size": 8, "progress": False, **steps}
+whole = fl.sweep("gd", problem, grid, **options)
+loop.next_count = lambda count, capacity, seconds: 1
+made, advance = [0], blocks.Block._advance
+
+def press(block, count):
+    made[0] += 1
+    if made[0] == 3:
+        os.kill(os.getpid(), signal.SIGINT)
+    return advance(block, count)
+
+blocks.Block._advance = press
+assert (fl.sweep("gd", problem, grid, out=f"{out}/8", **options).lanes["status"] == "interrupted").any()
+shutil.copytree(f"{out}/8", f"{out}/2")
+for devices in (8, 2):
+    again = fl.sweep("gd", problem, grid, out=f"{out}/{devices}", devices=devices, **options)
+    same(again, whole)
+    assert devices == 2 or again.records["value"].to_numpy().tobytes() == whole.records["value"].to_numpy().tobytes()
+shutil.rmtree(out)
+
 for devices in (9, 0, -1):
     try:
         fl.sweep("gd", problem, gd, devices=devices)

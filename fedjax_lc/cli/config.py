@@ -101,6 +101,10 @@ class Config:
     other_code: Annotated[
         bool, Option("keep what other code of a method or other versions computed in --out, and go on", aside=True)
     ] = False
+    checkpoint_every: Annotated[
+        str | None,
+        Option("minutes from one checkpoint to the next, or steps:1000 (default: 1, or what costs 1%%)", aside=True),
+    ] = None
     quiet: Annotated[bool, Option("no progress bar", aside=True)] = False
 
     @classmethod
@@ -164,10 +168,6 @@ class RunConfig(Config):
         Path | None,
         Option("folder of the results and, while it runs, of checkpoints; the same command goes on there", aside=True),
     ] = None
-    checkpoint_every: Annotated[
-        str | None,
-        Option("minutes from one checkpoint to the next, or steps:1000 (default: 1, or what costs 1%%)", aside=True),
-    ] = None
     restart: Annotated[bool, Option("begin anew; the old folder is kept as OUT.1, ...", aside=True)] = False
     x: Annotated[str, Option("the picture's x-axis: bits_up, rounds, step, grads, total_bits", aside=True)] = "bits_up"
 
@@ -225,10 +225,28 @@ class SweepConfig(Config):
         ),
     ] = dataclasses.field(default_factory=list)
     block_size: Annotated[
-        int | None, Option("lanes side by side (default: what memory holds)", within="whole [1, inf)", aside=True)
+        int | None,
+        Option(
+            "lanes side by side (default: what memory holds); decides the last bits of float32",
+            within="whole [1, inf)",
+            aside=True,
+        ),
     ] = None
     memory: Annotated[
         str | None, Option("what the lanes side by side may take, as in 2GB (default: a share of it all)", aside=True)
+    ] = None
+    engine: Annotated[
+        str, Option("where parts run: in this process, or on a Ray cluster", choices=("local", "ray"), aside=True)
+    ] = "local"
+    address: Annotated[str, Option("of the Ray cluster; local: one of this machine only", aside=True)] = "auto"
+    workers: Annotated[
+        int | None, Option("Ray workers at a time (default: as many as there is room for)", aside=True)
+    ] = None
+    cpus_per_task: Annotated[float, Option("CPUs that a Ray worker reserves", aside=True)] = 1.0
+    gpus_per_task: Annotated[float, Option("GPUs that a Ray worker reserves", aside=True)] = 0.0
+    shard: Annotated[
+        str | None,
+        Option("run only this share of the lanes, for fedjax-lc merge", metavar="I/N", aside=True),
     ] = None
     out: Annotated[
         Path | None, Option("folder for a table per method and plot.png; finished parts are reused", aside=True)

@@ -11,7 +11,7 @@ from fedjax_lc.cli import axes, compare, toml
 from fedjax_lc.cli.config import SweepConfig, check_folder
 from fedjax_lc.cli.options import Help, make_problem
 from fedjax_lc.core.errors import InputError
-from fedjax_lc.core.files import check_writable, replacing
+from fedjax_lc.core.files import check_writable, remove_leftovers, replacing
 from fedjax_lc.core.paths import is_there
 from fedjax_lc.core.progress import say
 
@@ -62,10 +62,12 @@ def add(commands: Any, arguments: Sequence[str]) -> None:
 def _sweep(options: argparse.Namespace) -> int:
     from fedjax_lc import algorithms
     from fedjax_lc.results.table import Table
-    from fedjax_lc.running import loop
+    from fedjax_lc.running import cache, loop
     from fedjax_lc.running.signals import interruptible
+    from fedjax_lc.sweeping.shards import Shard
 
     config = SweepConfig.of(options)
+    shard = None if config.shard is None else Shard.of_text(config.shard)
     methods = [algorithms.get(name) for name in dict.fromkeys(config.methods)]
     memory = config.bytes()
     shares, notes = axes.shares(config.grid, methods)
@@ -86,10 +88,15 @@ def _sweep(options: argparse.Namespace) -> int:
         for algorithm in methods:
             tables.append(_one(algorithm, problem, grids[algorithm.name], shares[algorithm.name], config, memory))
             done = sum(int((table.lanes["status"] != "interrupted").sum()) for table in tables)
-            if interrupted() and done < lanes:
-                return _print_interrupted(done, lanes, config)
+            wanted = lanes if shard is None else sum(shard.count(config.seeds * len(grids[a.name])) for a in methods)
+            if interrupted() and done < wanted:
+                return _print_interrupted(done, wanted, config)
     draw_report()
-    _print_outcome(tables[0] if len(tables) == 1 else Table.merge(tables), config)
+    print(cache.summary())
+    if shard is None:
+        show(tables[0] if len(tables) == 1 else Table.merge(tables), config.rel_gap, config.out)
+    else:
+        print(f"shard {shard}: its {done} of {lanes} lanes are done; when all shards are: fedjax-lc merge {config.out}")
     return 0
 
 
@@ -99,6 +106,7 @@ def _check(out: Path, config: SweepConfig, shares: dict[str, dict[str, Any]]) ->
     paths = sorted(out.glob("*/sweep.toml"))
     if not paths and is_there(out / "plot.png"):
         raise InputError(f"{out} holds a plot.png and no sweep: choose another --out")
+    remove_leftovers(out)
     for path in paths:
         before, method = SweepConfig(**SweepConfig.read(str(path))), path.parent.name
         now = config.of_method(method, shares.get(method, before.grid))
@@ -114,7 +122,8 @@ def _one(
     out = None if config.out is None else config.out / algorithm.name
     table = sweep(
         algorithm, problem, grid, seeds=config.seeds, budget=config.budget or None, masked=config.masked,
-        out=out, block_size=config.block_size, memory=memory, other_code=config.other_code, **config.loop(),
+        out=out, block_size=config.block_size, memory=memory, other_code=config.other_code, shard=config.shard,
+        checkpoint_every=config.checkpoint_every, engine=_engine(config), **config.loop(),
     )  # fmt: skip
     if out is not None:
         with replacing(out / "sweep.toml") as path:
@@ -122,25 +131,34 @@ def _one(
     return table
 
 
+def _engine(config: SweepConfig) -> Any:
+    """The engine that runs the parts."""
+    from fedjax_lc.sweeping.work import local
+
+    if config.engine == "local":
+        return local
+    from fedjax_lc.sweeping.ray import Ray
+
+    return Ray(config.address, config.workers, config.cpus_per_task, config.gpus_per_task)
+
+
 def _print_interrupted(done: int, lanes: int, config: SweepConfig) -> int:
     """Say what is done and where it is kept; the exit code of Ctrl-C."""
     kept = "nothing is kept without --out"
     if config.out is not None:
-        kept = f"finished parts are kept in {config.out}, and the same command continues from them"
+        kept = f"finished parts and lanes under way are kept in {config.out}, and the same command goes on"
     say(f"fedjax-lc: interrupted with {done} of {lanes} lanes done; {kept}")
     return 130
 
 
-def _print_outcome(table: Any, config: SweepConfig) -> None:
-    """What was compiled, what diverged, the comparison at the target, and the picture."""
+def show(table: Any, rel_gap: float | None, out: Path | None) -> None:
+    """Print what diverged and the comparison at the target, and draw the picture."""
     from fedjax_lc import plot
     from fedjax_lc.results import report
-    from fedjax_lc.running import cache
 
-    gap, metric, terms = compare.terms(table, config.rel_gap, METRIC)
-    if config.out is not None:
-        plot.best(table, metric, gap, path=config.out / "plot.png")
-    print(cache.summary())
+    gap, metric, terms = compare.terms(table, rel_gap, METRIC)
+    if out is not None:
+        plot.best(table, metric, gap, path=out / "plot.png")
     for line in compare.diverged(table):
         print(line)
     print(terms)
@@ -148,5 +166,5 @@ def _print_outcome(table: Any, config: SweepConfig) -> None:
     print(report.table(compare.rows(table, best, metric)))
     for note in compare.edges(table, best):
         print(note)
-    if config.out is not None:
-        print(f"wrote a table per method and plot.png to {config.out}")
+    if out is not None:
+        print(f"wrote a table per method and plot.png to {out}")

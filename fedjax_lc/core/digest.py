@@ -27,8 +27,6 @@ ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 PLAIN = (type(None), bool, int, float, complex, str, bytes, type(Ellipsis))
 PACKAGE = __name__.partition(".")[0]
 METHODS = f"{PACKAGE}.algorithms."  #: below it, apart from its frames, each file is the code of a method
-ASIDE = ("dict", "weakref", "module", "doc", "firstlineno", "static_attributes", "dataclass_fields", "dataclass_params")
-OF_CLASS = frozenset({*(f"__{name}__" for name in ASIDE), "_abc_impl", "__annotations_cache__"})  #: decide no number
 
 
 def digest(*things: Any) -> str:
@@ -142,7 +140,8 @@ class _Digester:
             return
         yield from map(self.of, cls.__bases__)
         for name, value in sorted(vars(cls).items()):
-            if name not in OF_CLASS:
+            private = name.startswith("__") or name == "_abc_impl"  # pickling, say, leaves notes in such names
+            if not private or isinstance(value, types.FunctionType):
                 yield from (name, self.of(_unwrapped(value)))
         if dataclasses.is_dataclass(cls):
             yield from (self.of((field.name, field.default)) for field in dataclasses.fields(cls))

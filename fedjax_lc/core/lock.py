@@ -8,8 +8,8 @@ import os
 import socket
 import sys
 from collections.abc import Iterator
+from io import FileIO
 from pathlib import Path
-from typing import BinaryIO
 
 from fedjax_lc.core.errors import InputError
 from fedjax_lc.core.files import no_empty_folders, unwritable
@@ -23,14 +23,14 @@ if sys.platform == "win32":
 
     FAR = 2**30  #: the byte that is locked: Windows lets nobody read a locked byte
 
-    def _take(file: BinaryIO) -> None:
+    def _take(file: FileIO) -> None:
         file.seek(FAR)
         msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
 
 else:
     import fcntl
 
-    def _take(file: BinaryIO) -> None:
+    def _take(file: FileIO) -> None:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
@@ -57,10 +57,10 @@ def locked(folder: str | Path) -> Iterator[None]:
             if not _is_locked(file, path) or _is_at(file, path):
                 break
             file.close()  # the process before removed this file after it was opened here
-        file.seek(0)
-        file.truncate()
-        file.write(f"{os.getpid()} on {socket.gethostname()}\n".encode())
-        file.flush()
+        with contextlib.suppress(OSError):  # of a full disk; the lock holds without its owner's name
+            file.seek(0)
+            file.truncate()
+            file.write(f"{os.getpid()} on {socket.gethostname()}\n".encode())
         try:
             yield
         finally:
@@ -68,15 +68,15 @@ def locked(folder: str | Path) -> Iterator[None]:
                 path.unlink()
 
 
-def _opened(path: Path) -> BinaryIO:
+def _opened(path: Path) -> FileIO:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        return os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o666), "r+b")
+        return os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o666), "r+b", buffering=0)
     except OSError as error:
         raise unwritable(path.parent, error) from None
 
 
-def _is_locked(file: BinaryIO, path: Path) -> bool:
+def _is_locked(file: FileIO, path: Path) -> bool:
     """Lock the file; False if the file system has no locks."""
     try:
         _take(file)
@@ -91,7 +91,7 @@ def _is_locked(file: BinaryIO, path: Path) -> bool:
         return False
 
 
-def _is_at(file: BinaryIO, path: Path) -> bool:
+def _is_at(file: FileIO, path: Path) -> bool:
     """Whether the path still leads to this file."""
     with contextlib.suppress(OSError):
         return os.path.samestat(os.fstat(file.fileno()), path.stat())

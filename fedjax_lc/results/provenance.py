@@ -24,14 +24,11 @@ from fedjax_lc.core.digest import digest, digest_apart, of_package
 from fedjax_lc.core.errors import InputError
 from fedjax_lc.problems import Problem
 
-#: what of this package decides numbers for every method, besides the method's file
-FOUNDATION = ("core", "compressors", "models", "problems", "algorithms/frames", "running/loop.py", "sweeping/blocks.py")
-CODE = {
-    "code": "code of the method",
-    "package": "source of fedjax_lc",
-    "functions": "functions",
-    "versions": "versions",
-}
+ROOMS = ("core", "compressors", "models", "problems", "algorithms/frames")
+LOOPS = ("running/loop.py", "sweeping/program.py", "sweeping/blocks.py")
+FOUNDATION = (*ROOMS, *LOOPS)  #: source that decides the numbers of every method
+#: what `other_code` admits, in the words of a message
+CODE = {"code": "code of the method", "package": "source of fedjax_lc", "functions": "", "versions": ""}
 LONG = 100  #: an array with more entries is described by its shape and a digest
 
 
@@ -127,10 +124,9 @@ def check_identity(
         InputError: they differ; the line says in what.
     """
     now = json.loads(json.dumps(now))
-    differ = [name for name in sorted({*before, *now}) if before.get(name) != now.get(name)]
+    differ, words = differences(before, now)
     if not differ:
         return None
-    words = ", ".join(_words(differ, before, now))
     if not {*differ} <= CODE.keys():
         raise InputError(f"{folder} already holds a different {what} ({words}): choose another folder, or delete it")
     if other_code or (finished and differ == ["versions"]):
@@ -139,18 +135,19 @@ def check_identity(
                      "what it holds by --other-code (other_code=True)")  # fmt: skip
 
 
-def _words(differ: list[str], before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """How a message says what differs."""
+def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> tuple[list[str], str]:
+    """The names of the entries in which two identities differ, and how a message says so."""
+    differ = [name for name in sorted({*before, *now}) if before.get(name) != now.get(name)]
     named = [CODE.get(name, name) for name in differ if name not in ("functions", "versions")]
     named = [name for name in named if name != CODE["code"] or "method" not in differ]
     words = [f"other {', '.join(named)}"] if named else []
     for kind in ("functions", "versions"):
-        one, two = (dict(each.get(kind) or {}) for each in (before, now))
+        one, two = (each[kind] if isinstance(each.get(kind), dict) else {} for each in (before, now))
         for name in sorted({*one, *two}):
             if one.get(name) != two.get(name):
-                versions = f"{name} {one.get(name)} instead of {two.get(name)}"
+                versions = f"{name} {one.get(name)!s:.40} instead of {two.get(name)!s:.40}"
                 words.append(f"another function {name}" if kind == "functions" else versions)
-    return words
+    return differ, " ".join(", ".join(words).split())
 
 
 def environment() -> dict[str, Any]:

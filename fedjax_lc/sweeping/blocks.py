@@ -3,143 +3,33 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import time
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding
+from jax.sharding import NamedSharding
 
-from fedjax_lc.algorithms import Algorithm
-from fedjax_lc.core.errors import InputError
 from fedjax_lc.core.typing import PyTree
 from fedjax_lc.problems import Problem
 from fedjax_lc.results import ledger
 from fedjax_lc.results.columns import column
 from fedjax_lc.running import loop
-from fedjax_lc.running.loop import DIVERGED, GO_ON, STATUS, At, Limits, Metrics, Ran
+from fedjax_lc.running.checkpoints import Checkpoint
+from fedjax_lc.running.loop import DIVERGED, GO_ON, STATUS, At, Limits, Ran
 from fedjax_lc.running.programs import compile_once, memory_bytes
-from fedjax_lc.sweeping.mesh import EVERYWHERE, SPREAD, SPREAD_SECOND, over_devices, put
+from fedjax_lc.sweeping.mesh import EVERYWHERE, SPREAD, put
+from fedjax_lc.sweeping.program import Lanes, Program, advance, begin, start_shapes
 
 if TYPE_CHECKING:
     import pandas as pd
 
 BUFFER_BYTES = 2**23  #: bytes that the costs of one chunk may take
+OUTCOME = ("status", "initial", "seconds")  #: columns of Ended.lanes
 IDLE = -1  #: stands for the lane of an empty slot
 WORTH_COMPILING = 4e9  #: updates of numbers in idle slots that cost as much as compiling a smaller program
-
-
-class Axes(NamedTuple):
-    """The axis of lanes (0, or None where lanes share it) of hp's leaves, the key and the number of the next step."""
-
-    leaves: tuple[int | None, ...]
-    key: int | None
-    first: int | None
-
-
-@dataclasses.dataclass(frozen=True)
-class Program:
-    """Everything that determines the compiled code of a block, apart from shapes."""
-
-    algorithm: Algorithm
-    every: int
-    capacity: int  #: records a chunk can hold
-    metrics: Metrics
-    axes: Axes
-    mesh: Mesh
-
-    def specs(self) -> tuple[PyTree, PyTree, PyTree, PyTree, PyTree, PyTree, PyTree]:
-        """How each argument of `loop.chunk` is placed on the devices."""
-        place = lambda axis: SPREAD if axis == 0 else EVERYWHERE
-        return (
-            EVERYWHERE,
-            [place(a) for a in self.axes.leaves],
-            SPREAD,
-            place(self.axes.key),
-            SPREAD,
-            EVERYWHERE,
-            SPREAD,
-        )
-
-
-@functools.cache
-def advance(program: Program) -> Callable[..., Ran]:
-    """A function (problem, hp, at, key, first, count, limits) -> Ran over lanes; devices run independently.
-
-    `first` and `done` have one entry per device if all lanes are at the same step, else one per lane.
-    """
-
-    def run_chunk(problem, leaves, at, key, first, count, limits, structure):  # type: ignore[no-untyped-def]
-        chunk = loop.chunk(program.algorithm, program.every, program.capacity, program.metrics, tuple(program.axes))
-        first = first[0] if program.axes.first is None else first
-        ran = chunk(problem, jax.tree.unflatten(structure, leaves), at, key, first, count, limits)
-        return ran._replace(done=ran.done[None])
-
-    out: Any = Ran(SPREAD, SPREAD, SPREAD_SECOND, SPREAD_SECOND, SPREAD, SPREAD)  # type: ignore[arg-type]
-
-    def call(problem, hp, at, key, first, count, limits):  # type: ignore[no-untyped-def]
-        leaves, structure = jax.tree.flatten(hp)
-        inner = functools.partial(run_chunk, structure=structure)
-        return over_devices(inner, program.mesh, program.specs(), out)(problem, leaves, at, key, first, count, limits)
-
-    return call
-
-
-@functools.cache
-def begin(program: Program) -> Callable[..., Any]:
-    """A function (problem, hp, at, key, fresh) -> (at, metrics) that starts the lanes of the `fresh` slots.
-
-    `fresh` holds a boolean for each slot; the other slots are unchanged.
-    """
-
-    def one(problem, leaves, at, key, fresh, structure):  # type: ignore[no-untyped-def]
-        started, values = loop.start(
-            program.algorithm, problem, jax.tree.unflatten(structure, leaves), key, program.metrics
-        )
-        return jax.tree.map(lambda new, old: jnp.where(fresh, new, old), started, at), values
-
-    @functools.partial(jax.jit, donate_argnums=2)
-    def call(problem, hp, at, key, fresh):  # type: ignore[no-untyped-def]
-        leaves, structure = jax.tree.flatten(hp)
-        inner = functools.partial(one, structure=structure)
-        many = jax.vmap(inner, (None, list(program.axes.leaves), 0, program.axes.key, 0))
-        _, leaf_specs, at_spec, key_spec, *_ = program.specs()
-        into = (EVERYWHERE, leaf_specs, at_spec, key_spec, SPREAD)
-        return over_devices(many, program.mesh, into, (SPREAD, SPREAD))(problem, leaves, at, key, fresh)
-
-    return call
-
-
-class Lanes(NamedTuple):
-    """The hyperparameters and keys of lanes.
-
-    Attributes:
-        numbers: (lanes,) the lanes' numbers in the sweep.
-        leaves: hp's leaves in the problem's dtype, (lanes, ...) where they vary, else (...).
-        varies: for each leaf, whether it varies over lanes.
-        structure: hp's tree structure.
-        keys: (lanes, ...) key data.
-    """
-
-    numbers: np.ndarray
-    leaves: list[np.ndarray]
-    varies: tuple[bool, ...]
-    structure: Any
-    keys: np.ndarray
-
-    def take(self, places: np.ndarray) -> Lanes:
-        """The lanes at these places."""
-        leaves = [x[places] if varies else x for x, varies in zip(self.leaves, self.varies, strict=True)]
-        return self._replace(numbers=self.numbers[places], leaves=leaves, keys=self.keys[places])
-
-    def one(self) -> tuple[Any, Any]:
-        """The shapes of one lane's hp and key."""
-        shapes = [x.shape[1:] if varies else x.shape for x, varies in zip(self.leaves, self.varies, strict=True)]
-        hp = [jax.ShapeDtypeStruct(shape, x.dtype) for shape, x in zip(shapes, self.leaves, strict=True)]
-        return jax.tree.unflatten(self.structure, hp), jax.eval_shape(lambda: jax.random.wrap_key_data(self.keys[0]))
 
 
 @dataclasses.dataclass
@@ -149,32 +39,38 @@ class Ended:
     Attributes:
         records: as `Table.records`, sorted by lane and step.
         lanes: indexed by lane; columns status, initial, seconds.
+        block: lanes side by side when the part began.
     """
 
     records: pd.DataFrame
     lanes: pd.DataFrame
+    block: int
+
+    @property
+    def whole(self) -> bool:
+        """Whether every lane ran to its end."""
+        return not (self.lanes["status"] == "interrupted").any()
+
+
+@dataclasses.dataclass(frozen=True)
+class Watch:
+    """What looks on while a part runs.
+
+    Attributes:
+        advanced: called after each chunk with the number of records made (or not needed any more, as their lane ended
+            early) and of lanes that ended.
+        interrupted: whether to stop now.
+        save: called after each chunk with the block and whether it stops; it keeps the lanes under way when it is time.
+    """
+
+    advanced: Callable[[int, int], Any]
+    interrupted: Callable[[], bool]
+    save: Callable[[Block, bool], Any] = lambda block, stops: None
 
 
 def buffered(every: int, size: int) -> int:
     """How many records a chunk of `size` lanes can hold."""
     return int(np.clip(BUFFER_BYTES // (4 * len(ledger.COSTS) * every * size), 1, loop.CHUNK_RECORDS))
-
-
-def start_shapes(program: Program, problem: Problem, lanes: Lanes) -> Any:
-    """The shapes of what `loop.start` returns for one lane; nothing is computed.
-
-    Raises:
-        InputError: a metric consists of several numbers.
-    """
-    one = functools.partial(loop.start, program.algorithm, metrics=program.metrics)
-    hp, key = lanes.one()
-    shapes = jax.eval_shape(lambda problem, hp, key: one(problem, hp, key), problem, hp, key)
-    for name, value in shapes[1].items():
-        if value.shape:
-            raise InputError(
-                f"metric {name} has shape {value.shape}: a sweep records single numbers; measure it in a run"
-            )
-    return shapes
 
 
 class Block:
@@ -193,7 +89,10 @@ class Block:
         self.program, self.size, self.records = program, size, records
         self.problem, self.rel_gap, self.budget = problem, rel_gap, budget
         self.placed = put(problem.for_lanes(), program.mesh, EVERYWHERE)
-        self.devices = program.mesh.size
+        self.devices, self.like = program.mesh.size, lanes
+        self.steps, self.begun = 0, size
+        self.log: list[pd.DataFrame] = []
+        self.outcomes: dict[int, dict[str, Any]] = {}
         self.compiled, self.compile_seconds = compile_once(advance(program), self._shapes(lanes))
         self.memory = memory_bytes(self.compiled)  #: on each device
 
@@ -225,36 +124,92 @@ class Block:
         numbers = np.zeros(self.size, self.problem.dtype)
         return Limits(numbers, numbers.copy(), np.zeros((self.size, 2, 4), np.float32), np.zeros(self.size, bool))
 
-    def run(self, lanes: Lanes, advanced: Callable[[int, int], Any], interrupted: Callable[[], bool]) -> Ended:
-        """Run all `lanes`; when `interrupted()`, stop, and lanes that still run get the status "interrupted".
+    def run(self, lanes: Lanes, watch: Watch, kept: Checkpoint | None = None) -> Ended:
+        """Run all `lanes`; when interrupted, stop, and lanes that still run get the status "interrupted".
 
         When a lane ends, its slot takes the waiting lane with the lowest number. The results of a lane depend only on
         the part that it belongs to.
 
         Args:
-            advanced: called after each chunk with the number of records made (or not needed any more, as their lane
-                ended early) and of lanes that ended.
+            kept: what `under_way` gave when these lanes were stopped before; they go on from there.
         """
-        self._reset(lanes)
-        return self._go(advanced, interrupted)
+        if kept is None:
+            self._reset(lanes)
+            return self._go(watch)
+        size = len(kept.facts["lane"])
+        block = self if size == self.size else self._of_size(size)
+        block._restore(lanes, kept)
+        return block._go(watch)
 
-    def _go(self, advanced: Callable[[int, int], Any], interrupted: Callable[[], bool]) -> Ended:
+    def _go(self, watch: Watch) -> Ended:
         count = 1
         while np.any(self.lane != IDLE):
             smaller = self._smaller()
             if smaller < self.size:
-                return self._packed(smaller)._go(advanced, interrupted)
+                return self._packed(smaller)._go(watch)
             longest = int(np.max(np.where(self.lane == IDLE, 0, self.made)))
             count = min(count, self.records - longest)
             started = time.perf_counter()
             ran = self._advance(count)
             seconds = time.perf_counter() - started
-            advanced(*self._book(ran, seconds))
+            self.steps += int(np.max(np.asarray(ran.done))) * self.program.every
+            watch.advanced(*self._book(ran, seconds))
             count = loop.next_count(int(np.max(np.asarray(ran.done))), self.program.capacity, seconds)
             self._refill()
-            if interrupted():
+            stops = watch.interrupted()
+            if np.any(self.lane != IDLE):
+                watch.save(self, stops)
+            if stops:
                 break
-        return self._ended()
+        return ended(self._logged(), self.outcomes, self.lanes.numbers, self.begun)
+
+    # --- lanes under way ---
+
+    def under_way(self) -> tuple[PyTree, dict[str, Any]]:
+        """All that `run` needs to go on: arrays, and plain facts about slots and lanes."""
+        log = {name: column.to_numpy() for name, column in self._logged().items()}
+        facts = {
+            "lane": self.lane.tolist(),
+            "made": self.made.tolist(),
+            "waiting": [list(map(int, places)) for places in self.waiting],
+            "outcomes": [[lane, *(row[name] for name in OUTCOME)] for lane, row in self.outcomes.items()],
+            "columns": list(log),
+            "records": len(log["lane"]),
+            "steps": self.steps,
+            "block": self.begun,
+        }
+        return {"at": jax.device_get(self.at), "log": log}, facts
+
+    def shapes_under_way(self, facts: Mapping[str, Any]) -> PyTree:
+        """The shapes of the arrays that belong to such facts; nothing is computed."""
+        one = start_shapes(self.program, self.problem, self.like)[0]
+        many = lambda leaf: jax.ShapeDtypeStruct((len(facts["lane"]), *leaf.shape), leaf.dtype)
+        whole = ("lane", "step")
+        log = {
+            name: jax.ShapeDtypeStruct((facts["records"],), np.int64 if name in whole else np.float64)
+            for name in self._columns()
+        }
+        return {"at": jax.tree.map(many, one), "log": log}
+
+    def progress(self, facts: Mapping[str, Any]) -> tuple[int, int]:
+        """Records made, or not needed any more, and lanes that ended, of facts that `under_way` gave."""
+        over = sum(1 for row in outcomes(facts).values() if row["status"])
+        live = [made for lane, made in zip(facts["lane"], facts["made"], strict=True) if lane != IDLE]
+        return over * self.records + sum(live), over
+
+    def _restore(self, lanes: Lanes, kept: Checkpoint) -> None:
+        import pandas as pd
+
+        facts = kept.facts
+        self.lanes, self.steps, self.begun = lanes, facts["steps"], facts["block"]
+        self.lane, self.made = np.array(facts["lane"]), np.array(facts["made"])
+        self.waiting, self.outcomes = facts["waiting"], outcomes(facts)
+        self.log = [pd.DataFrame(kept.tree["log"])[facts["columns"]]]
+        self.limits = self._no_limits()
+        for slot in map(int, np.flatnonzero(self.lane != IDLE)):
+            self._limit(slot, self.outcomes[int(self.lane[slot])]["initial"])
+        self.at = put(kept.tree["at"], self.program.mesh, SPREAD)
+        self._place()
 
     # --- few lanes left ---
 
@@ -272,9 +227,13 @@ class Block:
         numbers = sum(leaf.size for leaf in jax.tree.leaves(self.at.state)) // self.size
         return smaller if steps * numbers * (self.size - smaller) > WORTH_COMPILING else self.size
 
+    def _of_size(self, size: int) -> Block:
+        return Block(self.program, self.problem, size, self.records, self.rel_gap, self.budget, self.like)
+
     def _packed(self, size: int) -> Block:
         """A block of that size with the lanes that still run."""
-        block = Block(self.program, self.problem, size, self.records, self.rel_gap, self.budget, self.lanes)
+        block = self._of_size(size)
+        block.steps, block.begun = self.steps, self.begun
         slots = np.argsort(self.lane == IDLE, kind="stable")[:size]
         block.lanes, block.waiting, block.log, block.outcomes = self.lanes, self.waiting, self.log, self.outcomes
         block.lane, block.made = self.lane[slots], self.made[slots]
@@ -288,11 +247,11 @@ class Block:
     def _reset(self, lanes: Lanes) -> None:
         # Lanes are assigned to devices beforehand, so that no device's work depends on the speed of another.
         places = np.arange(len(lanes.numbers))
+        self.steps, self.begun = 0, self.size
         self.lanes, self.waiting = lanes, [list(places[d :: self.devices]) for d in range(self.devices)]
         self.lane = np.full(self.size, IDLE)  # the lane's place in the part, not its number in the sweep
         self.made = np.zeros(self.size, np.int64)  # records made by each slot's lane
-        self.log: list[pd.DataFrame] = []
-        self.outcomes: dict[int, dict[str, Any]] = {}
+        self.log, self.outcomes = [], {}
         self.limits = self._no_limits()
         self.at = self._blank()
         self._refill()
@@ -325,10 +284,14 @@ class Block:
         self.at, measured = begin(self.program)(self.placed, self.hp, self.at, self.key, fresh)
         values = np.asarray(measured["value"], np.float64)
         for slot in slots:
-            limits = loop.make_limits(self.problem, float(values[slot]), self.rel_gap, self.budget)
-            for of_slots, limit in zip(self.limits, limits, strict=True):
-                of_slots[slot] = limit
-            self.outcomes[int(self.lane[slot])] = {"status": "", "initial": values[slot], "seconds": 0.0}
+            self._limit(slot, float(values[slot]))
+            self.outcomes[int(self.lane[slot])] = {"status": "", "initial": float(values[slot]), "seconds": 0.0}
+
+    def _limit(self, slot: int, initial: float) -> None:
+        """Set the limits of a slot whose lane starts at F = `initial`."""
+        limits = loop.make_limits(self.problem, initial, self.rel_gap, self.budget)
+        for of_slots, limit in zip(self.limits, limits, strict=True):
+            of_slots[slot] = limit
 
     def _blank(self) -> At:
         """Empty slots, with the shapes that `begin` returns."""
@@ -369,31 +332,46 @@ class Block:
         record = np.arange(len(slot)) - np.repeat(np.cumsum(kept) - kept, kept)
         costs = np.asarray(ran.costs)[: int(kept.max(initial=0))]
         spent = np.asarray(np.sum(costs, axis=2, dtype=np.float64))  # (records, slots, 4)
-        columns: dict[str, Any] = {
-            "lane": self.lane[slot],
-            "step": (self.made[slot] + record + 1) * self.program.every,
-        }
-        columns |= {name: spent[record, slot, place] for place, name in enumerate(ledger.COSTS)}
-        columns |= {_column(n): np.asarray(ran.values[n], np.float64)[record, slot] for n in self.program.metrics.names}
-        columns["seconds"] = np.full(len(slot), seconds)
-        self.log.append(pd.DataFrame(columns))
+        columns: list[Any] = [self.lane[slot], (self.made[slot] + record + 1) * self.program.every]
+        columns += [spent[record, slot, place] for place in range(len(ledger.COSTS))]
+        columns += [np.asarray(ran.values[n], np.float64)[record, slot] for n in self.program.metrics.names]
+        columns.append(np.full(len(slot), seconds))
+        self.log.append(pd.DataFrame(dict(zip(self._columns(), columns, strict=True))))
 
-    def _ended(self) -> Ended:
-        """The logged records, sorted by lane and step, with cumulative costs and seconds, and the lanes' outcomes."""
+    def _columns(self) -> list[str]:
+        metrics = [name if name == "value" else column(name) for name in self.program.metrics.names]
+        return ["lane", "step", *ledger.COSTS, *metrics, "seconds"]
+
+    def _logged(self) -> pd.DataFrame:
+        """All that is logged, in one frame."""
         import pandas as pd
 
-        records = pd.concat(self.log, ignore_index=True)
-        records = records.sort_values(["lane", "step"], kind="stable", ignore_index=True)
-        sums = [*ledger.COSTS, "seconds"]
-        records[sums] = records.groupby("lane", sort=False)[sums].cumsum()
-        lanes = pd.DataFrame.from_dict(self.outcomes, orient="index").sort_index()
-        lanes.loc[lanes["status"] == "", "status"] = "interrupted"
-        lanes["seconds"] = records.groupby("lane")["seconds"].last().reindex(lanes.index).fillna(0.0)
-        names = self.lanes.numbers
-        records["lane"] = names[records["lane"].to_numpy()]
-        lanes.index = pd.Index(names[lanes.index.to_numpy()], name="lane")
-        return Ended(records, lanes)
+        self.log = [pd.concat(self.log, ignore_index=True)]
+        return self.log[0]
 
 
-def _column(metric: str) -> str:
-    return metric if metric == "value" else column(metric)
+def outcomes(facts: Mapping[str, Any]) -> dict[int, dict[str, Any]]:
+    """The outcomes of lanes by their places in the part, of facts that `Block.under_way` gave."""
+    return {lane: dict(zip(OUTCOME, row, strict=True)) for lane, *row in facts["outcomes"]}
+
+
+def ended(log: pd.DataFrame, outcomes: Mapping[int, dict[str, Any]], numbers: np.ndarray, block: int) -> Ended:
+    """The results of a part: sorted by lane and step, with cumulative costs and seconds.
+
+    Args:
+        log: records as a block logs them, which has the lanes' places in the part and the costs of each record.
+        outcomes: status, initial and seconds by a lane's place.
+        numbers: (lanes,) the lanes' numbers in the sweep.
+        block: lanes side by side.
+    """
+    import pandas as pd
+
+    records = log.sort_values(["lane", "step"], kind="stable", ignore_index=True)
+    sums = [*ledger.COSTS, "seconds"]
+    records[sums] = records.groupby("lane", sort=False)[sums].cumsum()
+    lanes = pd.DataFrame.from_dict(outcomes, orient="index").sort_index()
+    lanes.loc[lanes["status"] == "", "status"] = "interrupted"
+    lanes["seconds"] = records.groupby("lane")["seconds"].last().reindex(lanes.index).fillna(0.0)
+    records["lane"] = numbers[records["lane"].to_numpy()]
+    lanes.index = pd.Index(numbers[lanes.index.to_numpy()], name="lane")
+    return Ended(records, lanes, block)

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 from jax.sharding import Mesh
 
 from fedjax_lc.algorithms import Algorithm
@@ -18,10 +19,11 @@ from fedjax_lc.core.progress import bar
 from fedjax_lc.running.options import Task
 from fedjax_lc.running.programs import free_bytes, out_of_memory
 from fedjax_lc.sweeping import planner
-from fedjax_lc.sweeping.blocks import Axes, Block, Ended, Lanes, Program, buffered, start_shapes
+from fedjax_lc.sweeping.blocks import Block, Ended, Watch, buffered
 from fedjax_lc.sweeping.groups import Group
 from fedjax_lc.sweeping.planner import Plan
-from fedjax_lc.sweeping.store import Store
+from fedjax_lc.sweeping.program import Axes, Lanes, Program, start_shapes
+from fedjax_lc.sweeping.store import UnderWay
 
 
 class Room(NamedTuple):
@@ -67,33 +69,34 @@ class RecordsBar:
 class Blocks:
     """Blocks for the lanes of one group: the first is planned to fit, and halved if a device runs out of memory.
 
-    The size of parts stays that of the first block, so that a sweep that continues finds the same parts.
-
     Attributes:
-        number: the group's number.
         members: the group.
         say: prints a line for people.
+        begun: lanes side by side with which the group began in an earlier process, or None.
+        shares: among how many workers or shards its lanes are dealt.
     """
 
     algorithm: Algorithm
     task: Task
     room: Room
-    store: Store
-    number: int
     members: Group
     say: Callable[[str], None]
+    begun: int | None = None
+    shares: int = 1
 
     def __post_init__(self) -> None:
         self.built: dict[int, Block] = {}
-        self.begun = self.store.block(self.number)
         self.width: int | None = None
-        if self.begun is None:
-            self.store.begin(self.number, self.plan.block)
 
     @property
-    def part_size(self) -> int:
-        """Lanes that are saved together."""
-        return planner.part_size(self.members.largest, self.begun or self.plan.block)
+    def side_by_side(self) -> int:
+        """Lanes at most that run side by side: those of a share."""
+        return -(-self.members.largest // self.shares)
+
+    def parts(self, places: np.ndarray) -> list[np.ndarray]:
+        """These places of the group's lanes, in parts."""
+        size = planner.part_size(self.side_by_side, self.plan.block)
+        return np.split(places, range(size, len(places), size))
 
     @functools.cached_property
     def plan(self) -> Plan:
@@ -103,7 +106,7 @@ class Blocks:
         at = start_shapes(one, task.problem, self.members.lanes)
         placed = jax.eval_shape(lambda problem: problem.for_lanes(), task.problem)
         plan = planner.plan(
-            self.members.largest,
+            self.side_by_side,
             (planner.COPIES * pytree.nbytes(at), pytree.nbytes(placed)),
             self._bytes,
             memory=room.memory or _free(room.mesh),
@@ -140,8 +143,20 @@ class Blocks:
             )
         return self.built[size]
 
-    def run(self, lanes: Lanes, bar: RecordsBar, interrupted: Callable[[], bool]) -> Ended:
-        """Run these lanes; if the device runs out of memory, run them again in a block of half the size.
+    def run(
+        self,
+        lanes: Lanes,
+        advanced: Callable[[int, int], Any],
+        interrupted: Callable[[], bool],
+        under_way: UnderWay,
+    ) -> Ended:
+        """Run these lanes, from where they stopped if they are under way; if the device runs out of memory, run them
+        again in a block of half the size.
+
+        Args:
+            advanced: as in `Watch`.
+            interrupted: whether to stop now.
+            under_way: keeps the lanes while they run.
 
         Raises:
             InputError: not even one lane per device fits into memory.
@@ -149,17 +164,22 @@ class Blocks:
         while True:
             width, shown = self.width or self.plan.block, [0, 0]
 
-            def advanced(records: int, ended: int, shown: list[int] = shown) -> None:
+            def count(records: int, ended: int, shown: list[int] = shown) -> None:
                 shown[0], shown[1] = shown[0] + records, shown[1] + ended
-                bar.show(records, ended)
+                advanced(records, ended)
 
             try:
-                return self._block(width).run(lanes, advanced, interrupted)
+                block = self._block(width)
+                kept = under_way.latest(block.shapes_under_way)
+                if kept is not None:
+                    count(*block.progress(kept.facts))
+                return block.run(lanes, Watch(count, interrupted, under_way.save), kept)
             except jax.errors.JaxRuntimeError as error:
                 if not out_of_memory(error):
                     raise
-            bar.show(-shown[0], -shown[1])
+            advanced(-shown[0], -shown[1])
             self.built.clear()
+            under_way.forget()
             self.width = self._half(width)
             self.say(f"  out of memory with {width} lanes side by side: going on with {self.width}")
 

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from fedjax_lc.core import pytree
-from fedjax_lc.sweeping.blocks import Lanes
+from fedjax_lc.sweeping.program import Lanes
 
 TRIP_COUNTS = ("local_steps",)  #: loop lengths that all lanes of a group share, unless the field is masked
 

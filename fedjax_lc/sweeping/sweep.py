@@ -5,43 +5,45 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import operator
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import Any, Unpack
 
 import jax
 import numpy as np
 
 from fedjax_lc import algorithms
 from fedjax_lc.algorithms import Algorithm
-from fedjax_lc.core.digest import digest
 from fedjax_lc.core.errors import InputError, unknown
 from fedjax_lc.core.lock import locked
 from fedjax_lc.core.options import refuse_unknown
 from fedjax_lc.core.progress import say
 from fedjax_lc.problems import Problem
-from fedjax_lc.results.columns import SERIES, column
-from fedjax_lc.results.provenance import describe, describe_problem, environment, identity
+from fedjax_lc.results.provenance import identity
+from fedjax_lc.results.storage import is_table
 from fedjax_lc.results.table import Table
 from fedjax_lc.running import loop
-from fedjax_lc.running.options import Options, Task, task
+from fedjax_lc.running.options import Options, task
 from fedjax_lc.running.signals import interruptible
 from fedjax_lc.sweeping import mesh
 from fedjax_lc.sweeping.axes import MOST
 from fedjax_lc.sweeping.blocks import Ended
-from fedjax_lc.sweeping.fit import Blocks, RecordsBar, Room
+from fedjax_lc.sweeping.fit import RecordsBar, Room
 from fedjax_lc.sweeping.grid import Grid
-from fedjax_lc.sweeping.groups import TRIP_COUNTS, Group, group
+from fedjax_lc.sweeping.groups import TRIP_COUNTS
+from fedjax_lc.sweeping.outline import filled, outline
+from fedjax_lc.sweeping.shards import Shard
 from fedjax_lc.sweeping.store import Store
-
-if TYPE_CHECKING:
-    import pandas as pd
+from fedjax_lc.sweeping.work import Engine, Eyes, Part, Work, local
 
 
 class SweepOptions(Options, total=False):
     """Options of `fl.sweep`, explained there."""
 
     other_code: bool
+    shard: str | tuple[int, int] | None
+    engine: Engine
+    checkpoint_every: float | str | None
 
 
 def sweep(
@@ -70,14 +72,21 @@ def sweep(
         seeds: the number S of seeds 0..S-1, or a list of seeds. Seed s is `jax.random.key(s)`.
         masked: ["local_steps"] runs lanes with different numbers of local steps side by side, each masked once it is
             done; by default one number of local steps runs after the other.
-        out: folder of the results. Parts are written as they finish; the same call continues an unfinished sweep. One
-            process at a time may have it. Other code of the method, functions, source of this package or versions of
-            JAX than those that began it are refused.
-        block_size: lanes side by side; default: what fits in `memory`, at most 256 on a CPU.
+        out: folder of the results. Parts are written as they finish, and lanes under way now and then; the same call
+            continues an unfinished sweep, bit for bit. One process at a time may have it. Other code of the method,
+            functions, source of this package or versions of JAX than those that began it are refused.
+        block_size: lanes side by side; default: those of a sweep that goes on, else what fits in `memory`, at most 256
+            on a CPU. Lanes do not depend on it but for rounding, which `sign` or `top_k` may amplify in float32: the
+            table's config["side_by_side"] says it for each lane.
         memory: bytes to use on each device; default: half of what is free.
         devices: number of local devices, or a list of them; default: all.
         progress: print the plan (on stderr) and show a bar.
         other_code: whether to keep what such other code or versions computed in `out`, and to go on from there.
+        shard: "i/N" runs the share i = 1..N of the lanes, and keeps it in a folder of its name in `out`;
+            `fl.merge(out)` makes the table of all shares.
+        engine: where the parts of a sweep run; default: in this process.
+        checkpoint_every: minutes between two checkpoints of lanes under way, or "steps:N"; default: so that they take
+            a hundredth of the time.
         options: steps, every, rel_gap, budget, x0 and measure, as in `fl.run`, for every lane.
 
     Returns:
@@ -94,7 +103,7 @@ def sweep(
     """
     algorithm = algorithms.get(method)
     refuse_unknown("sweep", options, SweepOptions)
-    other_code = options.pop("other_code", False)
+    where = _Where(out, **{name: options.pop(name) for name in WHERE if name in options})  # type: ignore[misc]
     checked_task = task("sweep", algorithm, problem, options)
     problem = checked_task.problem
     grid = Grid.of(algorithm.theory(problem) if hparams is None else hparams)
@@ -111,11 +120,17 @@ def sweep(
         raise InputError(f"a sweep has at most {MOST:,} lanes, got {len(grid):,} configurations x {len(seeds):,} seeds "
                          f"= {lanes:,}: sweep them in turn")  # fmt: skip
     room = Room(mesh.mesh(devices), _whole_number("block_size", block_size), _whole_number("memory", memory))
-    work = _Sweep(algorithm, checked_task, grid, seeds, masked, room, say if progress else _nothing)
+    tell = say if progress else _nothing
+    shares = where.shard.of if where.shard else getattr(where.engine, "size", 1)
+    work = Work(algorithm, checked_task, grid.hparams, seeds, masked, room, shares, tell)
     for note in checked_task.notes:
-        work.say(f"note: {note}")
-    with contextlib.nullcontext() if out is None else locked(out):
-        return work.go(None if out is None else Path(out), progress, other_code)
+        tell(f"note: {note}")
+    with contextlib.ExitStack() as stack:
+        if where.folder is not None:
+            archived = contextlib.suppress(InputError) if is_table(where.folder) else contextlib.nullcontext()
+            with archived:  # a sweep that is done is only read, maybe where nothing can be written
+                stack.enter_context(locked(where.folder))
+        return _Sweep(work, grid, where).go(progress)
 
 
 def _nothing(line: str) -> None:
@@ -147,127 +162,112 @@ def _whole_number(name: str, number: Any) -> int | None:
     return int(number)
 
 
+class _Where:
+    """Where a sweep runs and keeps its results: options of `fl.sweep`."""
+
+    def __init__(
+        self,
+        out: str | Path | None,
+        other_code: bool = False,
+        shard: str | tuple[int, int] | None = None,
+        engine: Engine = local,
+        checkpoint_every: float | str | None = None,
+    ) -> None:
+        self.shard = None if shard is None else Shard.of_text(shard)
+        if self.shard is not None and out is None:
+            raise InputError("a shard needs a folder for its share of the lanes: give out")
+        self.folder = None if out is None else Path(out) / (self.shard.folder if self.shard else "")
+        self.other_code, self.engine, self.checkpoint_every = other_code, engine, checkpoint_every
+
+
+WHERE = ("other_code", "shard", "engine", "checkpoint_every")
+
+
 @dataclasses.dataclass
 class _Sweep:
     """A sweep as the host sees it: groups of lanes, their parts, and the table."""
 
-    algorithm: Algorithm
-    task: Task
+    work: Work
     grid: Grid
-    seeds: tuple[int, ...]
-    masked: tuple[str, ...]
-    room: Room
-    say: Callable[[str], None]
+    where: _Where
 
-    def go(self, out: Path | None, progress: bool, other_code: bool) -> Table:
-        self.store = Store(out, self._identity(), self.say, other_code)
+    def go(self, progress: bool) -> Table:
+        work, where = self.work, self.where
+        self.store = Store(
+            where.folder, self._identity(), work.say, other_code=where.other_code, every=where.checkpoint_every
+        )
         finished = self.store.table()
         if finished is not None:
-            self.say(f"{out} holds this sweep, finished")
+            work.say(f"{where.folder} holds this sweep, finished")
             return finished
-        groups = group(self.grid.hparams, self.task.problem.dtype, self.seeds, self.masked)
-        programs = len({str(g.lanes.structure) for g in groups})
-        self.say(f"{self.algorithm.title}: {len(self.grid)} configurations x {len(self.seeds)} seeds = "
-                 f"{self.lanes} lanes in {programs} program{'s' * (programs > 1)}")  # fmt: skip
-        ended: list[Ended] = []
+        title, lanes = work.algorithm.title, len(self.grid) * len(work.seeds)
+        programs = len({str(g.lanes.structure) for g in work.groups})
+        share = f", of which this is shard {where.shard}" if where.shard else ""
+        work.say(f"{title}: {len(self.grid)} configurations x {len(work.seeds)} seeds = "
+                 f"{lanes} lanes in {programs} program{'s' * (programs > 1)}{share}")  # fmt: skip
+        empty = outline(work.algorithm, work.task, self.grid, work.seeds)
+        if where.shard and where.folder is not None:
+            where.shard.save(empty, where.folder)
+        stopped: list[Ended] = []
         with (
-            RecordsBar(self.algorithm.title, self.lanes, self.task.records, progress) as bar,
+            RecordsBar(title, lanes, work.task.records, progress) as bar,
             interruptible() as interrupted,
         ):
-            for number, members in enumerate(groups):
-                if not interrupted():
-                    ended += self._run(number, members, bar, interrupted)
-        table = self._table(ended)
-        self._report_diverged(table)
-        if _whole(table.lanes):
-            self.store.finish(table)
+            eyes = Eyes(lambda part: bar.at(part.number, part.parts), bar.show, interrupted)
+            for part in where.engine(work, self._parts(bar, interrupted), eyes):
+                self.store.add(part) if part.whole else stopped.append(part)
+            table = filled(empty, [*self.store.ended, *stopped], self.store.config)
+            self._report_diverged(table)
+            if len(self.store.done) == lanes:
+                self.store.finish(table)
         return table
 
-    @property
-    def lanes(self) -> int:
-        return len(self.grid) * len(self.seeds)
-
-    def _run(self, number: int, members: Group, bar: RecordsBar, interrupted: Callable[[], bool]) -> list[Ended]:
-        """The results of all parts of one group: read if they are saved, else run now."""
-        blocks = Blocks(self.algorithm, self.task, self.room, self.store, number, members, self.say)
-        size = blocks.part_size
-        places = np.arange(len(members.lanes.numbers))
-        ended = []
-        shares = np.split(places, range(size, len(places), size))
-        for part, chosen in enumerate(shares):
-            bar.at(part, len(shares))
-            results = self.store.part(number, part)
-            if results is None:
-                results = blocks.run(members.lanes.take(chosen), bar, interrupted)
-                if _whole(results.lanes):
-                    self.store.save(number, part, results)
-            else:
-                bar.show(len(chosen) * self.task.records, len(chosen))
-            ended.append(results)
+    def _parts(self, bar: RecordsBar, interrupted: Callable[[], bool]) -> Iterator[Part]:
+        """The parts that are left to run, as they are asked for."""
+        work, store = self.work, self.store
+        for number, members in enumerate(work.groups):
             if interrupted():
-                break
-        return ended
+                return
+            lanes = members.lanes.numbers
+            places = np.arange(len(lanes))
+            share = places if self.where.shard is None else places[self.where.shard.holds(lanes)]
+            left = self._left(lanes, share)
+            if len(left):
+                blocks = work.blocks(number, store.block(number))
+                block = blocks.plan.block
+                store.begin(number, block)
+                cut = [lanes[part] for part in self._cut(number, share)]
+                store.keep_finished(lanes, cut, block, work.room.mesh.size)
+                left = self._left(lanes, share)
+            bar.show((len(share) - len(left)) * work.task.records, len(share) - len(left))
+            parts = self._cut(number, share) if len(left) else []
+            for i, part in enumerate(parts):
+                under_way = store.under_way(lanes[part], block, work.room.mesh.size)
+                yield Part(number, part, lanes[part], block, i, len(parts), under_way)
 
-    # --- results ---
+    def _left(self, lanes: np.ndarray, places: np.ndarray) -> np.ndarray:
+        """The places of lanes that are not done."""
+        return places[[int(lane) not in self.store.done for lane in lanes[places]]] if len(places) else places
+
+    def _cut(self, number: int, share: np.ndarray) -> list[np.ndarray]:
+        """The parts of a group's lanes, without the lanes that are done."""
+        lanes = self.work.groups[number].lanes.numbers
+        cut = [self._left(lanes, part) for part in self.work.blocks(number, None).parts(share)]
+        return [part for part in cut if len(part)]
 
     def _identity(self) -> dict[str, Any]:
         """Everything that determines the results."""
+        work, task = self.work, self.work.task
         return {
-            **identity(self.algorithm, self.task.problem, self.grid.hparams, self.task.metrics.of_state),
-            "seeds": list(self.seeds),
-            "steps": self.task.records * self.task.every,
-            "every": self.task.every,
-            "rel_gap": self.task.rel_gap,
-            "budget": self.task.budget,
-            "metrics": list(self.task.metrics.names),
-            "masked": list(self.masked),
-            "block_size": self.room.block_size,
-            "devices": self.room.mesh.size,
-        }
-
-    def _table(self, ended: list[Ended]) -> Table:
-        """The table of all lanes; lanes that never began have the status "interrupted"."""
-        import pandas as pd
-
-        number = np.arange(self.lanes)
-        config, seed = np.divmod(number, len(self.seeds))
-        settings, names, rows = self._columns()
-        lanes = pd.DataFrame({"method": self.algorithm.name, "config": config, "seed": np.array(self.seeds)[seed]})
-        for name in dict.fromkeys([*settings, *names]):
-            lanes[name] = [rows[c].get(name) for c in config]
-        names_of = [*SERIES, *(column(name) for name in self.task.metrics.names[1:]), "seconds"]
-        nothing = Ended(pd.DataFrame(columns=names_of), pd.DataFrame(columns=["status", "initial", "seconds"]))
-        ended = ended or [nothing]
-        outcomes = pd.concat([e.lanes for e in ended]).reindex(number)
-        lanes["status"] = outcomes["status"].fillna("interrupted")
-        lanes["initial"], lanes["f_star"] = outcomes["initial"], self.task.problem.f_star
-        lanes["seconds"] = outcomes["seconds"].fillna(0.0)
-        records = pd.concat([e.records for e in ended], ignore_index=True).sort_values("lane", kind="stable")
-        return Table(lanes, records.reset_index(drop=True), self._config(settings, names))
-
-    def _columns(self) -> tuple[list[str], list[str], list[dict[str, Any]]]:
-        """The columns of settings, those of hyperparameters, and the values of both for each configuration."""
-        metrics = self.task.metrics.names
-        columns = lambda row: {column(name, metrics): value for name, value in row.items()}
-        chosen = [columns(row) for row in self.grid.settings]
-        described = [columns(describe(hp)) for hp in self.grid.hparams]
-        names = [list(dict.fromkeys(name for row in rows for name in row)) for rows in (chosen, described)]
-        return names[0], names[1], [one | other for one, other in zip(chosen, described, strict=True)]
-
-    def _config(self, settings: list[str], hyperparameters: list[str]) -> dict[str, Any]:
-        metrics = self.task.metrics.names
-        axes = {column(name, metrics): list(values) for name, values in self.grid.axes.items()}
-        facts = {"axes": axes, "settings": settings, "hyperparameters": hyperparameters}
-        return {
-            "methods": {self.algorithm.name: facts},
-            "problem": describe_problem(self.task.problem) | {"digest": digest(self.task.problem)},
-            "steps": self.task.records * self.task.every,
-            "every": self.task.every,
-            "rel_gap": self.task.rel_gap,
-            "budget": self.task.budget,
-            "seeds": list(self.seeds),
-            **self.store.config,
-            **environment(),
+            **identity(work.algorithm, task.problem, work.hparams, task.metrics.of_state),
+            "seeds": list(work.seeds),
+            "steps": task.records * task.every,
+            "every": task.every,
+            "rel_gap": task.rel_gap,
+            "budget": task.budget,
+            "metrics": list(task.metrics.names),
+            "masked": list(work.masked),
+            **({"shard": str(self.where.shard)} if self.where.shard else {}),
         }
 
     def _report_diverged(self, table: Table) -> None:
@@ -277,9 +277,4 @@ class _Sweep:
             varied = [name for name in table.names if table.lanes[name].nunique(dropna=False) > 1]
             named = [", ".join(f"{n} = {row[n]}" for n in [*varied, "seed"]) for row in lost.to_dict("records")[:3]]
             more = f" and {len(lost) - 3} more (table.diverged())" if len(lost) > 3 else ""
-            self.say(f"{len(lost)} of {len(table)} lanes diverged: {'; '.join(named)}{more}")
-
-
-def _whole(lanes: pd.DataFrame) -> bool:
-    """Whether every lane ran to its end."""
-    return not (lanes["status"] == "interrupted").any()
+            self.work.say(f"{len(lost)} of {len(table)} lanes diverged: {'; '.join(named)}{more}")
