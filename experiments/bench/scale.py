@@ -249,10 +249,8 @@ def ragged(sizes: Sizes, n: int) -> list[dict[str, Any]]:
     for partition in ("iid", "power_law:1.5"):
         parts = data.clients(table, data.partition(table, n, partition))
         problem = logistic_regression(parts, l2=0.1, f_star=0.0, dtype="float32")
-        hp, options = (
-            algorithms.get("gd").theory(problem),
-            {"steps": sizes.steps, "every": sizes.steps, "progress": False},
-        )
+        hp = algorithms.get("gd").theory(problem)
+        options: Any = {"steps": sizes.steps, "every": sizes.steps, "progress": False}
         rows += [row | {"partition": partition, "data": pytree.nbytes(problem)} for row in _run(problem, hp, "gd", 2)]
         entries[partition] = Contestant(sizes.steps, partial(run, "gd", problem, hp, **options))
     times = harness.race(entries, TURNS, timed=Clock())
