@@ -41,9 +41,8 @@ class Cut(NamedTuple):
         counts = lambda rows: -(-sizes // rows)
         small = (rows for rows in BLOCKS if counts(rows).sum() * rows <= CUT_UP_TO * sizes.sum())
         count = counts(rows := next(small, 1))
-        return cls(
-            rows, np.repeat(np.arange(len(sizes), dtype=np.int32), count), (np.cumsum(count) - count).astype(np.int32)
-        )
+        owners = np.repeat(np.arange(len(sizes), dtype=np.int32), count)
+        return cls(rows, owners, (np.cumsum(count) - count).astype(np.int32))
 
     def table(self, parts: Sequence[np.ndarray]) -> np.ndarray:
         """(B, rows, ...) the rows of all clients, parts (m_i, ...), in blocks."""
@@ -64,6 +63,8 @@ def laid_out(
     """
     if not isinstance(A, np.ndarray):
         return _in_pieces(A, int(sizes.max()), dtype)
+    if A.shape[0] * A.shape[1] >= 2**31:
+        raise InputError(f"{A.shape[0]} blocks of {A.shape[1]} rows are more than 2^31 rows: use fewer clients or rows")
     dense = Dense(jnp.asarray(whole_vectors(A, dtype) if vectors else A, dtype), A.shape[-1])
     if cut is None:
         return dense
