@@ -9,6 +9,7 @@ from __future__ import annotations
 from fedjax_lc import algorithms, compressors, data, models, plot, problems
 from fedjax_lc.algorithms.frames import schedules
 from fedjax_lc.core import lanes
+from fedjax_lc.core.devices import devices
 from fedjax_lc.core.errors import InputError
 from fedjax_lc.problems import problem
 from fedjax_lc.results.table import Table
@@ -27,6 +28,7 @@ __all__ = [
     "algorithms",
     "compressors",
     "data",
+    "devices",
     "grid",
     "lanes",
     "loguniform",

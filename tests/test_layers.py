@@ -35,16 +35,17 @@ FILES_OF = {
         "platforms",
         "products",
         "lanes",
+        "devices",
     ],
     "results": ["ledger", "provenance", "columns", "trace", "arrays", "ranking", "storage", "table", "report"],
-    "running": ["cache", "programs", "loop", "options", "run"],
-    "sweeping": ["mesh", "axes", "grid", "blocks", "groups", "planner", "store", "fit", "sweep", "theory"],
+    "running": ["cache", "programs", "loop", "options", "placing", "run"],
+    "sweeping": ["axes", "grid", "blocks", "groups", "planner", "store", "fit", "sweep", "theory"],
 }
 PLACE = {name: (row, column) for row, names in enumerate(ROWS) for column, name in enumerate(names)}
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
 SURFACE = {
     "Grid", "InputError", "Table", "Trace",
-    "grid", "loguniform", "problem", "run", "sample", "sweep", "times", "uniform",
+    "devices", "grid", "loguniform", "problem", "run", "sample", "sweep", "times", "uniform",
     "algorithms", "compressors", "data", "lanes", "models", "plot", "problems", "schedules",
 }  # fmt: skip
 

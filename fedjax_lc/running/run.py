@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import time
 from collections.abc import Callable
 from typing import Any, Unpack
 
 import jax
-import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from fedjax_lc import algorithms
 from fedjax_lc.algorithms import Algorithm
 from fedjax_lc.core import pytree
+from fedjax_lc.core.devices import of_clients, on_host
 from fedjax_lc.core.errors import InputError
 from fedjax_lc.core.progress import bar
 from fedjax_lc.problems import Problem
@@ -22,8 +22,9 @@ from fedjax_lc.results import ledger
 from fedjax_lc.results.provenance import describe, describe_problem, environment
 from fedjax_lc.results.trace import Trace
 from fedjax_lc.running import loop
-from fedjax_lc.running.loop import DIVERGED, STATUS, At, Limits, Metrics
+from fedjax_lc.running.loop import DIVERGED, STATUS, At, Limits
 from fedjax_lc.running.options import Options, Task, task
+from fedjax_lc.running.placing import Places
 from fedjax_lc.running.programs import check_memory, compile_once, memory_bytes, out_of_memory
 
 CHUNK_STEPS = 2**16  #: steps whose costs one chunk can hold
@@ -37,6 +38,7 @@ def run(
     *,
     on_chunk: Callable[[Trace], Any] | None = None,
     progress: bool = True,
+    devices: Mesh | None = None,
     **options: Unpack[Options],
 ) -> Trace:
     """Run `method` on `problem` and record F, its costs and further metrics every `every` steps.
@@ -47,6 +49,7 @@ def run(
         key: a PRNG key, or a whole number s for `jax.random.key(s)`. Step t uses `fold_in(key, t)`.
         on_chunk: called with the trace so far after every chunk; a true result stops the run (status interrupted).
         progress: show a bar on anything over two seconds.
+        devices: `fl.devices(clients=4)` spreads the clients' data and states over so many devices; None for one device.
         steps: largest number of steps, cut to a multiple of `every`.
         every: steps between records; record j = 0, 1, ... is made after step (j + 1) * every.
         rel_gap: stop at the first record with F(x) - f_star <= rel_gap * (F(x_0) - f_star).
@@ -73,7 +76,7 @@ def run(
     hp = algorithm.theory(checked_task.problem) if hp is None else hp
     algorithm.check(checked_task.problem, hp)
     key = jax.random.key(key) if isinstance(key, int | np.integer) else key
-    work = _Run(algorithm, checked_task, hp, key, progress)
+    work = _Run(algorithm, checked_task, hp, key, progress, Places(of_clients(devices)))
     try:
         return work.go(on_chunk)
     except jax.errors.JaxRuntimeError as error:
@@ -91,19 +94,21 @@ class _Run:
     hp: Any
     key: jax.Array
     progress: bool
+    places: Places
 
     def __post_init__(self) -> None:
         self.problem, self.records, self.every, self.metrics, self.rel_gap, self.budget, self.notes = self.task
-        self.cast_hp = pytree.cast(self.hp, self.problem.dtype)
+        self.placed = self.places.problem(self.problem)
+        self.cast_hp, self.key = self.places.put((pytree.cast(self.hp, self.problem.dtype), self.key))
         self.capacity = max(1, min(CHUNK_STEPS // self.every, loop.CHUNK_RECORDS))
         self.totals = np.zeros(len(ledger.COSTS))
         self.blocks: list[dict[str, np.ndarray]] = []
         self.stop = ""
 
     def go(self, on_chunk: Callable[[Trace], Any] | None) -> Trace:
-        at, values = _start(self.algorithm, self.metrics)(self.problem, self.cast_hp, self.key)
+        at, values = self.places.start(self.algorithm, self.metrics)(self.placed, self.cast_hp, self.key)
         self.initial = {name: np.asarray(v, np.float64).tolist() for name, v in values.items()}
-        limits = jax.device_put(loop.make_limits(self.problem, self.initial["value"], self.rel_gap, self.budget))
+        limits = self.places.put(loop.make_limits(self.problem, self.initial["value"], self.rel_gap, self.budget))
         chunk, self.compile_seconds = self._compiled(at, limits)
         started, count, done = time.perf_counter(), max(1, self.capacity // 64), 0
         shown = _StepsBar(self)
@@ -122,17 +127,20 @@ class _Run:
         return self._trace(at)
 
     def _compiled(self, at: At, limits: Limits) -> tuple[Any, float]:
-        arguments = (self.problem, self.cast_hp, at, self.key, _count(0), _count(1), limits)
-        chunk = loop.chunk(self.algorithm, self.every, self.capacity, self.metrics)
+        arguments = (self.placed, self.cast_hp, at, self.key, self._count(0), self._count(1), limits)
+        chunk = self.places.chunk(self.algorithm, self.every, self.capacity, self.metrics)
         compiled, seconds = compile_once(chunk, arguments)
         self.memory = memory_bytes(compiled)
         check_memory(self.memory)
         return compiled, seconds
 
+    def _count(self, number: int) -> jax.Array:
+        return self.places.put(np.uint32(number))
+
     def _advance(self, chunk: Any, at: At, limits: Limits, done: int, count: int) -> tuple[At, dict[str, np.ndarray]]:
         """Make up to `count` further records. Returns the run after them, and their columns."""
-        first = _count(done * self.every)
-        ran = chunk(self.problem, self.cast_hp, at, self.key, first, _count(count), limits)
+        first = self._count(done * self.every)
+        ran = chunk(self.placed, self.cast_hp, at, self.key, first, self._count(count), limits)
         recorded, self.stop, self.x = int(ran.done), STATUS[int(ran.stop)], ran.x
         totals = ledger.accumulate(np.asarray(ran.costs)[:recorded], self.totals)
         block: dict[str, np.ndarray] = {n: np.asarray(v, np.float64)[:recorded] for n, v in ran.values.items()}
@@ -157,7 +165,7 @@ class _Run:
             f_star=self.problem.f_star,
             config=self._config(),
             notes=self.notes,
-            state=jax.device_get(at.state),
+            state=on_host(at.state),
             x=np.asarray(self.x, np.float64),
             **series,
         )
@@ -177,20 +185,6 @@ class _Run:
             "memory_bytes": self.memory,
             **environment(),
         }
-
-
-@functools.cache
-def _start(algorithm: Algorithm, metrics: Metrics) -> Callable[..., Any]:
-    @jax.jit
-    def start(problem: Problem, hp: Any, key: jax.Array) -> Any:
-        # Copies: the buffers of the state will be donated, and must not be shared with the problem.
-        return jax.tree.map(jnp.copy, loop.start(algorithm, problem, hp, key, metrics))
-
-    return start
-
-
-def _count(number: int) -> jax.Array:
-    return jnp.asarray(number, jnp.uint32)
 
 
 class _StepsBar:

@@ -14,6 +14,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 
 from fedjax_lc.algorithms import Algorithm
+from fedjax_lc.core.devices import EVERYWHERE, SPREAD, SPREAD_SECOND, over_devices, put
 from fedjax_lc.core.errors import InputError
 from fedjax_lc.core.typing import PyTree
 from fedjax_lc.problems import Problem
@@ -22,7 +23,6 @@ from fedjax_lc.results.columns import column
 from fedjax_lc.running import loop
 from fedjax_lc.running.loop import DIVERGED, GO_ON, STATUS, At, Limits, Metrics, Ran
 from fedjax_lc.running.programs import compile_once, memory_bytes
-from fedjax_lc.sweeping.mesh import EVERYWHERE, SPREAD, SPREAD_SECOND, over_devices, put
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from fedjax_lc import algorithms
 from fedjax_lc.algorithms import Algorithm
+from fedjax_lc.core.devices import of_lanes
 from fedjax_lc.core.errors import InputError, unknown
 from fedjax_lc.core.progress import say
 from fedjax_lc.problems import Problem
@@ -21,7 +23,6 @@ from fedjax_lc.results.provenance import describe, describe_problem, digest, env
 from fedjax_lc.results.table import Table
 from fedjax_lc.running import loop
 from fedjax_lc.running.options import Options, Task, task
-from fedjax_lc.sweeping import mesh
 from fedjax_lc.sweeping.blocks import Ended
 from fedjax_lc.sweeping.fit import Blocks, RecordsBar, Room
 from fedjax_lc.sweeping.grid import Grid
@@ -42,7 +43,7 @@ def sweep(
     out: str | Path | None = None,
     block_size: int | None = None,
     memory: int | None = None,
-    devices: int | Sequence[Any] | None = None,
+    devices: Mesh | Sequence[Any] | int | None = None,
     progress: bool = True,
     **options: Unpack[Options],
 ) -> Table:
@@ -61,7 +62,7 @@ def sweep(
         out: folder of the results. Parts are written as they finish; the same call continues an unfinished sweep.
         block_size: lanes side by side; default: what fits in `memory`, at most 256 on a CPU.
         memory: bytes to use on each device; default: half of what is free.
-        devices: number of local devices, or a list of them; default: all.
+        devices: number of local devices, a list of them, or `fl.devices(lanes=...)`; default: all.
         progress: print the plan (on stderr) and show a bar.
         options: steps, every, rel_gap, budget, x0 and measure, as in `fl.run`, for every lane.
 
@@ -89,7 +90,7 @@ def sweep(
             raise unknown("field to mask", name, TRIP_COUNTS)
     # raises if a limit has no meaning for this problem
     loop.make_limits(problem, float(jax.jit(_first_value)(problem)), checked_task.rel_gap, checked_task.budget)
-    room = Room(mesh.mesh(devices), _whole_number("block_size", block_size), _whole_number("memory", memory))
+    room = Room(of_lanes(devices), _whole_number("block_size", block_size), _whole_number("memory", memory))
     work = _Sweep(algorithm, checked_task, grid, _seeds(seeds), masked, room, say if progress else _nothing)
     for note in checked_task.notes:
         work.say(f"note: {note}")

@@ -1,0 +1,217 @@
+"""Devices: a mesh of them with the axes "lanes" and "clients", and how arrays are spread over it.
+
+A sweep's lanes are independent: each device runs its lanes, without communication. Clients meet at a server: the rows of
+all arrays (n, ...) are split over the devices, everything else is the same on each, and a mean over clients is the sum
+that devices exchange. Methods do not know of it: within a compiled program they see all n clients (`whole`), and XLA
+splits the work (GSPMD). n need not be a multiple of the number of devices: at a program's borders, where JAX asks for
+equal shares, rows of zeros fill up the last ones (`Rows`); they are cut off inside.
+
+With several processes (`jax.distributed`) a mesh spans the devices of all, each of which runs the same program.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from fedjax_lc.core import pytree
+from fedjax_lc.core.errors import InputError, unknown
+from fedjax_lc.core.typing import PyTree
+
+LANES, CLIENTS = "lanes", "clients"
+EVERYWHERE = PartitionSpec()  #: the same on every device
+SPREAD = PartitionSpec(LANES)  #: first axis, of lanes, split over devices
+SPREAD_SECOND = PartitionSpec(None, LANES)  #: second axis, of lanes, split over devices
+BY_CLIENT = PartitionSpec(CLIENTS)  #: first axis, of clients, split over devices
+
+
+def devices(*, clients: int = 1, lanes: int = 1) -> Mesh:
+    """A mesh of lanes x clients devices, for `fl.run` and `fl.sweep`.
+
+    Args:
+        clients: devices that share the clients of a run: their data and states lie spread over them.
+        lanes: devices that share the lanes of a sweep, or groups of devices where clients are spread too.
+
+    Raises:
+        InputError: a number below 1, or more devices than there are (of all processes).
+
+    Example:
+        >>> trace = fl.run("locodl", problem, devices=fl.devices(clients=4))
+    """
+    for name, count in ((CLIENTS, clients), (LANES, lanes)):
+        if not pytree.is_whole(count) or count < 1:
+            raise InputError(f"devices must be whole numbers >= 1, got {name}={count}")
+    there = jax.devices()
+    if lanes * clients > len(there):
+        asked = " x ".join(str(count) for count in (lanes, clients) if count > 1)
+        raise InputError(f"{asked} devices are asked for, and there are {len(there)} ({there[0].platform}): ask for "
+                         "fewer, or start more processes")  # fmt: skip
+    return Mesh(np.array(there[: lanes * clients]).reshape(lanes, clients), (LANES, CLIENTS))
+
+
+def parse(text: str) -> Mesh:
+    """The mesh that words such as clients=4 or clients=4,lanes=2 stand for.
+
+    Raises:
+        InputError: an axis is not known, a number is none, or there are not as many devices.
+    """
+    counts = {}
+    for word in filter(None, text.replace(" ", "").split(",")):
+        name, _, count = word.partition("=")
+        if name not in (CLIENTS, LANES):
+            raise unknown("axis of devices", name, (CLIENTS, LANES))
+        if not (count.isascii() and count.isdigit() and len(count) < 10):
+            raise InputError(f"devices are given as clients=4, got {word!r}")
+        counts[name] = int(count)
+    return devices(**counts)
+
+
+def of_clients(mesh: Mesh | None) -> Mesh | None:
+    """The mesh of one run, whose only lane takes one device or all devices of the axis "clients"; None for no mesh.
+
+    Raises:
+        InputError: it has no such axis, or several devices on another one.
+    """
+    if mesh is None:
+        return None
+    if not isinstance(mesh, Mesh) or CLIENTS not in mesh.axis_names or mesh.shape[CLIENTS] != mesh.size:
+        raise InputError("a run spreads its clients over devices: give devices=fl.devices(clients=4)")
+    return mesh
+
+
+def of_lanes(chosen: Mesh | Sequence[Any] | int | None = None) -> Mesh:
+    """The mesh of a sweep: all local devices for None, the first ones for a number, or a list, or a mesh.
+
+    Raises:
+        InputError: there are not as many devices, or none is given, or clients are to be spread too.
+    """
+    if isinstance(chosen, Mesh):
+        if LANES not in chosen.axis_names or chosen.shape[LANES] != chosen.size:
+            raise InputError("a sweep spreads its lanes over devices: give devices=fl.devices(lanes=4)")
+        return chosen
+    local = jax.local_devices()
+    if isinstance(chosen, int) and not 1 <= chosen <= len(local):
+        raise InputError(f"devices must be 1..{len(local)} local devices, got {chosen}")
+    picked = local if chosen is None else local[:chosen] if isinstance(chosen, int) else list(chosen)
+    if not picked:
+        raise InputError(f"devices must be 1..{len(local)} local devices, got {chosen}")
+    return Mesh(np.array(picked)[:, None], (LANES, CLIENTS))
+
+
+def over_devices(function: Callable[..., Any], mesh: Mesh, into: PyTree, out_of: PyTree) -> Callable[..., Any]:
+    """A function that runs `function` on every device of `mesh`, on the device's share of the lanes.
+
+    `into` and `out_of` give the placement of each argument and result: EVERYWHERE, SPREAD or SPREAD_SECOND.
+    """
+    return jax.shard_map(function, mesh=mesh, in_specs=into, out_specs=out_of, check_vma=False)
+
+
+def put(tree: PyTree, mesh: Mesh, spec: PartitionSpec = EVERYWHERE) -> PyTree:
+    """Arrays of `tree` placed on the mesh."""
+    return jax.device_put(tree, NamedSharding(mesh, spec))
+
+
+# --- clients over devices ---
+
+
+@pytree.dataclass
+class Rows:
+    """An array (n, ...) of clients as it lies on the devices of a mesh.
+
+    Attributes:
+        array: (N, ...) its rows, split over the axis "clients"; N is n, rounded up to a multiple of the devices.
+        n: the number of clients.
+        mesh: the devices.
+    """
+
+    array: jax.Array
+    n: int = pytree.static()
+    mesh: Mesh = pytree.static()
+
+
+def is_rows(leaf: Any) -> bool:
+    return isinstance(leaf, Rows)
+
+
+def of_each_client(leaf: Any, n: int, dim: int) -> bool:
+    """Whether the first axis of an array is taken for the clients: it has n entries, and is not that of a vector (d,).
+
+    Any answer is right; this one keeps what every client has apart, and what all share together.
+    """
+    shape = np.shape(leaf)
+    return bool(shape) and shape[0] == n and (len(shape) > 1 or n != dim)
+
+
+def padded(n: int, mesh: Mesh) -> int:
+    """n, rounded up to a multiple of the devices that share clients."""
+    shares = mesh.shape[CLIENTS]
+    return -(-n // shares) * shares
+
+
+def place(tree: PyTree, n: int, dim: int, mesh: Mesh) -> PyTree:
+    """The arrays of `tree`, which the host holds, on the devices: those (n, ...) as `Rows`, the others on every device.
+
+    A process reads only the rows of its own devices, `leaf[start:stop]`.
+    """
+    return jax.tree.map(lambda leaf: _rows(leaf, n, mesh) if of_each_client(leaf, n, dim) else everywhere(leaf, mesh), tree)
+
+
+def _rows(leaf: Any, n: int, mesh: Mesh) -> Rows:
+    shape = (padded(n, mesh), *leaf.shape[1:])
+
+    def share(index: tuple[slice, ...]) -> np.ndarray:
+        first, last, _ = index[0].indices(shape[0])
+        there = np.asarray(leaf[first : min(last, n)])
+        return np.concatenate([there, np.zeros((last - first - len(there), *shape[1:]), there.dtype)])
+
+    return Rows(jax.make_array_from_callback(shape, NamedSharding(mesh, BY_CLIENT), share), n, mesh)
+
+
+def everywhere(leaf: Any, mesh: Mesh) -> jax.Array:
+    """An array, the same in every process, on every device."""
+    if jnp.issubdtype(jnp.result_type(leaf), jax.dtypes.prng_key):
+        return jax.random.wrap_key_data(everywhere(jax.random.key_data(leaf), mesh), impl=jax.random.key_impl(leaf))
+    host = np.asarray(leaf)
+    return jax.make_array_from_callback(host.shape, NamedSharding(mesh, EVERYWHERE), lambda index: host[index])
+
+
+def whole(tree: PyTree) -> PyTree:
+    """`tree` as methods and problems see it, within a compiled program: its `Rows` as arrays (n, ...)."""
+    cut = lambda leaf: _split(leaf.array[: leaf.n], leaf.mesh, BY_CLIENT) if is_rows(leaf) else leaf
+    return jax.tree.map(cut, tree, is_leaf=is_rows)
+
+
+def spread(tree: PyTree, n: int, dim: int, mesh: Mesh) -> PyTree:
+    """The inverse of `whole`, within a compiled program: placed as by `place`."""
+
+    def one(leaf: jax.Array) -> Any:
+        if not of_each_client(leaf, n, dim):
+            return _split(leaf, mesh, EVERYWHERE)
+        filled = jnp.pad(leaf, [(0, padded(n, mesh) - n)] + [(0, 0)] * (leaf.ndim - 1))
+        return Rows(_split(filled, mesh, BY_CLIENT), n, mesh)
+
+    return jax.tree.map(one, tree)
+
+
+def _split(array: jax.Array, mesh: Mesh, spec: PartitionSpec) -> jax.Array:
+    return jax.lax.with_sharding_constraint(array, NamedSharding(mesh, spec))
+
+
+def on_host(tree: PyTree) -> PyTree:
+    """The arrays of `tree` in NumPy, `Rows` as (n, ...); in every process, if there are several."""
+
+    def one(leaf: Any) -> Any:
+        if not is_rows(leaf):
+            return np.asarray(leaf)
+        array = leaf.array
+        if not array.is_fully_addressable:
+            array = jax.jit(lambda array: array, out_shardings=NamedSharding(leaf.mesh, EVERYWHERE))(array)
+        return np.asarray(array)[: leaf.n]
+
+    return jax.tree.map(one, tree, is_leaf=is_rows)
