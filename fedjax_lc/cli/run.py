@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from fedjax_lc.cli import processes
 from fedjax_lc.cli.config import RunConfig, check_folder
 from fedjax_lc.cli.options import Help, make_problem, priced
 from fedjax_lc.core import spec
@@ -104,20 +105,27 @@ def _values(parser: argparse.ArgumentParser, algorithm: Any, arguments: Sequence
 
 
 def _run(options: argparse.Namespace) -> int:
+    config = RunConfig.of(options)
+    with processes.joined(config) as first:
+        return _work(config if first else dataclasses.replace(config, out=None, quiet=True))
+
+
+def _work(config: RunConfig) -> int:
     from fedjax_lc import algorithms
     from fedjax_lc.plot.lines import X_LABELS
     from fedjax_lc.plot.style import check_names
     from fedjax_lc.results import report
     from fedjax_lc.running.run import run
 
-    config = RunConfig.of(options)
     algorithm = algorithms.get(config.method)
     check_names("x axis", [config.x], X_LABELS.keys() - {"time"})
-    if config.out is not None:
-        _check(config.out, config)
-    problem = make_problem(config)
-    hp = _hparams(algorithm, problem, config)
-    trace = run(algorithm, problem, hp, config.seed, **config.loop())
+    with processes.together():
+        if config.out is not None:
+            _check(config.out, config)
+        problem = make_problem(config)
+        hp = _hparams(algorithm, problem, config)
+        mesh = processes.mesh(config)
+    trace = run(algorithm, problem, hp, config.seed, devices=mesh, **config.loop())
     trace.config["settings"] = config.settings()
     _print_outcome(config, problem, hp, trace)
     compressor = str(getattr(hp, "compressor", "")).removeprefix("identity")

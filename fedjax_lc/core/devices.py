@@ -1,7 +1,7 @@
 """Devices: a mesh of them with the axes "lanes" and "clients", and how arrays are spread over it.
 
-A sweep's lanes are independent: each device runs its lanes, without communication. Clients meet at a server: the rows of
-all arrays (n, ...) are split over the devices, everything else is the same on each, and a mean over clients is the sum
+A sweep's lanes are independent: each device runs its lanes, without communication. Clients meet at a server: the rows
+of matrices (n, ...) are split over the devices, everything else is the same on each, and a mean over clients is the sum
 that devices exchange. Methods do not know of it: within a compiled program they see all n clients (`whole`), and XLA
 splits the work (GSPMD). n need not be a multiple of the number of devices: at a program's borders, where JAX asks for
 equal shares, rows of zeros fill up the last ones (`Rows`); they are cut off inside.
@@ -11,9 +11,10 @@ With several processes (`jax.distributed`) a mesh spans the devices of all, each
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
-from typing import Any
+import contextlib
+import contextvars
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -23,6 +24,8 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from fedjax_lc.core import pytree
 from fedjax_lc.core.errors import InputError, unknown
 from fedjax_lc.core.typing import PyTree
+
+T = TypeVar("T")
 
 LANES, CLIENTS = "lanes", "clients"
 EVERYWHERE = PartitionSpec()  #: the same on every device
@@ -82,6 +85,10 @@ def of_clients(mesh: Mesh | None) -> Mesh | None:
         return None
     if not isinstance(mesh, Mesh) or CLIENTS not in mesh.axis_names or mesh.shape[CLIENTS] != mesh.size:
         raise InputError("a run spreads its clients over devices: give devices=fl.devices(clients=4)")
+    here, there = jax.process_count(), len({device.process_index for device in mesh.devices.flat})
+    if there not in (1, here) or (there == 1 and mesh.devices.flat[0].process_index != jax.process_index()):
+        raise InputError(f"{mesh.size} devices leave {here - there} of {here} processes without one: start fewer, or "
+                         f"ask for all {len(jax.devices())} devices")  # fmt: skip
     return mesh
 
 
@@ -92,8 +99,8 @@ def of_lanes(chosen: Mesh | Sequence[Any] | int | None = None) -> Mesh:
         InputError: there are not as many devices, or none is given, or clients are to be spread too.
     """
     if isinstance(chosen, Mesh):
-        if LANES not in chosen.axis_names or chosen.shape[LANES] != chosen.size:
-            raise InputError("a sweep spreads its lanes over devices: give devices=fl.devices(lanes=4)")
+        if LANES not in chosen.axis_names or chosen.shape[LANES] != chosen.size or chosen.is_multi_process:
+            raise InputError("a sweep spreads its lanes over devices of one process: give devices=fl.devices(lanes=4)")
         return chosen
     local = jax.local_devices()
     if isinstance(chosen, int) and not 1 <= chosen <= len(local):
@@ -139,13 +146,13 @@ def is_rows(leaf: Any) -> bool:
     return isinstance(leaf, Rows)
 
 
-def of_each_client(leaf: Any, n: int, dim: int) -> bool:
-    """Whether the first axis of an array is taken for the clients: it has n entries, and is not that of a vector (d,).
+def of_each_client(leaf: Any, n: int) -> bool:
+    """Whether an array is a matrix with a row for each client: these are split, the others lie on every device.
 
-    Any answer is right; this one keeps what every client has apart, and what all share together.
+    Any answer gives right results; this one splits what is large. One number a client, such as who takes part in a
+    round, is drawn and kept on every device alike.
     """
-    shape = np.shape(leaf)
-    return bool(shape) and shape[0] == n and (len(shape) > 1 or n != dim)
+    return np.ndim(leaf) > 1 and np.shape(leaf)[0] == n
 
 
 def padded(n: int, mesh: Mesh) -> int:
@@ -154,12 +161,13 @@ def padded(n: int, mesh: Mesh) -> int:
     return -(-n // shares) * shares
 
 
-def place(tree: PyTree, n: int, dim: int, mesh: Mesh) -> PyTree:
+def place(tree: PyTree, n: int, mesh: Mesh) -> PyTree:
     """The arrays of `tree`, which the host holds, on the devices: those (n, ...) as `Rows`, the others on every device.
 
     A process reads only the rows of its own devices, `leaf[start:stop]`.
     """
-    return jax.tree.map(lambda leaf: _rows(leaf, n, mesh) if of_each_client(leaf, n, dim) else everywhere(leaf, mesh), tree)
+    one = lambda leaf: _rows(leaf, n, mesh) if of_each_client(leaf, n) else everywhere(leaf, mesh)
+    return jax.tree.map(one, tree)
 
 
 def _rows(leaf: Any, n: int, mesh: Mesh) -> Rows:
@@ -181,20 +189,80 @@ def everywhere(leaf: Any, mesh: Mesh) -> jax.Array:
     return jax.make_array_from_callback(host.shape, NamedSharding(mesh, EVERYWHERE), lambda index: host[index])
 
 
+_mesh: contextvars.ContextVar[Mesh | None] = contextvars.ContextVar("fedjax_lc_clients_mesh", default=None)
+
+
+@contextlib.contextmanager
+def spreading(mesh: Mesh | None) -> Iterator[None]:
+    """What is traced within spreads clients over the mesh, where `shared` and `each_device` say how."""
+    token = _mesh.set(mesh)
+    try:
+        yield
+    finally:
+        _mesh.reset(token)
+
+
+def shared(tree: T) -> T:
+    """`tree`, computed on every device alike: for what is drawn once for all clients. XLA would draw each device's
+    entries there and then collect them."""
+    mesh = _mesh.get()
+    return tree if mesh is None else jax.tree.map(lambda leaf: _split(leaf, mesh, EVERYWHERE), tree)
+
+
+def by_client(tree: T) -> T:
+    """`tree`, whose first axes are clients, computed by the devices that share the clients."""
+    mesh = _mesh.get()
+    if mesh is None:
+        return tree
+    return jax.tree.map(lambda leaf: _split(leaf, mesh, BY_CLIENT if _enough(len(leaf), mesh) else EVERYWHERE), tree)
+
+
+def _enough(n: int, mesh: Mesh) -> bool:
+    """Whether so many rows are split over the devices: fewer, such as a server's one message, are computed by each."""
+    return n >= mesh.shape[CLIENTS]
+
+
+def each_device(function: Callable[..., Any], rows: PyTree, common: PyTree = ()) -> Any:
+    """`function(rows, common)`, each device for its own clients, without communication.
+
+    It is for what XLA cannot split by itself: loops that end when data say so, and loops over clients.
+
+    Args:
+        function: its results have the clients as first axis, and row i of them depends on row i of `rows`.
+        rows: arrays whose first axis is the clients.
+        common: arrays that all clients share.
+    """
+    mesh = _mesh.get()
+    n = len(jax.tree.leaves(rows)[0])
+    if mesh is None or not _enough(n, mesh):
+        return function(rows, common)
+    local = jax.shard_map(function, mesh=mesh, in_specs=(BY_CLIENT, EVERYWHERE), out_specs=BY_CLIENT, check_vma=False)
+    filled = jax.tree.map(lambda leaf: _filled(leaf, padded(n, mesh)), rows)
+    with spreading(None):
+        results = local(filled, common)
+    return jax.tree.map(lambda leaf: leaf[:n], results)
+
+
+def _filled(leaf: jax.Array, count: int) -> jax.Array:
+    """`leaf` with rows of zeros at its end, `count` rows in all."""
+    if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        return jax.random.wrap_key_data(_filled(jax.random.key_data(leaf), count), impl=jax.random.key_impl(leaf))
+    return jnp.pad(leaf, [(0, count - len(leaf))] + [(0, 0)] * (leaf.ndim - 1))
+
+
 def whole(tree: PyTree) -> PyTree:
     """`tree` as methods and problems see it, within a compiled program: its `Rows` as arrays (n, ...)."""
     cut = lambda leaf: _split(leaf.array[: leaf.n], leaf.mesh, BY_CLIENT) if is_rows(leaf) else leaf
     return jax.tree.map(cut, tree, is_leaf=is_rows)
 
 
-def spread(tree: PyTree, n: int, dim: int, mesh: Mesh) -> PyTree:
+def spread(tree: PyTree, n: int, mesh: Mesh) -> PyTree:
     """The inverse of `whole`, within a compiled program: placed as by `place`."""
 
     def one(leaf: jax.Array) -> Any:
-        if not of_each_client(leaf, n, dim):
+        if not of_each_client(leaf, n):
             return _split(leaf, mesh, EVERYWHERE)
-        filled = jnp.pad(leaf, [(0, padded(n, mesh) - n)] + [(0, 0)] * (leaf.ndim - 1))
-        return Rows(_split(filled, mesh, BY_CLIENT), n, mesh)
+        return Rows(_split(_filled(leaf, padded(n, mesh)), mesh, BY_CLIENT), n, mesh)
 
     return jax.tree.map(one, tree)
 

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fedjax_lc.core import pytree
+from fedjax_lc.core.devices import by_client, each_device, shared
 from fedjax_lc.core.errors import InputError
 from fedjax_lc.core.lanes import per_lane
 from fedjax_lc.core.platforms import by_platform
@@ -140,7 +141,7 @@ class Problem:
 
         Only the data of these clients are gathered, so `problem.cohort(clients).grads(x)` costs c clients, not n.
         """
-        gathered = {name: getattr(self, name)[clients] for name in self.per_client}
+        gathered = {name: by_client(getattr(self, name)[clients]) for name in self.per_client}
         ids = clients if self.ids is None else self.ids[clients]
         return dataclasses.replace(self, **gathered, ids=ids, attached=None, given_f_star=None)  # type: ignore[type-var]
 
@@ -251,7 +252,8 @@ class Sampled(Problem):
         if replacement:
             picks = jax.vmap(lambda k, m: below(k, jnp.full(batch, m)))(keys, self.sizes)
             return picks, self._weights(jnp.ones(picks.shape, bool))
-        picks, valid = jax.vmap(lambda k, m: distinct(k, m, batch))(keys, self.sizes)
+        drawn = lambda rows, _: jax.vmap(lambda k, m: distinct(k, m, batch))(*rows)
+        picks, valid = each_device(drawn, (keys, self.sizes))
         return picks, self._weights(valid)
 
     def orders(self, key: Key, epochs: int) -> jax.Array:
@@ -378,7 +380,7 @@ def some_of(key: Key, share: Scalar, n: int) -> jax.Array:
         1
     """
     key, draw_key = jax.random.split(key)
-    drawn = jax.random.bernoulli(draw_key, share, (n,))
+    drawn = shared(jax.random.bernoulli(draw_key, share, (n,)))
     first_key, rest_key = jax.random.split(key)
     log_stay = jnp.log1p(-jnp.asarray(share))
     u = jax.random.uniform(first_key, (), log_stay.dtype)
@@ -388,4 +390,4 @@ def some_of(key: Key, share: Scalar, n: int) -> jax.Array:
     client = jnp.arange(n, dtype=log_stay.dtype)
     first = jnp.clip(first, 0, n - 1)
     instead = (client == first) | ((client > first) & jax.random.bernoulli(rest_key, share, (n,)))
-    return jnp.where(jnp.any(drawn), drawn, instead)
+    return shared(jnp.where(jnp.any(drawn), drawn, instead))

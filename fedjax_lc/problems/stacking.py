@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fedjax_lc.core import pytree
+from fedjax_lc.core.devices import by_client
 from fedjax_lc.core.errors import InputError
 from fedjax_lc.core.typing import Vec
 from fedjax_lc.data.sparse import as_array, as_csr, is_sparse
@@ -56,7 +57,7 @@ class RowsProblem(Sampled):
         return self.rows.shape[1]
 
     def cohort(self, clients: jax.Array) -> Any:
-        return dataclasses.replace(super().cohort(clients), features=self.features.of(clients))
+        return dataclasses.replace(super().cohort(clients), features=by_client(self.features.of(clients)))
 
 
 def stack(clients: Clients, weights: Any, form: str = "auto") -> tuple[Any, np.ndarray, np.ndarray, np.ndarray]:

@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
 from fedjax_lc.algorithms import Algorithm
@@ -25,13 +27,20 @@ class Places(NamedTuple):
 
     def problem(self, problem: Problem) -> Any:
         """The problem with its arrays on the devices."""
-        return problem if self.mesh is None else devices.place(problem, problem.n, problem.dim, self.mesh)
+        return problem if self.mesh is None else devices.place(problem, problem.n, self.mesh)
 
     def put(self, tree: PyTree) -> PyTree:
         """Arrays that all clients share, on every device."""
         if self.mesh is None:
             return jax.device_put(tree)
         return jax.tree.map(lambda leaf: devices.everywhere(leaf, self.mesh), tree)
+
+    def agree(self, count: int, stop: bool) -> tuple[int, bool]:
+        """The same two in every process: the first one's count, and whether any process stops."""
+        if self.mesh is None or not self.mesh.is_multi_process:
+            return count, stop
+        each = multihost_utils.process_allgather(np.array([count, stop], np.int64))
+        return int(each[0, 0]), bool(each[:, 1].any())
 
     def start(self, algorithm: Algorithm, metrics: Metrics) -> Callable[..., tuple[At, dict[str, jax.Array]]]:
         """`loop.start`, compiled: (problem, hp, key) -> the run before its first step, and the metrics there."""
@@ -59,9 +68,10 @@ def _over_clients(function: Callable[..., Any], mesh: Mesh | None) -> Callable[.
 
     def call(problem: Any, *arguments: Any) -> Any:
         problem, arguments = devices.whole((problem, arguments))
-        result = function(problem, *arguments)
+        with devices.spreading(mesh):
+            result = function(problem, *arguments)
         of_run = lambda part: isinstance(part, At)
         n = lambda part: problem.n if of_run(part) else -1  # a record is the same on every device
-        return jax.tree.map(lambda part: devices.spread(part, n(part), problem.dim, mesh), result, is_leaf=of_run)
+        return jax.tree.map(lambda part: devices.spread(part, n(part), mesh), result, is_leaf=of_run)
 
     return call

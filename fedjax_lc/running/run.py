@@ -122,7 +122,9 @@ class _Run:
                 shown.show(block)
                 count = loop.next_count(count, self.capacity, time.perf_counter() - tick)
                 self.seconds = time.perf_counter() - started
-                if interrupted() or (on_chunk is not None and on_chunk(self._trace(at))):
+                stop = interrupted() or (on_chunk is not None and bool(on_chunk(self._trace(at))))
+                count, stop = self.places.agree(count, stop)
+                if stop:
                     self.stop = self.stop or "interrupted"
         return self._trace(at)
 
