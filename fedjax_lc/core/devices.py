@@ -165,7 +165,12 @@ def place(tree: PyTree, n: int, mesh: Mesh) -> PyTree:
     """The arrays of `tree`, which the host holds, on the devices: those (n, ...) as `Rows`, the others on every device.
 
     A process reads only the rows of its own devices, `leaf[start:stop]`.
+
+    Raises:
+        InputError: there are more devices than clients.
     """
+    if n < mesh.shape[CLIENTS]:
+        raise InputError(f"{n} clients cannot share {mesh.shape[CLIENTS]} devices: ask for {n} or fewer")
     one = lambda leaf: _rows(leaf, n, mesh) if of_each_client(leaf, n) else everywhere(leaf, mesh)
     return jax.tree.map(one, tree)
 
@@ -173,7 +178,7 @@ def place(tree: PyTree, n: int, mesh: Mesh) -> PyTree:
 def _rows(leaf: Any, n: int, mesh: Mesh) -> Rows:
     shape = (padded(n, mesh), *leaf.shape[1:])
 
-    def share(index: tuple[slice, ...]) -> np.ndarray:
+    def share(index: Any) -> np.ndarray:
         first, last, _ = index[0].indices(shape[0])
         there = np.asarray(leaf[first : min(last, n)])
         return np.concatenate([there, np.zeros((last - first - len(there), *shape[1:]), there.dtype)])
@@ -215,6 +220,15 @@ def by_client(tree: T) -> T:
     if mesh is None:
         return tree
     return jax.tree.map(lambda leaf: _split(leaf, mesh, BY_CLIENT if _enough(len(leaf), mesh) else EVERYWHERE), tree)
+
+
+def settled(tree: T, n: int) -> T:
+    """A state, spread as by `place`: what is not split stays on every device from step to step."""
+    mesh = _mesh.get()
+    if mesh is None:
+        return tree
+    split = lambda leaf: _split(leaf, mesh, BY_CLIENT if of_each_client(leaf, n) else EVERYWHERE)
+    return jax.tree.map(split, tree)
 
 
 def _enough(n: int, mesh: Mesh) -> bool:

@@ -33,7 +33,7 @@ class Places(NamedTuple):
         """Arrays that all clients share, on every device."""
         if self.mesh is None:
             return jax.device_put(tree)
-        return jax.tree.map(lambda leaf: devices.everywhere(leaf, self.mesh), tree)
+        return jax.tree.map(functools.partial(devices.everywhere, mesh=self.mesh), tree)
 
     def agree(self, count: int, stop: bool) -> tuple[int, bool]:
         """The same two in every process: the first one's count, and whether any process stops."""

@@ -1,0 +1,188 @@
+"""Runs over several devices: programs of their own, since JAX fixes its devices and processes when it starts.
+
+    python -m tests.spread OUT TASK ...                         # over fake devices of one process
+    python -m tests.spread OUT TASK ... --at ADDRESS 2 0        # over one device of each of several processes
+
+A task is count/DEVICES/PROBLEM/LABEL, the collectives of a compiled loop, or run/DEVICES/PROBLEM/LABEL, a run. Process
+0 writes what it finds to OUT, as JSON. A test starts them by `start` and compares with runs of its own process.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+
+COLLECTIVE = r"\b(all-reduce|all-gather|all-to-all|collective-permute|collective-broadcast|reduce-scatter)(?:-start)?\("
+CASES = {  # what a label stands for, besides a method's name: the method and its choices
+    "cohorts": ("fedavg", {"cohort_size": 3, "batch_size": 2}),
+    "epochs": ("scaffold", {"cohort_size": 5, "batch_size": 2, "local_epochs": 1}),
+    "schedule": ("fedavg", {"selection": "schedule", "schedule": np.array([[0, 3, -1], [6, 5, 2]])}),
+    "bernoulli": ("fedavg", {"cohort_size": 4, "selection": "bernoulli", "client_weights": "size"}),
+    "participation": ("rand_mcm", {"participation": 0.5, "batch_size": 3}),
+    "batches": ("fedavg", {"batch_size": 2}),
+    "groups": ("rand_mcm_g", {"groups": 3, "participation": 0.5}),
+    "median": ("locodl", {"aggregation": "median"}),
+    "perm_k": ("diana", {"compressor": "perm_k:7"}),
+    "threshold": ("ef21", {"compressor": "threshold:0.01"}),
+    "steps": ("fedavg", {"local_steps": np.arange(1, 8)}),
+}
+ROUNDS = {"steps": 200, "every": 20}
+
+
+def choices(fl, label, problem):
+    """The method and hyperparameters of a case or a method's name."""
+    method, fields = CASES.get(label, (label, {}))
+    fields = {n: fl.compressors.parse(v) if n == "compressor" else v for n, v in fields.items()}
+    return method, dataclasses.replace(fl.algorithms.get(method).theory(problem), **fields)
+
+
+def trace_of(fl, label, problem, **options):
+    """The series of a run, as lists, and its last state: the sum of squares of every array."""
+    method, hp = choices(fl, label, problem)
+    trace = fl.run(method, problem, hp, 3, progress=False, **(ROUNDS | options))
+    state = [float(np.sum(np.square(np.asarray(leaf, np.float64)))) for leaf in _leaves(trace.state)]
+    return {name: np.asarray(series).tolist() for name, series in trace.columns().items()} | {"state": state}
+
+
+def _leaves(tree):
+    import jax
+
+    return jax.tree.leaves(tree)
+
+
+def problem_of(fl, kind):
+    """The problem of a label such as sparse/locodl: seven ragged clients, or those of the contract tests."""
+    from tests.conftest import make_clients
+
+    sizes = (6, 9, 4, 7, 8, 5, 9)
+    rng = np.random.default_rng(0)
+    classes = [(rng.normal(size=(m, 5)), rng.integers(0, 3, size=m)) for m in sizes]
+    test = (rng.normal(size=(11, 5)), rng.integers(0, 3, size=11))
+    makers = {
+        "contract": lambda: fl.problems.logistic_regression(make_clients(), kappa=30),
+        "logistic": lambda: fl.problems.logistic_regression(make_clients(sizes), kappa=30),
+        "sparse": lambda: fl.problems.logistic_regression(make_clients(sizes), kappa=30, features="sparse"),
+        "softmax": lambda: fl.problems.softmax_regression(classes, kappa=30, weights="size"),
+        "quadratic": lambda: fl.problems.quadratic(rng.uniform(0.5, 2, (7, 5)), rng.normal(size=(7, 5)), noise=0.1),
+        "network": lambda: fl.problems.neural("mlp:hidden=4", classes, test, classes=3, dtype="float64"),
+        "even": lambda: fl.problems.logistic_regression(make_clients((4,) * 16), kappa=30),
+    }
+    return makers[kind]()
+
+
+def options_of(kind):
+    return {"steps": 20, "measure": ("client_loss", "grad_norm")} if kind == "network" else {}
+
+
+def collectives(text):
+    """The shapes that each kind of collective of a compiled program moves, by the number of loops around it."""
+    loops, lines, where = {}, [], ""
+    for line in text.splitlines():
+        if opened := re.match(r"(ENTRY )?%?([\w.\-]+) \(.*\{$", line):
+            where = opened[2]
+            if opened[1]:
+                loops[where] = 0
+        lines.append((where, line))
+    refers = [(where, line) for where, line in lines if re.search(r"(=|\{|, )%[\w.\-]+", line)]
+    for _ in range(20):  # computations within computations, to any depth that there is
+        for where, line in refers:
+            for role, name in re.findall(r"(?:(\w+)=\{?|, )%([\w.\-]+)", line):
+                if where in loops:
+                    loops.setdefault(name, loops[where] + (role == "body"))
+    found = collections.defaultdict(list)
+    for where, line in lines:
+        if each := re.search("= (.*?) " + COLLECTIVE, line):
+            found[loops[where]].append(f"{each[2]} {re.sub(r'{[^}]*}', '', each[1])}")
+    return found
+
+
+def count(fl, label, problem, devices):
+    """The collectives of the compiled loop: those of a chunk, of a record, of a step, and of loops within a step."""
+    import jax
+
+    from fedjax_lc.core import pytree
+    from fedjax_lc.running import loop
+    from fedjax_lc.running.placing import Places
+
+    method, hp = choices(fl, label, problem)
+    algorithm, places = fl.algorithms.get(method), Places(devices)
+    metrics = loop.choose_metrics(algorithm, problem, ())
+    placed, hp, key = places.problem(problem), places.put(pytree.cast(hp, problem.dtype)), places.put(jax.random.key(0))
+    at = jax.eval_shape(places.start(algorithm, metrics), placed, hp, key)[0]
+    number, limits = places.put(np.uint32(1)), places.put(loop.make_limits(problem, 1.0))
+    chunk = places.chunk(algorithm, 3, 4, metrics)
+    found = collectives(jax.jit(chunk).lower(placed, hp, at, key, number, number, limits).compile().as_text())
+    return dict(zip(("chunk", "record", "step", "local"), (found[depth] for depth in range(4)), strict=True))
+
+
+# --- from a test ---
+
+
+def start(out, tasks, processes=1):
+    """Start it in so many processes; returns them."""
+    names = ("PATH", "HOME", "PYTHONPATH", "LD_LIBRARY_PATH", "TMPDIR")
+    environment = {name: os.environ[name] for name in names if name in os.environ}
+    flags = f"--xla_force_host_platform_device_count={8 if processes == 1 else 1} --xla_cpu_use_fusion_emitters=false"
+    environment |= {"XLA_FLAGS": flags, "FEDJAX_LC_CACHE": "off", "JAX_PLATFORMS": "cpu"}
+    address = f"127.0.0.1:{free_port()}"
+    return [
+        subprocess.Popen(
+            [sys.executable, "-m", "tests.spread", str(out), *tasks]
+            + (["--at", address, str(processes), str(i)] if processes > 1 else []),
+            env=environment, cwd=Path(__file__).parents[1], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        )
+        for i in range(processes)
+    ]  # fmt: skip
+
+
+def free_port():
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return one.getsockname()[1]
+
+
+def finish(started, out, timeout=600):
+    """What they found, once all have ended well."""
+    said = [process.communicate(timeout=timeout)[0] for process in started]
+    assert [process.returncode for process in started] == [0] * len(started), "\n".join(said)
+    return json.loads(Path(out).read_text())
+
+
+# --- the program ---
+
+
+def main(out, *tasks):
+    import jax
+
+    jax.config.update("jax_enable_x64", True)
+    jax.config.update("jax_numpy_rank_promotion", "raise")
+    jax.config.update("jax_disable_most_optimizations", True)  # compiled soon, into slower code
+    if "--at" in tasks:
+        *tasks, _, address, processes, process = tasks
+        jax.config.update("jax_cpu_collectives_implementation", "gloo")
+        jax.distributed.initialize(address, int(processes), int(process))
+    import fedjax_lc as fl
+
+    found = {}
+    for task in tasks:
+        what, over, kind, label = task.split("/")
+        problem, mesh = problem_of(fl, kind), fl.devices(clients=int(over))
+        does = count if what == "count" else trace_of
+        found[task] = does(fl, label, problem, devices=mesh, **(options_of(kind) if what == "run" else {}))
+    if jax.process_index() == 0:
+        Path(out).write_text(json.dumps(found))
+    if jax.process_count() > 1:
+        jax.distributed.shutdown()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
