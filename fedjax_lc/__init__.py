@@ -13,6 +13,7 @@ from fedjax_lc.core.devices import devices
 from fedjax_lc.core.errors import InputError
 from fedjax_lc.problems import problem
 from fedjax_lc.results.table import Table
+from fedjax_lc.running.extend import extend
 from fedjax_lc.running.run import Trace, run
 from fedjax_lc.sweeping.axes import loguniform, times, uniform
 from fedjax_lc.sweeping.grid import Grid, grid, sample
@@ -29,6 +30,7 @@ __all__ = [
     "compressors",
     "data",
     "devices",
+    "extend",
     "grid",
     "lanes",
     "loguniform",

@@ -26,8 +26,10 @@ FILES_OF = {
     "core": [
         "errors",
         "files",
+        "digest",
         "options",
         "progress",
+        "lock",
         "spec",
         "hyperparameters",
         "typing",
@@ -36,16 +38,17 @@ FILES_OF = {
         "products",
         "lanes",
         "devices",
+        "tensors",
     ],
     "results": ["ledger", "provenance", "columns", "trace", "arrays", "ranking", "storage", "table", "report"],
-    "running": ["cache", "programs", "loop", "options", "placing", "run"],
+    "running": ["cache", "programs", "signals", "checkpoints", "folder", "loop", "options", "placing", "run", "extend"],
     "sweeping": ["axes", "grid", "blocks", "groups", "planner", "store", "fit", "sweep", "theory"],
 }
 PLACE = {name: (row, column) for row, names in enumerate(ROWS) for column, name in enumerate(names)}
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
 SURFACE = {
     "Grid", "InputError", "Table", "Trace",
-    "devices", "grid", "loguniform", "problem", "run", "sample", "sweep", "times", "uniform",
+    "devices", "extend", "grid", "loguniform", "problem", "run", "sample", "sweep", "times", "uniform",
     "algorithms", "compressors", "data", "lanes", "models", "plot", "problems", "schedules",
 }  # fmt: skip
 

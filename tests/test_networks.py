@@ -14,10 +14,10 @@ from flax import linen, nnx
 import fedjax_lc as fl
 from fedjax_lc import algorithms
 from fedjax_lc.core import pytree
+from fedjax_lc.core.digest import digest
 from fedjax_lc.core.errors import InputError
 from fedjax_lc.problems.network_losses import fairness
 from fedjax_lc.problems.networks import Neural, cross_entropy, hit_rate
-from fedjax_lc.results.provenance import digest
 from fedjax_lc.running.programs import memory_bytes
 
 KEY = jax.random.key(3)

@@ -1,4 +1,4 @@
-"""The command line: `fedjax-lc run | sweep | best | plot | list | figure | bench | doctor`, one module each."""
+"""The command line: `fedjax-lc run | extend | sweep | best | plot | list | figure | bench | doctor`, a module each."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from fedjax_lc.cli import bench, doctor, figure, lists, results, run, sweep
+from fedjax_lc.cli import bench, doctor, extend, figure, lists, results, run, sweep
 from fedjax_lc.core.errors import InputError
-from fedjax_lc.running import cache
+from fedjax_lc.running import cache, signals
 
-COMMANDS = (run, sweep, results, lists, figure, bench, doctor)
+COMMANDS = (run, extend, sweep, results, lists, figure, bench, doctor)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -23,13 +23,13 @@ class _Parser(argparse.ArgumentParser):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command; 0 if it did its job, 2 with one line on stderr for bad input, 130 after Ctrl-C,
+    """Run a command; 0 if it did its job, 2 with one line on stderr for bad input, 130 after Ctrl-C, 143 after SIGTERM,
     141 where the reader of its output has gone."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
         parser = _parser(arguments)
         options = parser.parse_args(arguments)
-        with cache.kept(not getattr(options, "no_cache", True)):  # for commands that have the option
+        with signals.raising(), cache.kept(not getattr(options, "no_cache", True)):  # for commands that have the option
             status = int(options.command(options) or 0)
         sys.stdout.flush()
         return status
@@ -42,6 +42,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("fedjax-lc: interrupted", file=sys.stderr)
         return 130
+    except signals.Terminated as ended:
+        if not ended.held:  # else what was held up has said it
+            print("fedjax-lc: terminated", file=sys.stderr)
+        return 143
 
 
 def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:

@@ -105,6 +105,9 @@ class Config:
     )
     index_bits: Annotated[str | None, Option("price of indices: log2, binom, int32 or none (default: log2)")] = None
     out: Path | None = None
+    other_code: Annotated[
+        bool, Option("keep what other code of a method or other versions computed in --out, and go on", aside=True)
+    ] = False
     quiet: Annotated[bool, Option("no progress bar", aside=True)] = False
 
     @classmethod
@@ -148,7 +151,15 @@ class RunConfig(Config):
         list[str],
         Option("also record grad_norm, distance or lyapunov; of a network train_accuracy, accuracy_worst, ..."),
     ] = dataclasses.field(default_factory=list)
-    out: Annotated[Path | None, Option("folder for config.json, trace.parquet and plot.png", aside=True)] = None
+    out: Annotated[
+        Path | None,
+        Option("folder of the results and, while it runs, of checkpoints; the same command goes on there", aside=True),
+    ] = None
+    checkpoint_every: Annotated[
+        str | None,
+        Option("minutes from one checkpoint to the next, or steps:1000 (default: 1, or what costs 1%%)", aside=True),
+    ] = None
+    restart: Annotated[bool, Option("begin anew; the old folder is kept as OUT.1, ...", aside=True)] = False
     devices: Annotated[
         str | None,
         Option("spread the clients over so many devices, as in clients=4 (default: one device)", "devices", aside=True),
@@ -175,6 +186,17 @@ class RunConfig(Config):
         """The configuration of a command line, which has hyperparameters as hp_NAME."""
         hp = {name[3:]: text for name, text in vars(options).items() if name.startswith("hp_") and text is not None}
         return cls(method=options.method, hyperparameters=hp, **_given(cls, options)).filled()
+
+    @classmethod
+    def from_settings(cls, settings: Mapping[str, Any], **more: Any) -> Self:
+        """The configuration with these settings, as results keep them.
+
+        Raises:
+            TypeError: they are no settings.
+        """
+        hp = {name[3:]: text for name, text in settings.items() if name.startswith("hp_")}
+        rest = {name: value for name, value in settings.items() if not name.startswith("hp_")}
+        return cls(hyperparameters=hp, **rest, **more)
 
     def settings(self) -> dict[str, Any]:
         """Everything that decides the numbers, as plain values; hyperparameters as hp_NAME."""

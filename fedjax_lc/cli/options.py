@@ -33,7 +33,7 @@ def make_problem(config: Config, download: bool = True) -> Any:
     import jax
 
     from fedjax_lc import data, problems
-    from fedjax_lc.problems.from_data import usual_scale, with_test
+    from fedjax_lc.problems.from_data import remember, usual_scale, with_test
 
     network = config.model is not None
     scale = config.scale or usual_scale(config.data)
@@ -57,12 +57,14 @@ def make_problem(config: Config, download: bool = True) -> Any:
         jax.config.update("jax_enable_x64", True)
     chosen: dict[str, Any] = {"kappa": config.kappa}
     if network:
-        chosen = {"test_share": config.test_share, "measured_rows": config.measured_rows}
+        chosen = {"model": config.model, "test_share": config.test_share, "measured_rows": config.measured_rows}
         chosen |= {} if config.precision is None else {"precision": config.precision}
-    return problems.problem(
-        dataset, config.clients, config.partition, config.model, l2=config.l2, split_seed=config.split_seed,
-        weights=None if config.weights == "equal" else "size", dtype=config.dtype, **chosen,
-    )  # fmt: skip
+    chosen |= {"clients": config.clients, "partition": config.partition, "split_seed": config.split_seed}
+    weights = None if config.weights == "equal" else "size"
+    made = problems.problem(dataset, l2=config.l2, weights=weights, dtype=config.dtype, **chosen)
+    source = {"name_or_path": config.data, "data_dir": config.data_dir, "scale": scale, "labels": labels}
+    remember(made, source, chosen | {"l2": config.l2, "weights": weights, "dtype": config.dtype})
+    return made
 
 
 def priced(hp: Any, index_bits: str | None) -> Any:

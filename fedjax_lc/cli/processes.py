@@ -62,26 +62,6 @@ def _join(by_hand: dict[str, Any]) -> None:
                          "--coordinator, --processes and --process") from error  # fmt: skip
 
 
-@contextlib.contextmanager
-def together() -> Iterator[None]:
-    """Work after which all processes go on, or none: an error in one of them ends the others too."""
-    import jax
-
-    error: InputError | None = None
-    try:
-        yield
-    except InputError as raised:
-        error = raised
-    if jax.process_count() > 1:
-        from jax.experimental import multihost_utils
-
-        failed = multihost_utils.process_allgather(error is not None).ravel().nonzero()[0]
-        if len(failed) and error is None:
-            error = InputError(f"process {failed[0]} cannot start, and says why")
-    if error is not None:
-        raise error
-
-
 def mesh(config: RunConfig) -> Any:
     """The devices of a run: those that --devices names; all of several processes; None for one.
 

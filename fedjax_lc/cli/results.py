@@ -76,7 +76,7 @@ def _groups(options: argparse.Namespace) -> list[str]:
 
 
 def _plot(options: argparse.Namespace) -> int:
-    is_run = (options.folder / "trace.parquet").exists()
+    is_run = (options.folder / "trace.parquet").exists()  # from its start on
     print(f"wrote {_plot_run(options) if is_run else _plot_sweep(options)}")
     return 0
 

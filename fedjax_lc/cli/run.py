@@ -7,7 +7,6 @@ import contextlib
 import dataclasses
 import inspect
 import io
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -105,50 +104,64 @@ def _values(parser: argparse.ArgumentParser, algorithm: Any, arguments: Sequence
 
 
 def _run(options: argparse.Namespace) -> int:
-    config = RunConfig.of(options)
-    with processes.joined(config) as first:
-        return _work(config if first else dataclasses.replace(config, out=None, quiet=True))
-
-
-def _work(config: RunConfig) -> int:
     from fedjax_lc import algorithms
+    from fedjax_lc.core import devices
     from fedjax_lc.plot.lines import X_LABELS
     from fedjax_lc.plot.style import check_names
-    from fedjax_lc.results import report
+    from fedjax_lc.running import folder as folders
     from fedjax_lc.running.run import run
 
-    algorithm = algorithms.get(config.method)
-    check_names("x axis", [config.x], X_LABELS.keys() - {"time"})
-    with processes.together():
-        if config.out is not None:
-            _check(config.out, config)
-        problem = make_problem(config)
-        hp = _hparams(algorithm, problem, config)
-        mesh = processes.mesh(config)
-    trace = run(algorithm, problem, hp, config.seed, devices=mesh, **config.loop())
-    trace.config["settings"] = config.settings()
-    _print_outcome(config, problem, hp, trace)
+    config = RunConfig.of(options)
+    with processes.joined(config) as first:
+        with devices.together():
+            algorithm = algorithms.get(config.method)
+            check_names("x axis", [config.x], X_LABELS.keys() - {"time"})
+            mesh = processes.mesh(config)
+            if config.out is not None:
+                _check(config.out, config)
+            problem = make_problem(config)
+            hp = hparams(algorithm, problem, config)
+            if config.out is not None and config.restart and first:
+                folders.set_aside(config.out)
+        trace = run(
+            algorithm, problem, hp, config.seed, out=config.out, checkpoint_every=config.checkpoint_every,
+            facts={"settings": config.settings()}, other_code=config.other_code, devices=mesh, **config.loop(),
+        )  # fmt: skip
+        if not first:
+            return 130 if trace.status == "interrupted" else 0
+        return show(config, algorithm, problem, hp, trace)
+
+
+def show(config: RunConfig, algorithm: Any, problem: Any, hp: Any, trace: Any) -> int:
+    """Draw the picture beside the results, which are saved, then print them. Returns the exit code."""
+    from fedjax_lc import plot
+    from fedjax_lc.results import report
+
     compressor = str(getattr(hp, "compressor", "")).removeprefix("identity")
     label = ", ".join(filter(None, (algorithm.title, compressor)))
+    done = trace.status != "interrupted"
+    if trace.folder is not None and done:
+        plot.save(plot.curves({label: trace}, x=config.x), trace.folder / "plot.png")
+    _print_outcome(config, problem, hp, trace)
     print(report.table([report.training(label, trace) if config.model else report.summary(label, trace)]))
-    if config.out is not None:
-        _save(config.out, config.x, trace, label)
-    return 0
+    if trace.folder is not None and done:
+        print(f"wrote {trace.folder}/config.json, trace.parquet, state.safetensors and plot.png")
+    if not done:
+        return 130
+    return 0 if trace.folder is not None or config.out is None else 2
 
 
 def _check(folder: Path, config: RunConfig) -> None:
-    """Raise InputError if `folder` cannot be written or holds a run with other settings."""
-    kept = folder / "config.json"
-    check_writable(kept)
-    if kept.exists():
-        try:
-            before = dict(json.loads(kept.read_text()))
-        except (TypeError, ValueError):
-            raise InputError(f"{kept} is damaged: choose another --out, or delete it") from None
-        check_folder(folder, "run", before.get("settings", {}), config)
+    """Raise InputError if `folder` cannot be written or, without --restart, holds a run with other settings."""
+    from fedjax_lc.running import folder as folders
+
+    check_writable(folder / "config.json")
+    before = None if config.restart else folders.read(folder)
+    if before is not None:
+        check_folder(folder, "run", before.get("settings") or {}, config)
 
 
-def _hparams(algorithm: Any, problem: Any, config: RunConfig) -> Any:
+def hparams(algorithm: Any, problem: Any, config: RunConfig) -> Any:
     """Theory's hyperparameters under the choices given, with the numbers given in their place."""
     given = _given(algorithm, config)
     hp = _theory(algorithm, problem, given)
@@ -211,11 +224,3 @@ def _print_outcome(config: RunConfig, problem: Any, hp: Any, trace: Any) -> None
 
 def _short(value: Any) -> str:
     return f"{value:.6g}" if isinstance(value, float) else str(value)
-
-
-def _save(folder: Path, x: str, trace: Any, label: str) -> None:
-    from fedjax_lc import plot
-
-    trace.save(folder)
-    plot.save(plot.curves({label: trace}, x=x), folder / "plot.png")
-    print(f"wrote {folder}/config.json, trace.parquet and plot.png")

@@ -61,6 +61,7 @@ def _sweep(options: argparse.Namespace) -> int:
     from fedjax_lc import algorithms
     from fedjax_lc.results.table import Table
     from fedjax_lc.running import loop
+    from fedjax_lc.running.signals import interruptible
 
     config = SweepConfig.of(options)
     methods = [algorithms.get(name) for name in dict.fromkeys(config.methods)]
@@ -79,7 +80,7 @@ def _sweep(options: argparse.Namespace) -> int:
     for note in notes:
         print(f"note: {note}", file=sys.stderr)
     tables, lanes = [], config.seeds * sum(map(len, grids.values()))
-    with loop.interruptible() as interrupted:
+    with interruptible() as interrupted:
         for algorithm in methods:
             tables.append(_one(algorithm, problem, grids[algorithm.name], shares[algorithm.name], config, memory))
             done = sum(int((table.lanes["status"] != "interrupted").sum()) for table in tables)
@@ -107,7 +108,7 @@ def _one(
     out = None if config.out is None else config.out / algorithm.name
     table = sweep(
         algorithm, problem, grid, seeds=config.seeds, budget=config.budget or None, masked=config.masked,
-        out=out, block_size=config.block_size, memory=memory, **config.loop(),
+        out=out, block_size=config.block_size, memory=memory, other_code=config.other_code, **config.loop(),
     )  # fmt: skip
     if out is not None:
         with replacing(out / "sweep.toml") as path:

@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from fedjax_lc.core import pytree
@@ -122,6 +123,40 @@ def over_devices(function: Callable[..., Any], mesh: Mesh, into: PyTree, out_of:
 def put(tree: PyTree, mesh: Mesh, spec: PartitionSpec = EVERYWHERE) -> PyTree:
     """Arrays of `tree` placed on the mesh."""
     return jax.device_put(tree, NamedSharding(mesh, spec))
+
+
+# --- several processes ---
+
+
+@contextlib.contextmanager
+def together(mesh: Mesh | None = None) -> Iterator[None]:
+    """Work after which all processes of a mesh (None: all there are) go on, or none: where it fails in one of them, the
+    others raise InputError."""
+    error: InputError | None = None
+    try:
+        yield
+    except InputError as raised:
+        error = raised
+    if jax.process_count() > 1 and (mesh is None or mesh.is_multi_process):
+        failed = multihost_utils.process_allgather(np.int32(error is not None)).ravel().nonzero()[0]
+        if len(failed) and error is None:
+            error = InputError(f"process {failed[0]} cannot go on, and says why")
+    if error is not None:
+        raise error
+
+
+def of_first(number: int, mesh: Mesh | None) -> int:
+    """The first process's number, in every process of a mesh."""
+    if mesh is None or not mesh.is_multi_process:
+        return number
+    return int(multihost_utils.broadcast_one_to_all(np.int64(number)))
+
+
+def of_any(truth: bool, mesh: Mesh | None) -> bool:
+    """Whether it is true in one process of a mesh or more, in every process."""
+    if mesh is None or not mesh.is_multi_process:
+        return truth
+    return bool(multihost_utils.process_allgather(np.int32(truth)).any())
 
 
 # --- clients over devices ---
@@ -283,6 +318,14 @@ def spread(tree: PyTree, n: int, mesh: Mesh) -> PyTree:
 
 def _split(array: jax.Array, mesh: Mesh, spec: PartitionSpec) -> jax.Array:
     return jax.lax.with_sharding_constraint(array, NamedSharding(mesh, spec))
+
+
+def of_shapes(tree: PyTree) -> PyTree:
+    """The shapes of what `on_host` makes of a tree of these shapes."""
+    one = lambda leaf: (
+        jax.ShapeDtypeStruct((leaf.n, *leaf.array.shape[1:]), leaf.array.dtype) if is_rows(leaf) else leaf
+    )
+    return jax.tree.map(one, tree, is_leaf=is_rows)
 
 
 def on_host(tree: PyTree) -> PyTree:

@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
+import re
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from fedjax_lc.core.errors import InputError
 
+TEMPORARY = re.compile(r"\..+\.(?P<process>[1-9]\d{0,9})(\.\w+)?")  #: the names of temporary files
+FULL = {getattr(errno, name, None) for name in ("ENOSPC", "EDQUOT", "EFBIG")}  #: errors that mean that no room is left
+
 
 @contextlib.contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`, with its suffix; if the block succeeds, the file is renamed to `path`.
 
+    The file is on disk before it gets its name, so that after a crash of the machine `path` is whole, new or old.
+
     Raises:
-        InputError: the folder cannot be written.
+        InputError: the folder cannot be written, or the disk is full; a file that was there is kept.
 
     Example:
         >>> with replacing("out/config.json") as temporary:
@@ -27,9 +35,14 @@ def replacing(path: str | Path) -> Iterator[Path]:
     temporary = _beside(path)
     try:
         yield temporary
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
         os.replace(temporary, path)
+    except OSError as error:
+        raise unwritable(path, error) from None
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def check_writable(path: str | Path) -> None:
@@ -52,6 +65,28 @@ def check_same(folder: Path, what: str, before: Mapping[str, Any], now: Mapping[
         raise InputError(f"{folder} already holds a different {what} (other {', '.join(differ)}): {advice}")
 
 
+def remove_leftovers(folder: Path) -> None:
+    """Remove the temporary files that killed processes left in a folder; those of processes that run are kept."""
+    for path in folder.glob(".*"):
+        named = TEMPORARY.fullmatch(path.name)
+        if named and not _runs(int(named["process"])):
+            with contextlib.suppress(OSError):
+                path.unlink()
+
+
+def _runs(process: int) -> bool:
+    """Whether a process of this number runs on this machine, or may do so."""
+    if sys.platform == "win32":  # where such a question is a signal
+        return True
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except OSError:  # another user's
+        return True
+    return True
+
+
 def _beside(path: Path) -> Path:
     """Create an empty temporary file in the folder of `path`, and the folder if it does not exist."""
     temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
@@ -59,5 +94,13 @@ def _beside(path: Path) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary.touch()
     except OSError as error:
-        raise InputError(f"cannot write {path}: {error.strerror}; choose a folder you may write to") from None
+        raise unwritable(path, error) from None
     return temporary
+
+
+def unwritable(path: Path, error: OSError) -> InputError:
+    """The error for a file or folder that cannot be written."""
+    why = os.strerror(error.errno) if error.errno else str(error).partition("\n")[0]
+    full = error.errno in FULL
+    cure = "make room, and repeat the command" if full else "choose a folder you may write to"
+    return InputError(f"cannot write {path}: {why}; {cure}")

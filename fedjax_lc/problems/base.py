@@ -34,6 +34,7 @@ class Problem:
         given_f_star: the optimal value given by the user, if any.
         attached: (d,) x_star on the device, see `solved`; None otherwise.
         ids: (n,) the clients' numbers in the whole problem, if this is a cohort of it; None otherwise.
+        recipe: how `fl.problem` made it, as plain values, if that says it all; None otherwise, and in any copy.
     """
 
     smooth: jax.Array
@@ -45,6 +46,7 @@ class Problem:
     ids: jax.Array | None
     per_client: ClassVar[tuple[str, ...]] = ("smooth",)  #: names of leaves whose first axis is the clients
     solvable: ClassVar[bool] = True  #: whether a minimiser can be computed
+    recipe: dict[str, Any] | None = None
     usual_batch: int | None = None  #: rows of a local step where hyperparameters give none; None for all
 
     @property

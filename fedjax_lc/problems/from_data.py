@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 from collections.abc import Callable
 from typing import Any, TypeAlias
@@ -69,17 +71,57 @@ def problem(
         >>> network = problem("digits", clients=20, partition="dirichlet:0.1", model="mlp:hidden=64", scale="standard")
     """
     dataset = _loaded(data, scale)
+    split: dict[str, Any] = {"clients": clients, "partition": partition, "split_seed": split_seed}
     if model is not None:
         if kappa is not None:
             raise InputError("kappa is for convex problems: give a network's weight decay by l2")
-        given = options if dtype is None else options | {"dtype": dtype}
-        return _network(dataset, clients, partition, model, split_seed, l2=l2 or 0.0, **given)
+        given = (options if dtype is None else options | {"dtype": dtype}) | {"model": model, "l2": l2 or 0.0}
+        made = _network(dataset, **split, **given)
+    else:
+        kappa = KAPPA if kappa is None and l2 is None else kappa
+        dtype = jnp.zeros(()).dtype if dtype is None else dtype
+        given = options | {"l2": l2, "kappa": kappa, "dtype": dtype}
+        made = _convex(dataset, **split, **given)
+    if isinstance(data, str | os.PathLike):
+        remember(made, {"name_or_path": os.fspath(data), "scale": scale or usual_scale(data)}, split | given)
+    return made
+
+
+def remember(made: Problem, data: dict[str, Any], arguments: dict[str, Any]) -> None:
+    """Note in a problem's `recipe` how it was made, if plain values say it.
+
+    Args:
+        data: arguments of `data.load`.
+        arguments: those of `problem`.
+    """
+    dtype = arguments.get("dtype")
+    named = arguments if dtype is None else arguments | {"dtype": jnp.dtype(dtype).name}
+    recipe = {"data": data, **{name: value for name, value in named.items() if value is not None}}
+    with contextlib.suppress(TypeError, ValueError):
+        if json.loads(json.dumps(recipe)) == recipe:
+            object.__setattr__(made, "recipe", recipe)
+
+
+def remade(recipe: Any) -> Problem:
+    """The problem of a recipe, as `problem.recipe` has it.
+
+    Raises:
+        InputError: it is no recipe, or its data cannot be loaded.
+    """
+    try:
+        given = dict(recipe)
+        return problem(sets.load(**given.pop("data")), **given)
+    except (TypeError, KeyError) as error:
+        raise InputError(f"this is no recipe of a problem ({error})") from None
+
+
+def _convex(
+    dataset: sets.Dataset, clients: int | None, partition: str | None, split_seed: int, **options: Any
+) -> Problem:
     if dataset.task not in MAKERS:
         raise InputError(f"{dataset.name} is a text: train a network on it (model char_lstm)")
     parts = sets.partition(dataset, clients, partition, seed=split_seed)
-    kappa = KAPPA if kappa is None and l2 is None else kappa
-    dtype = jnp.zeros(()).dtype if dtype is None else dtype
-    return MAKERS[dataset.task](sets.clients(dataset, parts), l2=l2, kappa=kappa, dtype=dtype, **options)
+    return MAKERS[dataset.task](sets.clients(dataset, parts), **options)
 
 
 def usual_scale(name: Any) -> str | None:

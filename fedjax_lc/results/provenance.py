@@ -1,27 +1,37 @@
-"""Provenance of a result as plain values: hyperparameters, problem, versions, device and command."""
+"""Provenance of a result as plain values: hyperparameters, problem, code, versions, device and command."""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
 import functools
-import hashlib
+import json
 import os
 import platform
-import re
 import shlex
 import sys
 import time
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from fedjax_lc.algorithms import Algorithm
 from fedjax_lc.compressors import Compressor
+from fedjax_lc.core.digest import digest, digest_apart, of_package
+from fedjax_lc.core.errors import InputError
 from fedjax_lc.problems import Problem
 
-ADDRESS = re.compile(r" at 0x[0-9a-f]+")
+#: what of this package decides numbers for every method, besides the method's file
+FOUNDATION = ("core", "compressors", "models", "problems", "algorithms/frames", "running/loop.py", "sweeping/blocks.py")
+CODE = {
+    "code": "code of the method",
+    "package": "source of fedjax_lc",
+    "functions": "functions",
+    "versions": "versions",
+}
 LONG = 100  #: an array with more entries is described by its shape and a digest
 
 
@@ -55,18 +65,92 @@ def describe_problem(problem: Problem) -> dict[str, Any]:
     }
 
 
-def digest(*things: Any) -> str:
-    """A hash of sixteen hexadecimal digits: of pytrees by structure and all bits of their arrays, of other values by
-    their representation, of functions by their names (not their addresses)."""
-    state = hashlib.sha256()
-    for thing in things:
-        leaves, structure = jax.tree.flatten(thing)
-        state.update(ADDRESS.sub("", str(structure)).encode())
-        for leaf in leaves:
-            is_array = hasattr(leaf, "dtype")
-            state.update(repr((leaf.dtype, leaf.shape)).encode() if is_array else repr(leaf).encode())
-            state.update(np.ascontiguousarray(leaf).tobytes() if is_array else b"")
-    return state.hexdigest()[:16]
+def identity(
+    algorithm: Algorithm,
+    problem: Problem,
+    hparams: Any,
+    measured: Iterable[tuple[str, Callable[..., Any]]] = (),
+) -> dict[str, Any]:
+    """What decides the numbers of a run or of a sweep, besides plain options, as words and digests that JSON can keep.
+
+    Args:
+        hparams: one Hparams or a list of them.
+        measured: names and functions of the user's metrics.
+
+    Example:
+        >>> identity(fl.algorithms.get("gd"), problem, hp)["method"]
+        'gd'
+    """
+    (hp, of_hp), (of, of_problem) = digest_apart(hparams, [algorithm.Hparams]), digest_apart(problem)
+    return {
+        "method": algorithm.name,
+        "hyperparameters": hp,
+        "problem": of,
+        "code": digest(algorithm.Hparams, algorithm.init, algorithm.step, algorithm.point),
+        "functions": of_problem | of_hp | {name: digest(function) for name, function in measured},
+        "package": of_package(FOUNDATION),
+        "versions": _deciding(),
+    }
+
+
+def _deciding() -> dict[str, str]:
+    """The versions and settings of JAX on which the last bits of a result depend."""
+    versions = {name: version for name, version in _versions().items() if name in ("jax", "jaxlib")}
+    names = ("jax_default_prng_impl", "jax_threefry_partitionable", "jax_default_matmul_precision")
+    settings = {name: str(getattr(jax.config, name)) for name in names}
+    return versions | settings | {"python": platform.python_version().rpartition(".")[0], "on": jax.default_backend()}
+
+
+def check_identity(
+    folder: os.PathLike[str] | str,
+    what: str,
+    before: Mapping[str, Any],
+    now: Mapping[str, Any],
+    *,
+    finished: bool = False,
+    other_code: bool = False,
+) -> str | None:
+    """Compare what began the results in a folder with what is asked now; both hold `identity` and plain options.
+
+    A finished result of other versions of JAX is what it says it is, to rounding, so it is taken, with a remark. An
+    unfinished one would mix the bits of both, and other code may mean other numbers: both only with `other_code`.
+
+    Args:
+        what: what the folder holds, run or sweep, for the message.
+        finished: whether nothing is left to compute.
+        other_code: whether to take what other code of the method, functions, source or versions computed.
+
+    Returns:
+        A remark for people where something differs and is taken; None where nothing differs.
+
+    Raises:
+        InputError: they differ; the line says in what.
+    """
+    now = json.loads(json.dumps(now))
+    differ = [name for name in sorted({*before, *now}) if before.get(name) != now.get(name)]
+    if not differ:
+        return None
+    words = ", ".join(_words(differ, before, now))
+    if not {*differ} <= CODE.keys():
+        raise InputError(f"{folder} already holds a different {what} ({words}): choose another folder, or delete it")
+    if other_code or (finished and differ == ["versions"]):
+        return f"{folder} holds this {what} as computed with {words}"
+    raise InputError(f"{folder} already holds this {what} as computed with {words}: choose another folder, or keep "
+                     "what it holds by --other-code (other_code=True)")  # fmt: skip
+
+
+def _words(differ: list[str], before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """How a message says what differs."""
+    named = [CODE.get(name, name) for name in differ if name not in ("functions", "versions")]
+    named = [name for name in named if name != CODE["code"] or "method" not in differ]
+    words = [f"other {', '.join(named)}"] if named else []
+    for kind in ("functions", "versions"):
+        one, two = (dict(each.get(kind) or {}) for each in (before, now))
+        for name in sorted({*one, *two}):
+            if one.get(name) != two.get(name):
+                versions = f"{name} {one.get(name)} instead of {two.get(name)}"
+                words.append(f"another function {name}" if kind == "functions" else versions)
+    return words
 
 
 def environment() -> dict[str, Any]:

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fedjax_lc.core import tensors
 from fedjax_lc.core.errors import InputError, unknown
 from fedjax_lc.core.files import replacing
+from fedjax_lc.core.progress import say
 from fedjax_lc.results.ledger import COSTS
 
 if TYPE_CHECKING:
     import pandas as pd
 
 STATUSES = ("finished", "target", "diverged", "interrupted")
+STATE = "state.safetensors"  #: the file of the last state and point
 
 
 @dataclasses.dataclass
@@ -25,8 +29,8 @@ class Trace:
 
     Attributes:
         method: the name of the method.
-        status: finished, target (the gap asked for was reached), diverged, or interrupted. A diverged trace ends with
-            its last finite record.
+        status: finished, target (the gap asked for was reached), diverged, or interrupted (also of a run that goes on
+            elsewhere while its folder is read). A diverged trace ends with its last finite record.
         step: (r,) number of steps at each of the r records.
         value: (r,) F(x).
         bits_up, bits_down, grads, rounds: (r,) means over clients.
@@ -35,8 +39,10 @@ class Trace:
         f_star: the optimal value; NaN if unknown.
         config: versions, device, command, hyperparameters and problem, as written to config.json.
         notes: remarks of one line each, for example that steps were cut to a multiple of `every`.
-        state, x: the last state and point of the method, on the host; None in a loaded trace. If a budget ended the run
-            they may be some steps past the last record.
+        state, x: the last state and point of the method, on the host; None if it was loaded before its run was done. A
+            loaded state has named tuples, dictionaries and lists in place of the method's classes, with the same names.
+        spent: (2, 4) what the compiled loop compares with budgets, for a run that goes on; None as for state.
+        folder: where it was saved, or loaded from; None if it is in memory alone.
     """
 
     method: str
@@ -54,6 +60,8 @@ class Trace:
     notes: list[str] = dataclasses.field(default_factory=list)
     state: Any = None
     x: np.ndarray | None = None
+    spent: np.ndarray | None = None
+    folder: Path | None = None
 
     def __len__(self) -> int:
         return len(self.step)
@@ -95,6 +103,12 @@ class Trace:
         row = {name: float(getattr(self, name)[hits[0]]) for name in ("step", *COSTS)}
         return row | {name: float(series[hits[0]]) for name, series in shown.items()}
 
+    def head(self, records: int) -> Trace:
+        """The first records, without a state."""
+        series = {name: getattr(self, name)[:records] for name in ("step", "value", *COSTS)}
+        metrics = {name: each[:records] for name, each in self.metrics.items()}
+        return dataclasses.replace(self, **series, metrics=metrics, state=None, x=None, spent=None)
+
     def columns(self) -> dict[str, np.ndarray]:
         """All series by name, gaps included; a series (r, k) becomes k series name[0], name[1], ..."""
         columns = {name: getattr(self, name) for name in ("step", *COSTS, "value", "gap", "rel_gap")}
@@ -113,19 +127,59 @@ class Trace:
         frame.insert(0, "method", self.method)
         return frame
 
+    def end(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """What a run needs to go on from here: a tree of arrays, and facts as plain values."""
+        totals = [float(getattr(self, name)[-1]) if len(self) else 0.0 for name in COSTS]
+        facts = {"records": len(self), "digest": self.digest(), "totals": totals}
+        facts |= {name: self.config.get(name) for name in ("key", "key_impl", "seconds")}
+        return {"state": self.state, "spent": self.spent, "x": self.x}, facts
+
+    def digest(self, records: int | None = None) -> str:
+        """A hash of all bits of the first records (None: of all)."""
+        state = hashlib.sha256()
+        for name in ("step", *COSTS, "value", *sorted(self.metrics)):
+            series = self.metrics[name] if name in self.metrics else getattr(self, name)
+            state.update(name.encode() + np.ascontiguousarray(series[:records], np.float64).tobytes())
+        return state.hexdigest()
+
     def save(self, folder: str | Path) -> Path:
-        """Write `trace.parquet` and `config.json` into `folder`, each under a temporary name that is then renamed."""
+        """Write `trace.parquet`, `state.safetensors` (state and point, if they are known) and, last, `config.json` into
+        `folder`, each under a temporary name that is then renamed.
+
+        Raises:
+            InputError: a file cannot be written; those that were there are kept.
+        """
         folder = Path(folder)
+        self.save_records(folder)
+        if self.state is None:
+            (folder / STATE).unlink(missing_ok=True)
+        else:
+            tensors.write(folder / STATE, *self.end())
+        self.save_config(folder)
+        self.folder = folder
+        return folder
+
+    def save_records(self, folder: Path) -> None:
+        """Write `trace.parquet`, as `save` does."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        columns = {"method": np.full(len(self), self.method, object), **self.columns()}
+        types = {"method": pa.string()}
+        # not by way of pandas, which would not keep the bits of NaN
+        table = pa.table({name: pa.array(each, types.get(name, pa.float64())) for name, each in columns.items()})
         with replacing(folder / "trace.parquet") as path:
-            self.to_pandas().to_parquet(path, index=False)
+            pq.write_table(table, path)
+
+    def save_config(self, folder: Path) -> None:
+        """Write `config.json`, as `save` does."""
         facts = {"status": self.status, "f_star": self.f_star, "initial": self.initial, "notes": self.notes}
         with replacing(folder / "config.json") as path:
             path.write_text(json.dumps(self.config | facts, indent=2) + "\n")
-        return folder
 
     @classmethod
     def load(cls, folder: str | Path) -> Trace:
-        """Read the trace that `save` wrote.
+        """Read the trace that `save` wrote, or the records so far of a run that writes to `folder`.
 
         Raises:
             InputError: the folder holds no trace, or a damaged one.
@@ -133,22 +187,42 @@ class Trace:
         import pandas as pd
 
         folder = Path(folder)
+        known = ("step", "value", *COSTS)
         try:
             config = json.loads((folder / "config.json").read_text())
             frame = pd.read_parquet(folder / "trace.parquet")
             facts = {name: config.pop(name) for name in ("status", "f_star", "initial", "notes")}
-        except (OSError, ValueError, KeyError) as error:
+            _check_facts(config["method"], **facts)
+            series = {name: frame[name].to_numpy(np.float64) for name in frame.columns if name != "method"}
+            metrics = _gathered({name: series[name] for name in series if name not in {*known, "gap", "rel_gap"}})
+            costs = {name: series[name] for name in known}
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise InputError(f"{folder} holds no readable trace ({type(error).__name__}): expected config.json and "
                              "trace.parquet as Trace.save writes them") from None  # fmt: skip
-        known = ("step", "value", *COSTS)
-        columns = [name for name in frame.columns if name not in {*known, "method", "gap", "rel_gap"}]
-        return cls(
-            method=config["method"],
-            config=config,
-            metrics=_gathered({name: frame[name].to_numpy() for name in columns}),
-            **{name: frame[name].to_numpy() for name in known},
-            **facts,
-        )
+        trace = cls(method=config["method"], config=config, metrics=metrics, folder=folder, **costs, **facts)
+        if trace.status != "interrupted" and (folder / STATE).exists():
+            trace._load_state(folder / STATE)
+        return trace
+
+    def _load_state(self, path: Path) -> None:
+        """Read state and point; one line says so if they are not this trace's."""
+        try:
+            stored = tensors.read(path)
+            if stored.facts.get("digest") != self.digest():
+                raise InputError("it is of other records")
+        except InputError as error:
+            say(f"note: {path} cannot be used, {error}: the trace is loaded without its state")
+            return
+        tree = stored.rebuilt()
+        self.state, self.spent, self.x = (tree.get(name) for name in ("state", "spent", "x"))
+
+
+def _check_facts(method: Any, status: Any, f_star: Any, initial: Any, notes: Any) -> None:
+    """Raise TypeError for facts of a file that are not what `Trace.save` writes."""
+    plain = isinstance(method, str) and status in STATUSES and isinstance(f_star, float | int)
+    start = isinstance(initial, dict) and isinstance(initial.get("value"), float | int)
+    if not (plain and start and isinstance(notes, list) and all(isinstance(note, str) for note in notes)):
+        raise TypeError
 
 
 def _gathered(columns: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

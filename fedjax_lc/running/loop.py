@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import signal
-import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -318,39 +316,3 @@ def next_count(count: int, capacity: int, seconds: float) -> int:
     """Records of the next chunk, so that it takes about CHUNK_SECONDS; at most four times as many as before."""
     wanted = count * CHUNK_SECONDS / max(seconds, 1e-6)
     return int(max(1, min(wanted, 4 * count, capacity)))
-
-
-class _CtrlC:
-    """A signal handler that notes the first Ctrl-C and then restores the previous handler."""
-
-    def __init__(self) -> None:
-        self.pressed = False
-        self.previous = signal.getsignal(signal.SIGINT)
-
-    def __call__(self, *_: Any) -> None:
-        self.pressed = True
-        self.restore()
-
-    def restore(self) -> None:
-        signal.signal(signal.SIGINT, self.previous)
-
-
-@contextlib.contextmanager
-def interruptible() -> Iterator[Callable[[], bool]]:
-    """Within the block the first Ctrl-C only sets a flag, which the yielded function returns; a second one raises.
-
-    Nested blocks share one flag. Outside the main thread the flag is never set.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield lambda: False
-        return
-    outer = signal.getsignal(signal.SIGINT)
-    if isinstance(outer, _CtrlC):
-        yield lambda: outer.pressed
-        return
-    handler = _CtrlC()
-    signal.signal(signal.SIGINT, handler)
-    try:
-        yield lambda: handler.pressed
-    finally:
-        handler.restore()

@@ -8,8 +8,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
 from fedjax_lc.algorithms import Algorithm
@@ -35,12 +33,14 @@ class Places(NamedTuple):
             return jax.device_put(tree)
         return jax.tree.map(functools.partial(devices.everywhere, mesh=self.mesh), tree)
 
-    def agree(self, count: int, stop: bool) -> tuple[int, bool]:
-        """The same two in every process: the first one's count, and whether any process stops."""
-        if self.mesh is None or not self.mesh.is_multi_process:
-            return count, stop
-        each = multihost_utils.process_allgather(np.array([count, stop], np.int64))
-        return int(each[0, 0]), bool(each[:, 1].any())
+    @property
+    def first(self) -> bool:
+        """Whether this process prints and writes: the only one, or the first of the mesh."""
+        return self.mesh is None or not self.mesh.is_multi_process or jax.process_index() == 0
+
+    def run(self, at: At, n: int) -> At:
+        """A run that the host holds, on the devices."""
+        return At(*jax.device_put(tuple(at))) if self.mesh is None else devices.place(at, n, self.mesh)
 
     def start(self, algorithm: Algorithm, metrics: Metrics) -> Callable[..., tuple[At, dict[str, jax.Array]]]:
         """`loop.start`, compiled: (problem, hp, key) -> the run before its first step, and the metrics there."""

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, Unpack
 
 import jax
@@ -14,18 +17,23 @@ from jax.sharding import Mesh
 from fedjax_lc import algorithms
 from fedjax_lc.algorithms import Algorithm
 from fedjax_lc.core import pytree
-from fedjax_lc.core.devices import of_clients, on_host
+from fedjax_lc.core.devices import of_any, of_clients, of_first, of_shapes, on_host, together
 from fedjax_lc.core.errors import InputError
-from fedjax_lc.core.progress import bar
+from fedjax_lc.core.options import refuse_unknown
+from fedjax_lc.core.progress import bar, say
 from fedjax_lc.problems import Problem
 from fedjax_lc.results import ledger
-from fedjax_lc.results.provenance import describe, describe_problem, environment
+from fedjax_lc.results.provenance import describe, describe_problem, environment, identity
 from fedjax_lc.results.trace import Trace
+from fedjax_lc.running import folder as folders
 from fedjax_lc.running import loop
+from fedjax_lc.running.checkpoints import Schedule
+from fedjax_lc.running.folder import Folder
 from fedjax_lc.running.loop import DIVERGED, STATUS, At, Limits
 from fedjax_lc.running.options import Options, Task, task
 from fedjax_lc.running.placing import Places
 from fedjax_lc.running.programs import check_memory, compile_once, memory_bytes, out_of_memory
+from fedjax_lc.running.signals import interruptible
 
 CHUNK_STEPS = 2**16  #: steps whose costs one chunk can hold
 
@@ -38,8 +46,11 @@ def run(
     *,
     on_chunk: Callable[[Trace], Any] | None = None,
     progress: bool = True,
-    devices: Mesh | None = None,
-    **options: Unpack[Options],
+    out: str | Path | None = None,
+    checkpoint_every: float | str | None = None,
+    facts: Mapping[str, Any] | None = None,
+    other_code: bool = False,
+    **options: Unpack[RunOptions],
 ) -> Trace:
     """Run `method` on `problem` and record F, its costs and further metrics every `every` steps.
 
@@ -49,7 +60,16 @@ def run(
         key: a PRNG key, or a whole number s for `jax.random.key(s)`. Step t uses `fold_in(key, t)`.
         on_chunk: called with the trace so far after every chunk; a true result stops the run (status interrupted).
         progress: show a bar on anything over two seconds.
-        devices: `fl.devices(clients=4)` spreads the clients' data and states over so many devices; None for one device.
+        out: folder of the results. Records and checkpoints are written into it while the run is under way (`Trace.load`
+            reads them at any time); the same call goes on from the last checkpoint, with the same bits, or reads the
+            results of a run that is done.
+        checkpoint_every: minutes from one checkpoint to the next (0: after every chunk), or "steps:1000"; None for a
+            minute or more, so that writing takes less than a hundredth of the time.
+        facts: plain values to add to the trace's config.
+        other_code: whether to keep what other code of the method, functions, source of this package or versions of JAX
+            computed in `out`, and to go on from there.
+        devices: `fl.devices(clients=4)` spreads the clients' data and states over so many devices; by default one
+            has all. Of several processes each makes the same call; the first one writes `out`, which all must see.
         steps: largest number of steps, cut to a multiple of `every`.
         every: steps between records; record j = 0, 1, ... is made after step (j + 1) * every.
         rel_gap: stop at the first record with F(x) - f_star <= rel_gap * (F(x_0) - f_star).
@@ -61,10 +81,11 @@ def run(
 
     Returns:
         The Trace. Its records do not depend on how the run was cut into chunks. A diverged run is reported by its
-        status, not raised. Ctrl-C ends a run after the current chunk and keeps what was computed.
+        status, not raised. Ctrl-C ends a run after the current chunk and keeps what was computed; so does SIGTERM,
+        which then takes its usual effect. If `out` cannot be written any more, a line says so and the run goes on.
 
     Raises:
-        InputError: an argument cannot be used; raised before any work starts.
+        InputError: an argument cannot be used, or `out` holds something else; raised before any work starts.
 
     Example:
         >>> trace = fl.run("gd", problem, steps=1000, rel_gap=1e-10)
@@ -72,21 +93,30 @@ def run(
         'target'
     """
     algorithm = algorithms.get(method)
+    refuse_unknown("run", options, RunOptions)
+    places = Places(of_clients(options.pop("devices", None)))
     checked_task = task("run", algorithm, problem, options)
     hp = algorithm.theory(checked_task.problem) if hp is None else hp
     algorithm.check(checked_task.problem, hp)
     key = jax.random.key(key) if isinstance(key, int | np.integer) else key
-    work = _Run(algorithm, checked_task, hp, key, progress, Places(of_clients(devices)))
-    try:
-        return work.go(on_chunk)
-    except jax.errors.JaxRuntimeError as error:
-        if out_of_memory(error):
-            raise InputError("the device ran out of memory: use float32, fewer clients or fewer rows") from error
-        raise
+    work = Run(algorithm, checked_task, hp, key, progress, {"recipe": problem.recipe, **(facts or {})}, places)
+    schedule = Schedule(checkpoint_every)
+    with contextlib.ExitStack() as stack:
+        with together(places.mesh):
+            identity = {} if out is None else work.identity()
+            opened = folders.opened(out, identity, schedule, other_code=other_code, writes=places.first)
+            folder = stack.enter_context(opened)
+        return work.result(folder, on_chunk)
+
+
+class RunOptions(Options, total=False):
+    """Options of `fl.run`, explained there."""
+
+    devices: Mesh | None
 
 
 @dataclasses.dataclass
-class _Run:
+class Run:
     """A run as the host sees it: it calls the compiled chunk and collects the records."""
 
     algorithm: Algorithm
@@ -94,6 +124,7 @@ class _Run:
     hp: Any
     key: jax.Array
     progress: bool
+    facts: dict[str, Any]
     places: Places
 
     def __post_init__(self) -> None:
@@ -103,30 +134,91 @@ class _Run:
         self.capacity = max(1, min(CHUNK_STEPS // self.every, loop.CHUNK_RECORDS))
         self.totals = np.zeros(len(ledger.COSTS))
         self.blocks: list[dict[str, np.ndarray]] = []
-        self.stop = ""
+        self.stop, self.before, self.seconds, self.x = "", 0.0, 0.0, None
 
-    def go(self, on_chunk: Callable[[Trace], Any] | None) -> Trace:
-        at, values = self.places.start(self.algorithm, self.metrics)(self.placed, self.cast_hp, self.key)
-        self.initial = {name: np.asarray(v, np.float64).tolist() for name, v in values.items()}
+    def identity(self) -> dict[str, Any]:
+        """Everything that determines the results."""
+        return {
+            **identity(self.algorithm, self.problem, self.cast_hp, self.metrics.of_state),
+            "key": np.asarray(jax.random.key_data(self.key)).tolist(),
+            "key_impl": str(jax.random.key_impl(self.key)),
+            "steps": self.records * self.every,
+            "every": self.every,
+            "rel_gap": self.rel_gap,
+            "budget": dict(self.budget),
+            "metrics": list(self.metrics.names),
+        }
+
+    def result(self, folder: Folder, on_chunk: Callable[[Trace], Any] | None) -> Trace:
+        """The trace, read if the folder holds all of it."""
+        finished = folder.finished()
+        if finished is not None:
+            if self.progress:
+                say(f"{folder.path} holds this run, {finished.status} after {len(finished) * self.every} steps")
+            return finished
+        try:
+            return self._go(folder, on_chunk)
+        except jax.errors.JaxRuntimeError as error:
+            if out_of_memory(error):
+                raise InputError("the device ran out of memory: use float32, fewer clients or fewer rows") from error
+            raise
+
+    def _go(self, folder: Folder, on_chunk: Callable[[Trace], Any] | None) -> Trace:
+        at, done = self._begin(folder)
         limits = self.places.put(loop.make_limits(self.problem, self.initial["value"], self.rel_gap, self.budget))
         chunk, self.compile_seconds = self._compiled(at, limits)
-        started, count, done = time.perf_counter(), max(1, self.capacity // 64), 0
-        shown = _StepsBar(self)
-        with shown.bar, loop.interruptible() as interrupted:
+        folder.begin(self._trace(None))
+        started, count, mesh = time.perf_counter(), 1, self.places.mesh
+        shown = _StepsBar(self, done)
+        due = folder.schedule.due
+        with shown.bar, interruptible() as interrupted:
             while done < self.records and not self.stop:
-                count = min(count, self.records - done)
+                count = min(count, self.records - done, folder.schedule.records(done * self.every, self.every))
+                count = of_first(count, mesh)
                 tick = time.perf_counter()
                 at, block = self._advance(chunk, at, limits, done, count)
                 done += len(block["step"])
                 self._keep(block)
                 shown.show(block)
                 count = loop.next_count(count, self.capacity, time.perf_counter() - tick)
-                self.seconds = time.perf_counter() - started
-                stop = interrupted() or (on_chunk is not None and bool(on_chunk(self._trace(at))))
-                count, stop = self.places.agree(count, stop)
-                if stop:
-                    self.stop = self.stop or "interrupted"
-        return self._trace(at)
+                self.seconds = self.before + time.perf_counter() - started
+                stopped = on_chunk is not None and bool(on_chunk(self._trace(at)))
+                if done == self.records or self.stop:
+                    break
+                if of_any(stopped or interrupted(), mesh):
+                    self.stop = "interrupted"
+                elif of_first(due(done * self.every), mesh):
+                    folder.checkpoint(self._trace(at))
+            return folder.end(self._trace(at), self.records * self.every, interrupted.signal == signal.SIGTERM)
+
+    def _begin(self, folder: Folder) -> tuple[At, int]:
+        """Where the run begins, or goes on from its last checkpoint: the loop's carry, and the records made."""
+        with together(mesh := self.places.mesh):
+            resumed = folder.resume(self.shapes)
+        made = 0 if resumed is None else len(resumed[1])
+        if of_any(of_first(made, mesh) != made, mesh):
+            raise InputError(f"not all processes find the same in {folder.path}: choose a folder that all of them see")
+        if resumed is None:
+            at, values = self._start()
+            self.initial = {name: np.asarray(v, np.float64).tolist() for name, v in values.items()}
+            empty = {name: np.zeros((0, *np.shape(value))) for name, value in self.initial.items()}
+            self.blocks = [empty | {name: np.zeros(0) for name in ("step", *ledger.COSTS)}]
+            return at, 0
+        checkpoint, trace = resumed
+        self.initial, self.x, self.before = trace.initial, checkpoint.tree["x"], checkpoint.facts["seconds"]
+        self.totals, self.seconds = np.array(checkpoint.facts["totals"]), self.before
+        series = {"value": trace.value, **{name: getattr(trace, name) for name in ("step", *ledger.COSTS)}}
+        self.blocks = [series | trace.metrics]
+        return self.places.run(At(checkpoint.tree["state"], checkpoint.tree["spent"]), self.problem.n), made
+
+    def _start(self) -> tuple[At, dict[str, jax.Array]]:
+        return self.places.start(self.algorithm, self.metrics)(self.placed, self.cast_hp, self.key)
+
+    def shapes(self) -> dict[str, Any]:
+        """The shapes of what a checkpoint holds, see `Trace.end`; nothing is computed."""
+        at, _ = jax.eval_shape(self._start)
+        at = of_shapes(at)
+        return {"state": at.state, "spent": at.spent, "x": np.broadcast_to(np.float64(0), (self.problem.dim,))}
 
     def _compiled(self, at: At, limits: Limits) -> tuple[Any, float]:
         arguments = (self.placed, self.cast_hp, at, self.key, self._count(0), self._count(1), limits)
@@ -156,8 +248,8 @@ class _Run:
         length = len(block["step"]) - (self.stop == STATUS[DIVERGED])
         self.blocks.append({name: series[:length] for name, series in block.items()})
 
-    def _trace(self, at: At) -> Trace:
-        series = {name: np.concatenate([b[name] for b in self.blocks]) for name in self.blocks[0]}
+    def _trace(self, at: At | None) -> Trace:
+        series: dict[str, Any] = {n: np.concatenate([b[n] for b in self.blocks]) for n in self.blocks[0]}
         metrics = {name: series.pop(name) for name in self.metrics.names if name != "value"}
         return Trace(
             method=self.algorithm.name,
@@ -167,13 +259,14 @@ class _Run:
             f_star=self.problem.f_star,
             config=self._config(),
             notes=self.notes,
-            state=on_host(at.state),
-            x=np.asarray(self.x, np.float64),
+            state=None if at is None else on_host(at.state),
+            spent=None if at is None else np.asarray(at.spent),
+            x=None if self.x is None else np.asarray(self.x, np.float64),
             **series,
         )
 
     def _config(self) -> dict[str, Any]:
-        return {
+        config = {
             "method": self.algorithm.name,
             "hyperparameters": describe(self.hp),
             "problem": describe_problem(self.problem),
@@ -182,20 +275,22 @@ class _Run:
             "rel_gap": self.rel_gap,
             "budget": dict(self.budget),
             "key": np.asarray(jax.random.key_data(self.key)).tolist(),
+            "key_impl": str(jax.random.key_impl(self.key)),
             "compile_seconds": round(self.compile_seconds, 3),
             "seconds": round(self.seconds, 3),
             "memory_bytes": self.memory,
             **environment(),
         }
+        return self.facts | config
 
 
 class _StepsBar:
     """A progress bar over steps that shows the current gap, or the loss and accuracy."""
 
-    def __init__(self, run: _Run) -> None:
+    def __init__(self, run: Run, done: int) -> None:
         self.f_star, self.every = run.problem.f_star, run.every
         title = f"{run.algorithm.title} ({run.memory / 1e6:.1f} MB)"
-        self.bar = bar(run.records * run.every, title, " steps", shown=run.progress)
+        self.bar = bar(run.records * run.every, title, " steps", shown=run.progress, initial=done * run.every)
 
     def show(self, block: dict[str, np.ndarray]) -> None:
         if len(block["value"]) and np.isfinite(self.f_star):

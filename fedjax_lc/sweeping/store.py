@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from fedjax_lc.core.errors import InputError
-from fedjax_lc.core.files import check_same, replacing
+from fedjax_lc.core.files import replacing
+from fedjax_lc.results.provenance import check_identity
+from fedjax_lc.results.storage import is_table
 from fedjax_lc.results.table import Table
 from fedjax_lc.sweeping.blocks import Ended
 
@@ -25,25 +28,31 @@ class Store:
         InputError: the folder holds another sweep or other files, or cannot be written.
     """
 
-    def __init__(self, folder: Path | None, identity: dict[str, Any]) -> None:
+    def __init__(
+        self, folder: Path | None, identity: dict[str, Any], say: Callable[[str], None], other_code: bool = False
+    ) -> None:
         self.folder, self.identity = folder, json.loads(json.dumps(identity))
         self.blocks: dict[str, int] = {}
         if folder is None:
             return
         if (folder / "config.json").exists():
-            self._check(folder)
+            self._check(folder, say, other_code)
         elif any(folder.glob("part-*.parquet")):
             raise InputError(f"{folder} holds parts of a sweep without its config.json: choose another folder")
         else:
             self._write()
 
-    def _check(self, folder: Path) -> None:
+    def _check(self, folder: Path, say: Callable[[str], None], other_code: bool) -> None:
         try:
             kept = json.loads((folder / "config.json").read_text())
             before, self.blocks = dict(kept["identity"]), kept["blocks"]
         except (ValueError, KeyError, TypeError, OSError):
             raise InputError(f"{folder} holds something else than a sweep: choose another folder") from None
-        check_same(folder, "sweep", before, self.identity, "choose another folder, or delete it")
+        remark = check_identity(
+            folder, "sweep", before, self.identity, finished=is_table(folder), other_code=other_code
+        )
+        if remark is not None:
+            say(f"note: {remark}")
 
     def _write(self) -> None:
         if self.folder is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import operator
 from collections.abc import Callable, Iterable, Sequence
@@ -15,14 +16,18 @@ from jax.sharding import Mesh
 from fedjax_lc import algorithms
 from fedjax_lc.algorithms import Algorithm
 from fedjax_lc.core.devices import of_lanes
+from fedjax_lc.core.digest import digest
 from fedjax_lc.core.errors import InputError, unknown
+from fedjax_lc.core.lock import locked
+from fedjax_lc.core.options import refuse_unknown
 from fedjax_lc.core.progress import say
 from fedjax_lc.problems import Problem
 from fedjax_lc.results.columns import SERIES, column
-from fedjax_lc.results.provenance import describe, describe_problem, digest, environment
+from fedjax_lc.results.provenance import describe, describe_problem, environment, identity
 from fedjax_lc.results.table import Table
 from fedjax_lc.running import loop
 from fedjax_lc.running.options import Options, Task, task
+from fedjax_lc.running.signals import interruptible
 from fedjax_lc.sweeping.blocks import Ended
 from fedjax_lc.sweeping.fit import Blocks, RecordsBar, Room
 from fedjax_lc.sweeping.grid import Grid
@@ -31,6 +36,12 @@ from fedjax_lc.sweeping.store import Store
 
 if TYPE_CHECKING:
     import pandas as pd
+
+
+class SweepOptions(Options, total=False):
+    """Options of `fl.sweep`, explained there."""
+
+    other_code: bool
 
 
 def sweep(
@@ -45,7 +56,7 @@ def sweep(
     memory: int | None = None,
     devices: Mesh | Sequence[Any] | int | None = None,
     progress: bool = True,
-    **options: Unpack[Options],
+    **options: Unpack[SweepOptions],
 ) -> Table:
     """Run `method` once for every configuration and seed, as lanes of one batched program.
 
@@ -59,11 +70,14 @@ def sweep(
         seeds: the number S of seeds 0..S-1, or a list of seeds. Seed s is `jax.random.key(s)`.
         masked: ["local_steps"] runs lanes with different numbers of local steps side by side, each masked once it is
             done; by default one number of local steps runs after the other.
-        out: folder of the results. Parts are written as they finish; the same call continues an unfinished sweep.
+        out: folder of the results. Parts are written as they finish; the same call continues an unfinished sweep. One
+            process at a time may have it. Other code of the method, functions, source of this package or versions of
+            JAX than those that began it are refused.
         block_size: lanes side by side; default: what fits in `memory`, at most 256 on a CPU.
         memory: bytes to use on each device; default: half of what is free.
         devices: number of local devices, a list of them, or `fl.devices(lanes=...)`; default: all.
         progress: print the plan (on stderr) and show a bar.
+        other_code: whether to keep what such other code or versions computed in `out`, and to go on from there.
         options: steps, every, rel_gap, budget, x0 and measure, as in `fl.run`, for every lane.
 
     Returns:
@@ -79,6 +93,8 @@ def sweep(
         >>> table.best("bits_up", rel_gap=1e-8)
     """
     algorithm = algorithms.get(method)
+    refuse_unknown("sweep", options, SweepOptions)
+    other_code = options.pop("other_code", False)
     checked_task = task("sweep", algorithm, problem, options)
     problem = checked_task.problem
     grid = Grid.of(algorithm.theory(problem) if hparams is None else hparams)
@@ -94,7 +110,8 @@ def sweep(
     work = _Sweep(algorithm, checked_task, grid, _seeds(seeds), masked, room, say if progress else _nothing)
     for note in checked_task.notes:
         work.say(f"note: {note}")
-    return work.go(None if out is None else Path(out), progress)
+    with contextlib.nullcontext() if out is None else locked(out):
+        return work.go(None if out is None else Path(out), progress, other_code)
 
 
 def _nothing(line: str) -> None:
@@ -137,8 +154,8 @@ class _Sweep:
     room: Room
     say: Callable[[str], None]
 
-    def go(self, out: Path | None, progress: bool) -> Table:
-        self.store = Store(out, self._identity())
+    def go(self, out: Path | None, progress: bool, other_code: bool) -> Table:
+        self.store = Store(out, self._identity(), self.say, other_code)
         finished = self.store.table()
         if finished is not None:
             self.say(f"{out} holds this sweep, finished")
@@ -150,7 +167,7 @@ class _Sweep:
         ended: list[Ended] = []
         with (
             RecordsBar(self.algorithm.title, self.lanes, self.task.records, progress) as bar,
-            loop.interruptible() as interrupted,
+            interruptible() as interrupted,
         ):
             for number, members in enumerate(groups):
                 if not interrupted():
@@ -191,9 +208,7 @@ class _Sweep:
     def _identity(self) -> dict[str, Any]:
         """Everything that determines the results."""
         return {
-            "method": self.algorithm.name,
-            "hyperparameters": digest(self.grid.hparams),
-            "problem": digest(self.task.problem),
+            **identity(self.algorithm, self.task.problem, self.grid.hparams, self.task.metrics.of_state),
             "seeds": list(self.seeds),
             "steps": self.task.records * self.task.every,
             "every": self.task.every,
