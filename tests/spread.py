@@ -3,8 +3,9 @@
     python -m tests.spread OUT TASK ...                         # over fake devices of one process
     python -m tests.spread OUT TASK ... --at ADDRESS 2 0        # over one device of each of several processes
 
-A task is count/DEVICES/PROBLEM/LABEL, the collectives of a compiled loop, or run/DEVICES/PROBLEM/LABEL, a run. Process
-0 writes what it finds to OUT, as JSON. A test starts them by `start` and compares with runs of its own process.
+A task is count/DEVICES/PROBLEM/LABEL, the collectives of a compiled loop, run/DEVICES/PROBLEM/LABEL, a run, or
+again/..., whether a run that was interrupted goes on with the same bits. Process 0 writes what it finds to OUT, as
+JSON. A test starts them by `start` and compares with runs of its own process.
 """
 
 from __future__ import annotations
@@ -57,6 +58,15 @@ def _leaves(tree):
     import jax
 
     return jax.tree.leaves(tree)
+
+
+def again(fl, label, problem, devices, folder):
+    """Whether a run is interrupted, and goes on to the same records, bit for bit."""
+    options = {"devices": devices, "out": folder}
+    method, hp = choices(fl, label, problem)
+    stopped = fl.run(method, problem, hp, 3, progress=False, on_chunk=lambda trace: True, **ROUNDS, **options)
+    whole, rest = (trace_of(fl, label, problem, **given) for given in ({"devices": devices}, options))
+    return {"status": stopped.status, "records": len(stopped), "same": whole == rest}
 
 
 def problem_of(fl, kind):
@@ -176,8 +186,12 @@ def main(out, *tasks):
     for task in tasks:
         what, over, kind, label = task.split("/")
         problem, mesh = problem_of(fl, kind), fl.devices(clients=int(over))
-        does = count if what == "count" else trace_of
-        found[task] = does(fl, label, problem, devices=mesh, **(options_of(kind) if what == "run" else {}))
+        if what == "count":
+            found[task] = count(fl, label, problem, mesh)
+        elif what == "run":
+            found[task] = trace_of(fl, label, problem, devices=mesh, **options_of(kind))
+        else:
+            found[task] = again(fl, label, problem, mesh, Path(out).parent / task.replace("/", "-"))
     if jax.process_index() == 0:
         Path(out).write_text(json.dumps(found))
     if jax.process_count() > 1:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import jax
 import numpy as np
 import pytest
@@ -15,6 +17,7 @@ SERVERS = ("locodl", "mcm", "fedavg", "savic")
 COUNTS = [f"count/8/even/{label}" for label in SERVERS]
 FAKE = ["run/4/logistic/locodl", "run/4/logistic/cohorts"]
 PROCESSES = ["run/2/contract/locodl", "run/2/contract/fedavg"]
+AGAIN = "again/2/contract/locodl"
 OTHERS = [f"run/4/logistic/{case}" for case in spread.CASES]
 OTHERS += [f"run/4/{kind}/{case}" for kind in ("sparse", "softmax", "quadratic") for case in ("locodl", "cohorts")]
 OTHERS += [f"run/4/network/{case}" for case in ("batches", "diana", "cohorts")]
@@ -33,9 +36,9 @@ TWICE = {  # methods that talk more than once in a round, and why
 def started(tmp_path_factory):
     """What the programs of this file find, by their number of processes; all are started at once."""
     folder = tmp_path_factory.mktemp("spread")
-    work = {1: COUNTS + FAKE, 2: PROCESSES}
+    work = {1: COUNTS + FAKE, 2: [*PROCESSES, AGAIN]}
     begun = {count: spread.start(folder / f"{count}.json", tasks, count) for count, tasks in work.items()}
-    return lambda count: spread.finish(begun[count], folder / f"{count}.json")
+    return functools.cache(lambda count: spread.finish(begun[count], folder / f"{count}.json"))
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +62,12 @@ def test_clients_over_devices_give_what_one_device_gives(fake):
 
 
 def test_two_processes_give_what_one_gives(started):
-    compare(started(2))
+    found = started(2)
+    compare({task: found[task] for task in PROCESSES})
+
+
+def test_a_run_of_two_processes_goes_on_from_its_checkpoint(started):
+    assert started(2)[AGAIN] == {"status": "interrupted", "records": 1, "same": True}
 
 
 @pytest.mark.parametrize("method", SERVERS)
