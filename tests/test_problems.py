@@ -1,7 +1,10 @@
 """Problems against loops over ragged clients, their constants, their optima, and their error messages."""
 
 import collections
+import dataclasses
 import math
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +14,7 @@ import pytest
 import fedjax_lc as fl
 from fedjax_lc.core import pytree
 from fedjax_lc.core.errors import InputError
-from fedjax_lc.problems.base import below, distinct
+from fedjax_lc.problems.draws import below, distinct
 from tests.conftest import make_clients
 from tests.reference import problems as reference
 
@@ -147,6 +150,32 @@ def test_stochastic_gradients_without_replacement_are_unbiased(pair, points):
         np.testing.assert_allclose(ours.passes(batch), batch / np.asarray(ours.sizes))
 
 
+@pytest.mark.parametrize("batch", [6, 7, 10**9, 2**80])
+def test_a_batch_above_all_rows_is_all_rows(problem, batch):
+    """The largest client has 6 rows: nothing is drawn, or counted, beyond them."""
+    x = jnp.linspace(-1, 1, problem.dim)
+    picks, _ = problem.draw(jax.random.key(0), batch, False)
+    assert picks.shape == (problem.n, 6)
+    drawn = problem.stochastic_grads(jax.random.key(0), x, batch, replacement=False)
+    np.testing.assert_array_equal(drawn, problem.grads(x))
+    np.testing.assert_array_equal(problem.passes(batch, replacement=False), 1)
+    assert np.all(np.asarray(problem.turns(batch)) == 1)
+    orders = problem.orders(jax.random.key(1), 2)
+    drawn = problem.batch_grads(*problem.turn(orders, jnp.int32(0), batch), x, jax.random.key(2))
+    np.testing.assert_allclose(drawn, problem.grads(x), rtol=1e-12)
+
+
+def test_a_batch_with_replacement_above_all_rows_is_refused(problem, refused):
+    message = "a batch of 1000000000 rows with replacement is more than the 6 rows of the largest client: draw fewer"
+    with pytest.raises(InputError, match=f"^{message}"):
+        problem.stochastic_grads(jax.random.key(0), problem.x0, 10**9)
+    hp = dataclasses.replace(fl.algorithms.get("sgd").theory(problem), batch_size=10**9, replacement=True)
+    with pytest.raises(InputError, match=f"^{message}"):
+        fl.run("sgd", problem, hp, steps=1, every=1, progress=False)
+    line = refused("run", "sgd", "--batch-size", 10**9, "--replacement", "true", "--steps", 1, "--every", 1)
+    assert "is more than the 56 rows of the largest client" in line
+
+
 def test_whole_numbers_below_are_those_of_exact_arithmetic():
     key = jax.random.key(5)
     m = np.array([1, 2, 3, 50, 65535, 65536, 65537, 99_991, 2**30 + 7, 2**31 - 1] * 50, np.int32)
@@ -258,6 +287,27 @@ def test_large_dimensions_use_conjugate_gradients(monkeypatch):
     monkeypatch.setattr(optimum, "DENSE_LIMIT", 2)
     ours = fl.problems.logistic_regression(make_clients(), l2=0.5)
     assert np.linalg.norm(np.mean(ours.grads(jnp.asarray(ours.x_star)), axis=0)) < 1e-14 * 2
+
+
+@pytest.mark.slow
+def test_wide_data_take_memory_of_their_own_size(tmp_path):
+    """40 rows of 200,000 features, 64 MB: no array of d x d, which would be 320 GB, from the data to the last line."""
+    rng = np.random.default_rng(0)
+    np.savez(tmp_path / "wide.npz", X=rng.normal(size=(40, 200_000)) / 500, y=np.sign(rng.normal(size=40)))
+    code = """
+import resource, sys
+from fedjax_lc.cli import main
+from fedjax_lc import data, problems, running, sweeping
+import jax, matplotlib.pyplot, pandas, scipy.sparse.linalg
+peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+before = peak()
+assert main(["run", "gd", "--data", "wide.npz", "--clients", "4", "--steps", "20", "--out", "out"]) == 0
+print((peak() - before) // 1024)
+"""
+    ran = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert "effective kappa = " in ran.stdout
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["config.json", "plot.png", "trace.parquet"]
+    assert int(ran.stdout.splitlines()[-1]) < 6 * 64
 
 
 def test_x_star_inside_jit_needs_solved(problem):

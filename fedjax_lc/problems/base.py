@@ -1,4 +1,4 @@
-"""The base classes of all problems, and sampling of rows and clients."""
+"""The base classes of all problems, and batches of their rows."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from fedjax_lc.core import pytree
-from fedjax_lc.core.devices import by_client, each_device, shared
+from fedjax_lc.core.devices import by_client, each_device
 from fedjax_lc.core.errors import InputError
 from fedjax_lc.core.lanes import per_lane
-from fedjax_lc.core.platforms import by_platform
 from fedjax_lc.core.typing import ClientVecs, Key, Scalar, Vec
+from fedjax_lc.problems.draws import below, distinct
 from fedjax_lc.problems.optimum import Optimum, minimise, smallest_eigenvalue
 
 
@@ -121,6 +121,9 @@ class Problem:
 
         Without replacement no row is drawn twice, and a client with fewer than `batch` rows uses all of them. The rows
         drawn for a client depend only on the key and on the client's number.
+
+        Raises:
+            InputError: `batch` rows with replacement are more than the largest client has.
         """
         raise NotImplementedError
 
@@ -245,12 +248,24 @@ class Sampled(Problem):
         return self.batch_grads(*self.draw(key, batch, replacement), x, key)
 
     def passes(self, batch: int, *, replacement: bool = True) -> jax.Array:
-        share = batch / self.sizes.astype(self.dtype)
+        share = self.most_rows(batch, replacement) / self.sizes.astype(self.dtype)
         return share if replacement else jnp.minimum(share, 1)
 
+    def most_rows(self, batch: int, replacement: bool = False) -> int:
+        """Rows of the largest client in a batch: `batch`, or all that it has if these are fewer.
+
+        Raises:
+            InputError: they are fewer and a row may come twice, which would cost more than the full gradient.
+        """
+        if replacement and batch > self.longest:
+            raise InputError(f"a batch of {batch} rows with replacement is more than the {self.longest} rows of the "
+                             "largest client: draw fewer, or without replacement for all rows")  # fmt: skip
+        return min(batch, self.longest)
+
     def draw(self, key: Key, batch: int, replacement: bool) -> tuple[jax.Array, jax.Array]:
-        """(n, batch) random rows of each client, and weights that make the sum of their gradients unbiased."""
-        keys = self.client_keys(key)
+        """(n, b) random rows of each client, b = `most_rows`, and weights that make the sum of their gradients
+        unbiased."""
+        keys, batch = self.client_keys(key), self.most_rows(batch, replacement)
         if replacement:
             picks = jax.vmap(lambda k, m: below(k, jnp.full(batch, m)))(keys, self.sizes)
             return picks, self._weights(jnp.ones(picks.shape, bool))
@@ -271,7 +286,8 @@ class Sampled(Problem):
 
     def turn(self, orders: jax.Array, h: jax.Array, batch: int) -> tuple[jax.Array, jax.Array]:
         """As `draw`, but the rows of local step h (): the next `batch` rows of the epoch's order, fewer at its end."""
-        each = jnp.broadcast_to(jnp.asarray(self.turns(batch), jnp.int32), self.sizes.shape)
+        each, batch = self.turns(batch), self.most_rows(batch)
+        each = jnp.broadcast_to(jnp.asarray(each, jnp.int32), self.sizes.shape)
         place = (h % each)[:, None] * batch + jnp.arange(batch)[None]
         epoch = jnp.minimum(h // each, orders.shape[1] - 1)
         row = place % self.sizes[:, None]  # beyond the last row, earlier rows again, with weight 0
@@ -280,7 +296,7 @@ class Sampled(Problem):
 
     def turns(self, batch: int) -> int | jax.Array:
         """Local steps of one epoch, (n,); a plain number if all clients have equally many rows."""
-        return -(-(self.longest if self.even else self.sizes) // batch)
+        return -(-(self.longest if self.even else self.sizes) // self.most_rows(batch))
 
     def _weights(self, taken: jax.Array) -> jax.Array:
         share = taken.astype(self.dtype)
@@ -315,81 +331,3 @@ def _hessian(problem: Problem, x: Vec) -> jax.Array:
 def arrays(constants: dict[str, Any], dtype: Any) -> dict[str, Any]:
     """The constants as arrays of this dtype, by name."""
     return {name: jnp.asarray(value, dtype) for name, value in constants.items()}
-
-
-def below(key: Key, m: jax.Array) -> jax.Array:
-    """Uniform whole numbers in 0..m-1, one for each entry of m: floor(u m / 2^32) with a 32-bit draw u.
-
-    Probabilities have a relative error of at most m / 2^32; `jax.random.randint` takes twice as many random bits.
-    The draws are jax's, which XLA does not fuse: `compressors.draws.random_bits` would be computed again for every
-    entry that is gathered by these numbers.
-    """
-    u, m = jax.random.bits(key, m.shape, jnp.uint32), m.astype(jnp.uint32)
-    low = lambda number: number & 0xFFFF
-    middle = (u >> 16) * low(m) + ((low(u) * low(m)) >> 16)
-    carry = (low(u) * (m >> 16) + low(middle)) >> 16
-    return ((u >> 16) * (m >> 16) + (middle >> 16) + carry).astype(jnp.int32)
-
-
-def distinct(key: Key, m: jax.Array, batch: int) -> tuple[jax.Array, jax.Array]:
-    """A uniformly random subset of 0..m-1: (batch,) different numbers, and a mask of those that are valid.
-
-    All are valid if m >= batch; otherwise m of them are, and the others repeat 0..m-1.
-
-    Floyd's sampling: for j = m - batch, ..., m - 1 take a uniform t <= j, or j itself if t was taken before. All t are
-    drawn at once; t was taken before if it equals an earlier t, or an earlier j that had to be taken. A CPU compares
-    all pairs until nothing changes, usually once or twice. On an accelerator, where the end of such a loop is
-    expensive, every place doubles the distance it looks back in each of log2(batch) iterations.
-    """
-    place = jnp.arange(batch)
-    j = m - batch + place
-    t = below(key, jnp.maximum(j + 1, 1))
-    if batch == 1:
-        return t, j >= 0  # of m >= 1 rows
-    earlier = jnp.tri(batch, k=-1, dtype=bool) & (j >= 0)[None]
-    again = jnp.any(earlier & (t[:, None] == t[None]), axis=1)
-
-    def until_nothing_changes(again: jax.Array, t: jax.Array, j: jax.Array) -> jax.Array:
-        follows = earlier & (t[:, None] == j[None])
-
-        def spread(both: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
-            _, forced = both
-            return forced, again | jnp.any(follows & forced[None], axis=1)
-
-        changing = lambda both: jnp.any(both[0] != both[1])
-        return jax.lax.while_loop(changing, spread, spread((again, again)))[1]
-
-    def twice_as_far(again: jax.Array, t: jax.Array, j: jax.Array) -> jax.Array:
-        before = t - j[0]  # the place whose j this t is
-        before, forced = jnp.where((before >= 0) & (before < place), before, place), again
-        for _ in range((batch - 1).bit_length()):
-            forced, before = forced | forced[before], before[before]
-        return forced
-
-    forced = by_platform(cpu=until_nothing_changes, accelerator=twice_as_far)(again, t, j)
-    return jnp.where(j >= 0, jnp.where(forced, j, t), j % m), j >= 0
-
-
-def some_of(key: Key, share: Scalar, n: int) -> jax.Array:
-    """(n,) booleans, independently true with probability `share` > 0, conditioned on at least one being true.
-
-    If an unconditional draw is all false, it is replaced by a draw from the conditional law: the first true entry is i
-    with probability (1 - share)^i share / (1 - (1 - share)^n), and each later entry is true with probability `share`.
-    So no draw is repeated, however small the share.
-
-    Example:
-        >>> int(jnp.sum(some_of(jax.random.key(0), 1e-9, 100)))
-        1
-    """
-    key, draw_key = jax.random.split(key)
-    drawn = shared(jax.random.bernoulli(draw_key, share, (n,)))
-    first_key, rest_key = jax.random.split(key)
-    log_stay = jnp.log1p(-jnp.asarray(share))
-    u = jax.random.uniform(first_key, (), log_stay.dtype)
-    early = jnp.log1p(u * jnp.expm1(n * log_stay)) / log_stay
-    uniform = -n * log_stay < jnp.finfo(log_stay.dtype).eps  # the law, to rounding
-    first = jnp.floor(jnp.where(uniform, u * n, early))
-    client = jnp.arange(n, dtype=log_stay.dtype)
-    first = jnp.clip(first, 0, n - 1)
-    instead = (client == first) | ((client > first) & jax.random.bernoulli(rest_key, share, (n,)))
-    return shared(jnp.where(jnp.any(drawn), drawn, instead))

@@ -1,24 +1,24 @@
-"""The feature matrices A_i of linear problems behind one interface, `Features`: dense or sparse.
+"""The feature matrices A_i of linear problems behind one interface, `Features`: dense, ragged or sparse.
 
-Models use the interface only: predictions A_i x, products A_i^T s, and the rows of a batch. The sparse form divides the
-entries of a row into pieces of PIECE entries, so that a few long rows, as texts have them, do not pad all others. For
-20,242 rows with 72 entries on average and 1060 at most, a gradient takes 12 ms on a two-core CPU; with JAX's BCOO it
-takes 40 ms, with every row padded to the longest 340 ms, and the dense form would be 7.6 GB. An accelerator runs the
-same; its times were not measured.
+Models use the interface only: predictions A_i x, products A_i^T s, and the rows of a batch. Numbers of rows, such as
+predictions and weights, lie in tables (B, m) of B blocks of m rows. A block is a client, padded to the largest one,
+except in the ragged form, where the rows of a client fill as many small blocks as they need.
+
+The sparse form divides the entries of a row into pieces of PIECE entries, so that a few long rows, as texts have them,
+do not pad all others. For 20,242 rows with 72 entries on average and 1060 at most, a gradient takes 12 ms on a two-core
+CPU; with JAX's BCOO it takes 40 ms, with every row padded to the longest 340 ms, and the dense form would be 7.6 GB. An
+accelerator runs the same; its times were not measured.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from fedjax_lc.core import products, pytree
-from fedjax_lc.core.errors import InputError
-from fedjax_lc.core.platforms import FEW_LANES, on_cpu, whole_vectors
+from fedjax_lc.core.platforms import FEW_LANES, on_cpu
 
 PIECE = 16  #: entries of a piece of a row; 8 and 32 are as fast on a CPU
 
@@ -30,26 +30,30 @@ class Features(Protocol):
     def width(self) -> int:
         """Number of columns d."""
 
+    @property
+    def longest(self) -> int:
+        """Rows of the largest client, or more."""
+
     def predict(self, x: jax.Array) -> jax.Array:
-        """(n, m) products A_i x, or A_i x_i for x (n, d)."""
+        """(B, m) products A_i x, or A_i x_i for x (n, d)."""
 
     def pull_back(self, s: jax.Array) -> jax.Array:
-        """(n, d) products A_i^T s_i of s (n, m)."""
+        """(n, d) products A_i^T s_i of s (B, m)."""
 
     def predict_classes(self, W: jax.Array) -> jax.Array:
-        """(n, m, C) products A_i W, or A_i W_i for W (n, d, C)."""
+        """(B, m, C) products A_i W, or A_i W_i for W (n, d, C)."""
 
     def pull_back_classes(self, S: jax.Array) -> jax.Array:
-        """(n, d, C) products A_i^T S_i of S (n, m, C)."""
+        """(n, d, C) products A_i^T S_i of S (B, m, C)."""
 
     def together(self, lanes: int, dtype: Any) -> bool:
         """Whether a CPU computes this many lanes faster in one product than one after the other."""
 
     def predict_lanes(self, X: jax.Array) -> jax.Array:
-        """(n, lanes, m) products A_i x of many lanes, X (lanes, d) or (lanes, n, d)."""
+        """(B, lanes, m) products A_i x of many lanes, X (lanes, d) or (lanes, n, d)."""
 
     def pull_back_lanes(self, S: jax.Array) -> jax.Array:
-        """(lanes, n, d) products A_i^T s_i of many lanes, S (n, lanes, m)."""
+        """(lanes, n, d) products A_i^T s_i of many lanes, S (B, lanes, m)."""
 
     def for_lanes(self) -> Any:
         """The same matrices, with arrays precomputed that products over lanes need at every step."""
@@ -60,9 +64,31 @@ class Features(Protocol):
     def of(self, clients: jax.Array) -> Any:
         """The matrices of these clients, (c,) indices."""
 
+    def table_of(self, table: jax.Array, clients: jax.Array) -> jax.Array:
+        """The rows of a table (B, m) that belong to these clients, as a table of `of(clients)`; 0 where it has none."""
+
+    def picked(self, table: jax.Array, picks: jax.Array) -> jax.Array:
+        """(n, b) entries of a table (B, m) for the rows `picks` (n, b), numbered within each client."""
+
+    def sums(self, table: jax.Array) -> jax.Array:
+        """(n,) sums of a table (B, m) over the rows of each client."""
+
+
+class Padded:
+    """Tables of clients that are padded to the largest: one block for each client."""
+
+    def table_of(self, table: jax.Array, clients: jax.Array) -> jax.Array:
+        return table[clients]
+
+    def picked(self, table: jax.Array, picks: jax.Array) -> jax.Array:
+        return jnp.take_along_axis(table, picks, axis=1)
+
+    def sums(self, table: jax.Array) -> jax.Array:
+        return jnp.sum(table, axis=-1)
+
 
 @pytree.dataclass
-class Dense:
+class Dense(Padded):
     """Dense matrices.
 
     Attributes:
@@ -74,6 +100,10 @@ class Dense:
     array: jax.Array
     width: int = pytree.static()
     turned: jax.Array | None = None
+
+    @property
+    def longest(self) -> int:
+        return self.array.shape[1]
 
     def predict(self, x: jax.Array) -> jax.Array:
         x = self._widened(x)
@@ -106,7 +136,7 @@ class Dense:
         return pytree.replace(self, turned=jnp.swapaxes(self.array, 1, 2)) if on_cpu() else self
 
     def take(self, picks: jax.Array) -> Dense:
-        return Dense(jnp.take_along_axis(self.array, picks[..., None], axis=1), self.width)
+        return Dense(_rows(self.array, _flat(picks, self.array.shape[1])), self.width)
 
     def of(self, clients: jax.Array) -> Dense:
         return Dense(self.array[clients], self.width)
@@ -117,7 +147,96 @@ class Dense:
 
 
 @pytree.dataclass
-class Sparse:
+class Ragged:
+    """Dense matrices of clients with very different numbers of rows, cut into blocks of equally many.
+
+    The rows of a client fill consecutive blocks; the last of them is padded.
+
+    Attributes:
+        blocks: the matrices of the B blocks, as if each were a client.
+        owners: (B,) the client of each block, in increasing order; n for a block that is not used.
+        first: (n,) the first block of each client.
+        longest: rows of the largest client.
+        whole: of a cohort, the array of all clients' blocks and the first block of each client in it, so that a batch
+            is gathered from there and the cohort's blocks are not; None if this is no cohort.
+    """
+
+    blocks: Dense
+    owners: jax.Array
+    first: jax.Array
+    longest: int = pytree.static()
+    whole: tuple[jax.Array, jax.Array] | None = None
+
+    @property
+    def width(self) -> int:
+        return self.blocks.width
+
+    def predict(self, x: jax.Array) -> jax.Array:
+        return self.blocks.predict(x if x.ndim == 1 else x[self.owners])
+
+    def pull_back(self, s: jax.Array) -> jax.Array:
+        return self._add_up(self.blocks.pull_back(s))
+
+    def predict_classes(self, W: jax.Array) -> jax.Array:
+        return self.blocks.predict_classes(W if W.ndim == 2 else W[self.owners])
+
+    def pull_back_classes(self, S: jax.Array) -> jax.Array:
+        return self._add_up(self.blocks.pull_back_classes(S))
+
+    def together(self, lanes: int, dtype: Any) -> bool:
+        return self.blocks.together(lanes, dtype)
+
+    def predict_lanes(self, X: jax.Array) -> jax.Array:
+        return self.blocks.predict_lanes(X if X.ndim == 2 else X[:, self.owners])
+
+    def pull_back_lanes(self, S: jax.Array) -> jax.Array:
+        return jax.vmap(self._add_up)(self.blocks.pull_back_lanes(S))
+
+    def for_lanes(self) -> Ragged:
+        return pytree.replace(self, blocks=self.blocks.for_lanes())
+
+    def take(self, picks: jax.Array) -> Dense:
+        array, first = (self.blocks.array, self.first) if self.whole is None else self.whole
+        return Dense(_rows(array, first[:, None] * array.shape[1] + picks), self.width)
+
+    def of(self, clients: jax.Array) -> Ragged:
+        source, owners, first = self._gathered(clients)
+        whole = (self.blocks.array, self.first) if self.whole is None else self.whole
+        return Ragged(self.blocks.of(source), owners, first, self.longest, (whole[0], whole[1][clients]))
+
+    def table_of(self, table: jax.Array, clients: jax.Array) -> jax.Array:
+        source, owners, _ = self._gathered(clients)
+        return jnp.where((owners < len(clients))[:, None], table[source], 0)
+
+    def picked(self, table: jax.Array, picks: jax.Array) -> jax.Array:
+        return _rows(table[..., None], self.first[:, None] * table.shape[1] + picks)[..., 0]
+
+    def sums(self, table: jax.Array) -> jax.Array:
+        return self._add_up(jnp.sum(table, axis=-1))
+
+    def _add_up(self, parts: jax.Array) -> jax.Array:
+        """(n, ...) sums over the blocks (B, ...) of each client."""
+        return jax.ops.segment_sum(parts, self.owners, len(self.first), indices_are_sorted=True)
+
+    def _gathered(self, clients: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """The blocks of these clients, one client after the other: numbers (C,) here, owners (C,) and first (c,) there.
+
+        C is as many as they may be: all, or those of c largest clients.
+        """
+        total, (c,) = len(self.owners), clients.shape
+        most = min(total, c * -(-self.longest // self.blocks.longest))
+        counts = jnp.bincount(self.owners, length=len(self.first))[clients].astype(jnp.int32)
+        ends = jnp.cumsum(counts, dtype=jnp.int32)
+        place = jnp.arange(most, dtype=jnp.int32)
+        owners = jnp.searchsorted(ends, place, side="right").astype(jnp.int32)
+        member = jnp.minimum(owners, c - 1)
+        first = ends - counts
+        source = self.first[clients][member] + place - first[member]
+        return jnp.minimum(source, total - 1), owners, first
+
+
+@pytree.dataclass
+class Sparse(Padded):
     """Sparse matrices; the entries of each row lie in pieces of PIECE entries. Padding has the value 0.
 
     Attributes:
@@ -134,6 +253,10 @@ class Sparse:
     first: jax.Array
     width: int = pytree.static()
     most: int = pytree.static()
+
+    @property
+    def longest(self) -> int:
+        return self.first.shape[1]
 
     def predict(self, x: jax.Array) -> jax.Array:
         places = self.columns if x.ndim == 1 else _flat(self.columns, self.width)
@@ -199,36 +322,7 @@ def _flat(index: jax.Array, size: int) -> jax.Array:
     return index + (jnp.arange(n, dtype=jnp.int32) * size).reshape(n, *[1] * (index.ndim - 1))
 
 
-# --- from the host's matrices ---
-
-
-def laid_out(A: Any, m: int, dtype: Any, *, vectors: bool = True) -> Dense | Sparse:
-    """Features of the (n, m, d) array A, or of one CSR array (m_i, d) per client, in float type `dtype`.
-
-    vectors: whether to pad dense rows to whole vector registers of a CPU, for products with vectors.
-    """
-    if isinstance(A, np.ndarray):
-        return Dense(jnp.asarray(whole_vectors(A, dtype) if vectors else A, dtype), A.shape[-1])
-    return _in_pieces(A, m, dtype)
-
-
-def _in_pieces(parts: Sequence[Any], m: int, dtype: Any) -> Sparse:
-    n, d = len(parts), parts[0].shape[1]
-    if n * d >= 2**31:
-        raise InputError(f"{n} clients of {d} features are more than 2^31 numbers: use fewer clients")
-    counts = [-(-np.diff(part.indptr) // PIECE) for part in parts]  # pieces of each row
-    P = max(1, *(int(count.sum()) for count in counts))
-    # Padding uses all columns in turn, so that an accelerator's additions to one column do not queue.
-    columns = np.tile((np.arange(P * PIECE) % d).astype(np.int32), (n, 1))
-    values = np.zeros((n, P * PIECE), dtype)
-    owners, first = np.full((n, P), m - 1, np.int32), np.zeros((n, m), np.int32)
-    for i, (part, count) in enumerate(zip(parts, counts, strict=True)):
-        rows, starts = len(count), np.cumsum(count) - count
-        first[i, :rows] = starts
-        owners[i, : count.sum()] = np.repeat(np.arange(rows), count)
-        places = np.arange(part.nnz) + np.repeat(starts * PIECE - part.indptr[:-1], np.diff(part.indptr))
-        columns[i, places], values[i, places] = part.indices, part.data
-    shape = (n, P, PIECE)
-    most = max(1, *(int(count.max()) for count in counts))
-    entries = jnp.asarray(columns.reshape(shape)), jnp.asarray(values.reshape(shape))
-    return Sparse(*entries, jnp.asarray(owners), jnp.asarray(first), d, most)
+def _rows(array: jax.Array, numbers: jax.Array) -> jax.Array:
+    """(..., d) rows of an array (B, m, d), numbered from the first of all; a CPU copies them as a whole, where two
+    indices would copy entry by entry."""
+    return array.reshape(-1, array.shape[-1]).at[numbers].get(mode="promise_in_bounds")

@@ -13,7 +13,6 @@ from fedjax_lc.core.errors import InputError
 from fedjax_lc.core.platforms import by_platform
 from fedjax_lc.core.typing import ClientVecs, Key, Vec
 from fedjax_lc.problems.base import arrays
-from fedjax_lc.problems.features import laid_out
 from fedjax_lc.problems.losses import Logistic, Squared
 from fedjax_lc.problems.stacking import Clients, RowsProblem, constants, float_dtype, stack
 
@@ -25,7 +24,7 @@ class LinearModel(RowsProblem):
     loss: Any = pytree.static(default=Logistic)
 
     def values(self, x: Vec | ClientVecs) -> jax.Array:
-        losses = jnp.sum(self.rows * self.loss.value(self.features.predict(x), self.targets), axis=-1)
+        losses = self.features.sums(self.rows * self.loss.value(self.features.predict(x), self.targets))
         return losses + self.strong / 2 * jnp.sum(x**2, axis=-1)
 
     def own_grads(self, x: Vec | ClientVecs) -> ClientVecs:
@@ -49,7 +48,7 @@ class LinearModel(RowsProblem):
 
     def batch_grads(self, picks: jax.Array, weights: jax.Array, x: Vec | ClientVecs, key: Key) -> ClientVecs:
         A = self.features.take(picks)
-        slopes = self.loss.slope(A.predict(x), jnp.take_along_axis(self.targets, picks, axis=1))
+        slopes = self.loss.slope(A.predict(x), self.features.picked(self.targets, picks))
         return A.pull_back(weights * slopes) + self.strong * jnp.atleast_2d(x)
 
     def hvps(self, x: Vec | ClientVecs, v: Vec | ClientVecs) -> ClientVecs:
@@ -123,18 +122,18 @@ def _linear(
     dtype: Any,
     features: str,
 ) -> LinearModel:
-    A, b, rows, sizes = stack(clients, weights, features)
-    bounds = constants(A, rows, loss.curvature, l2, kappa, norm)
+    data = stack(clients, weights, features)
+    bounds = constants(data, loss.curvature, l2, kappa, norm)
     dtype = float_dtype(dtype)
-    matrices = laid_out(A, rows.shape[1], dtype)
+    matrices = data.laid_out(dtype)
     return LinearModel(
         matrices,
-        jnp.asarray(b, dtype),
-        jnp.asarray(rows, dtype),
-        jnp.asarray(sizes),
+        jnp.asarray(data.targets, dtype),
+        jnp.asarray(data.rows, dtype),
+        jnp.asarray(data.sizes),
         **arrays(bounds, dtype),
         x0=jnp.zeros(matrices.width, dtype),
         loss=loss,
         given_f_star=f_star,
-        even=bool(np.ptp(sizes) == 0),
+        even=bool(np.ptp(data.sizes) == 0),
     )

@@ -12,7 +12,6 @@ from fedjax_lc.core import pytree
 from fedjax_lc.core.errors import InputError
 from fedjax_lc.core.typing import ClientVecs, Key, Vec
 from fedjax_lc.problems.base import arrays
-from fedjax_lc.problems.features import laid_out
 from fedjax_lc.problems.losses import Softmax
 from fedjax_lc.problems.stacking import Clients, RowsProblem, constants, float_dtype, stack
 
@@ -32,7 +31,7 @@ class SoftmaxModel(RowsProblem):
 
     def values(self, x: Vec | ClientVecs) -> jax.Array:
         z = self.features.predict_classes(self._matrix(x))
-        return jnp.sum(self.rows * Softmax.value(z, self.targets), axis=-1) + self.strong / 2 * jnp.sum(x**2, axis=-1)
+        return self.features.sums(self.rows * Softmax.value(z, self.targets)) + self.strong / 2 * jnp.sum(x**2, axis=-1)
 
     def own_grads(self, x: Vec | ClientVecs) -> ClientVecs:
         z = self.features.predict_classes(self._matrix(x))
@@ -42,7 +41,7 @@ class SoftmaxModel(RowsProblem):
     def batch_grads(self, picks: jax.Array, weights: jax.Array, x: Vec | ClientVecs, key: Key) -> ClientVecs:
         A = self.features.take(picks)
         z = A.predict_classes(self._matrix(x))
-        slopes = Softmax.slope(z, jnp.take_along_axis(self.targets, picks, axis=1))
+        slopes = Softmax.slope(z, self.features.picked(self.targets, picks))
         blocks = A.pull_back_classes(weights[..., None] * slopes)
         return blocks.reshape(self.n, self.dim) + self.strong * jnp.atleast_2d(x)
 
@@ -64,24 +63,24 @@ def softmax_regression(
     Targets are whole numbers 0..C-1; `classes` is C, or the largest target plus one over all clients if None. The
     vector x is W (p, C) raveled row by row, d = p C. Other arguments as in `logistic_regression`.
     """
-    A, b, rows, sizes = stack(clients, weights, features)
-    whole = b.astype(np.int32)
-    if np.any(whole != b) or np.any(whole < 0):
+    data = stack(clients, weights, features)
+    whole = data.targets.astype(np.int32)
+    if np.any(whole != data.targets) or np.any(whole < 0):
         raise InputError("softmax targets must be whole numbers 0..C-1: map classes with fl.data.load or by hand")
     C = classes if classes is not None else int(whole.max()) + 1
     if whole.max() >= C:
         raise InputError(f"a target is {whole.max()} but classes={C}: targets must lie in 0..classes-1")
-    bounds = constants(A, rows, Softmax.curvature, l2, kappa, norm)
+    bounds = constants(data, Softmax.curvature, l2, kappa, norm)
     dtype = float_dtype(dtype)
-    matrices = laid_out(A, rows.shape[1], dtype, vectors=False)
+    matrices = data.laid_out(dtype, vectors=False)
     return SoftmaxModel(
         matrices,
         jnp.asarray(whole),
-        jnp.asarray(rows, dtype),
-        jnp.asarray(sizes),
+        jnp.asarray(data.rows, dtype),
+        jnp.asarray(data.sizes),
         **arrays(bounds, dtype),
         x0=jnp.zeros(matrices.width * C, dtype),
         classes=C,
         given_f_star=f_star,
-        even=bool(np.ptp(sizes) == 0),
+        even=bool(np.ptp(data.sizes) == 0),
     )

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from fedjax_lc.core import pytree
-from fedjax_lc.core.devices import by_client
+from fedjax_lc.core.devices import settled
 from fedjax_lc.core.errors import InputError
-from fedjax_lc.core.typing import Vec
+from fedjax_lc.core.typing import ClientVecs, Key, Vec
 from fedjax_lc.data.sparse import as_array, as_csr, is_sparse
 from fedjax_lc.problems import norms
 from fedjax_lc.problems.base import Sampled
 from fedjax_lc.problems.features import Features
+from fedjax_lc.problems.layouts import Cut, laid_out
 
 Clients = Sequence[tuple[Any, Any]]
 X64_LINE = 'jax.config.update("jax_enable_x64", True)'
@@ -28,9 +29,9 @@ class RowsProblem(Sampled):
     """Base of problems whose f_i is a weighted sum over rows of data.
 
     Attributes:
-        features: the matrices A_i (m, d).
-        targets: (n, m).
-        rows: (n, m) the row weights r_is, 0 for padding.
+        features: the matrices A_i, in blocks of rows.
+        targets: (B, m), a row's as the features lay it out.
+        rows: (B, m) the row weights r_is, 0 for padding.
         sizes: (n,) the number of rows of each client, without padding.
     """
 
@@ -46,25 +47,54 @@ class RowsProblem(Sampled):
     ids: jax.Array | None = None
     given_f_star: float | None = pytree.static(default=None)
     even: bool = pytree.static(default=False)
-    per_client: ClassVar[tuple[str, ...]] = ("targets", "rows", "sizes", "smooth")
+    per_client: ClassVar[tuple[str, ...]] = ("sizes", "smooth")
 
     @property
     def scale(self) -> jax.Array:
-        return self.rows[:, 0] * self.sizes.astype(self.dtype)
+        first = jnp.zeros((self.n, 1), jnp.int32)
+        return self.features.picked(self.rows, first)[:, 0] * self.sizes.astype(self.dtype)
 
     @property
     def longest(self) -> int:  # type: ignore[override]
-        return self.rows.shape[1]
+        return self.features.longest
+
+    def stochastic_grads(self, key: Key, x: Vec | ClientVecs, batch: int, *, replacement: bool = True) -> ClientVecs:
+        if not replacement and batch >= self.longest:
+            return self.grads(x)
+        return super().stochastic_grads(key, x, batch, replacement=replacement)
 
     def cohort(self, clients: jax.Array) -> Any:
-        return dataclasses.replace(super().cohort(clients), features=by_client(self.features.of(clients)))
+        targets, rows = (self.features.table_of(table, clients) for table in (self.targets, self.rows))
+        data = {"features": self.features.of(clients), "targets": targets, "rows": rows}
+        return dataclasses.replace(super().cohort(clients), **settled(data, len(clients)))
 
 
-def stack(clients: Clients, weights: Any, form: str = "auto") -> tuple[Any, np.ndarray, np.ndarray, np.ndarray]:
-    """Features, targets (n, m), row weights (n, m) and sizes (n,), padded, NumPy float64.
+class Stack(NamedTuple):
+    """The data of all clients in blocks of rows, padded with zeros, NumPy float64.
 
-    Features are an array (n, m, d) for form="dense", or one SciPy CSR array (m_i, d) per client for "sparse"; "auto" is
-    sparse if a client's features are.
+    Attributes:
+        features: (B, m, d), or one SciPy CSR array (m_i, d) per client.
+        targets: (B, m).
+        rows: (B, m) row weights.
+        sizes: (n,) rows of each client.
+        cut: how rows are cut into blocks; None for one block per client.
+    """
+
+    features: Any
+    targets: np.ndarray
+    rows: np.ndarray
+    sizes: np.ndarray
+    cut: Cut | None
+
+    def laid_out(self, dtype: Any, *, vectors: bool = True) -> Features:
+        """The features on the device, see `layouts.laid_out`."""
+        return laid_out(self.features, self.sizes, self.cut, dtype, vectors=vectors)
+
+
+def stack(clients: Clients, weights: Any, form: str = "auto") -> Stack:
+    """Check and stack all clients' data; features are kept "dense", "sparse", or ("auto") sparse if one client's are.
+
+    Dense clients whose sizes differ much are cut into small blocks; all others are padded to the largest.
     """
     if not len(clients):
         raise InputError("a problem needs at least one client, got an empty list")
@@ -76,17 +106,16 @@ def stack(clients: Clients, weights: Any, form: str = "auto") -> tuple[Any, np.n
     for i, (A, b) in enumerate(parts):
         _check_client(i, A, b, parts[0][0].shape[-1])
     sizes = np.array([len(b) for _, b in parts], np.int32)
-    n, m, d = len(parts), int(sizes.max()), parts[0][0].shape[1]
-    targets, rows = np.zeros((n, m)), np.zeros((n, m))
-    for i, ((_, b), share) in enumerate(zip(parts, shares(weights, sizes), strict=True)):
-        targets[i, : len(b)] = b
-        rows[i, : len(b)] = n * share / len(b)
-    if sparse:
-        return [A for A, _ in parts], targets, rows, sizes
-    features = np.zeros((n, m, d))
-    for i, (A, b) in enumerate(parts):
-        features[i, : len(b)] = A
-    return features, targets, rows, sizes
+    n, m = len(parts), int(sizes.max())
+    whole = Cut(m, np.arange(n, dtype=np.int32), np.arange(n, dtype=np.int32))  # a block is a client
+    cut = None if sparse else Cut.of(sizes, parts[0][0].shape[1])
+    table = (cut or whole).table
+    targets = table([b for _, b in parts])
+    rows = table(
+        [np.full(len(b), n * share / len(b)) for (_, b), share in zip(parts, shares(weights, sizes), strict=True)]
+    )
+    matrices = [A for A, _ in parts]
+    return Stack(matrices if sparse else table(matrices), targets, rows, sizes, cut)
 
 
 def _check_client(i: int, A: Any, b: np.ndarray, d: int) -> None:
@@ -112,16 +141,16 @@ def shares(weights: Any, sizes: np.ndarray) -> np.ndarray:
     return raw / raw.sum()
 
 
-def constants(
-    A: Any, rows: np.ndarray, curvature: float, l2: float | None, kappa: float | None, norm: str
-) -> dict[str, Any]:
+def constants(stacked: Stack, curvature: float, l2: float | None, kappa: float | None, norm: str) -> dict[str, Any]:
     """strong, smooth (n,) and smooth_mean of a linear model; `curvature` bounds the loss's second derivative."""
     if norm not in ("spectral", "frobenius"):
         raise InputError(f"norm must be 'spectral' or 'frobenius', got {norm!r}")
     size = norms.spectral if norm == "spectral" else norms.frobenius
-    blocks, whole = norms.weighted(A, np.sqrt(rows))
-    data = curvature * np.array([size(block) for block in blocks])
-    data_mean = curvature * size(whole) / len(A)
+    matrices, whole = norms.weighted(stacked.features, np.sqrt(stacked.rows))
+    if stacked.cut is not None:
+        matrices = np.split(whole, stacked.cut.first[1:] * stacked.cut.rows)
+    data = curvature * np.array([size(matrix) for matrix in matrices])
+    data_mean = curvature * size(whole) / len(stacked.sizes)
     strong = _l2(l2, kappa, float(data.max()))
     return {"strong": strong, "smooth": data + strong, "smooth_mean": data_mean + strong}
 

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedjax_lc.compressors import parse, select
-from fedjax_lc.problems import base
-from fedjax_lc.problems.base import distinct, some_of
+from fedjax_lc.problems import draws as drawn
+from fedjax_lc.problems.draws import distinct, some_of
 from tests.lowered import PLATFORMS, lowered, open_loops
 
 ROUTES = {"rank": select._by_rank, "search": select._by_threshold, "sort": select._by_sorting}
@@ -113,15 +113,15 @@ def drawing(batch, route):
 
 @functools.partial(jax.jit, static_argnums=2)
 def numbers_below(keys, m, batch):
-    return jax.vmap(lambda key: base.below(key, m - batch + jnp.arange(batch) + 1))(keys)
+    return jax.vmap(lambda key: drawn.below(key, m - batch + jnp.arange(batch) + 1))(keys)
 
 
-@pytest.mark.parametrize("batch", [2, 3, 8, 20, 33])
+@pytest.mark.parametrize("batch", [2, 3, 8, 20, 33, drawn.ALL_PAIRS_UP_TO + 20])
 @pytest.mark.parametrize("spare", [0, 1, 5, 60])
 def test_batches_are_floyds_by_both_routes(batch, spare, monkeypatch):
     m, keys = jnp.int32(batch + spare), jax.random.split(jax.random.key(batch + spare), 60)
     here = np.asarray(drawing(batch, "here")(keys, m))
-    monkeypatch.setattr(base, "by_platform", lambda cpu, accelerator: accelerator)
+    monkeypatch.setattr(drawn, "by_platform", lambda cpu, accelerator: accelerator)
     np.testing.assert_array_equal(drawing(batch, "accelerator")(keys, m), here)
     t = numbers_below(keys, m, batch)
     np.testing.assert_array_equal(here, [floyd(np.asarray(row), batch + spare) for row in t])
@@ -133,17 +133,43 @@ def test_short_clients_by_both_routes(rows, monkeypatch):
     draw = lambda: jax.jit(jax.vmap(lambda key: distinct(key, jnp.int32(rows), 8)))(keys)
     picks, valid = (np.asarray(part) for part in draw())
     assert all(sorted(p[v]) == list(range(rows)) for p, v in zip(picks, valid, strict=True))
-    monkeypatch.setattr(base, "by_platform", lambda cpu, accelerator: accelerator)
+    monkeypatch.setattr(drawn, "by_platform", lambda cpu, accelerator: accelerator)
     for ours, theirs in zip(draw(), (picks, valid), strict=True):
         np.testing.assert_array_equal(ours, theirs)
 
 
-@pytest.mark.parametrize("share", [1e-42, 1e-9, 0.02, 0.4, 1.0])
-def test_somebody_comes_by_the_law_given_that(share):
+def test_large_batches_of_short_clients_are_all_their_rows():
+    rows, keys = jnp.array([1, 5, 280, 299]), jax.random.split(jax.random.key(0), 4)
+    drawing = jax.jit(jax.vmap(lambda key, m: distinct(key, m, 300)))(keys, rows)
+    for m, picks, valid in zip(rows.tolist(), *map(np.asarray, drawing), strict=True):
+        assert sorted(picks[valid]) == list(range(m))
+
+
+def test_a_large_draw_compares_no_pairs():
+    batch = drawn.ALL_PAIRS_UP_TO + 1
+    program = str(jax.make_jaxpr(lambda key: distinct(key, jnp.int32(10**6), batch))(jax.random.key(0)))
+    assert f"[{batch}]" in program
+    assert f"[{batch},{batch}]" not in program
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
+def test_nobody_waits_for_somebody_to_come(dtype):
+    """At any share one draw decides: nothing is repeated, in no lane."""
+    draw = lambda share, key: some_of(key, share, 20)
+    shares, keys = jnp.array([1e-78, 1e-300, 0.5, 1.0], dtype), jax.random.split(jax.random.key(0), 4)
+    assert "while" not in str(jax.make_jaxpr(jax.vmap(draw))(shares, keys))
+    assert np.asarray(jax.vmap(draw)(shares, keys)).sum(axis=1)[[0, 1, 3]].tolist() == [1, 1, 20]
+
+
+@pytest.mark.parametrize(
+    ("share", "dtype"),
+    [(1e-78, jnp.float64), *((share, jnp.float32) for share in (1e-42, 1e-9, 0.02, 0.4, 1.0))],
+)
+def test_somebody_comes_by_the_law_given_that(share, dtype):
     """Every subset of k > 0 clients has probability p^k (1 - p)^(n - k) / (1 - (1 - p)^n), to 5 standard errors."""
     n, draws = 4, 200_000
     keys = jax.random.split(jax.random.key(0), draws)
-    mask = np.asarray(jax.jit(jax.vmap(lambda key: some_of(key, jnp.float32(share), n)))(keys))
+    mask = np.asarray(jax.jit(jax.vmap(lambda key: some_of(key, dtype(share), n)))(keys))
     found = np.bincount(mask @ 2 ** np.arange(n), minlength=2**n) / draws
     members = np.array([bin(s).count("1") for s in range(2**n)])
     weights = np.where(members == 1, 1.0, 0.0) if share < 1e-8 else share**members * (1 - share) ** (n - members)

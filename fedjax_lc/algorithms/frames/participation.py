@@ -16,7 +16,8 @@ from fedjax_lc.core.errors import InputError
 from fedjax_lc.core.hyperparameters import ARRAY, hyperparameter
 from fedjax_lc.core.typing import Key
 from fedjax_lc.problems import Problem
-from fedjax_lc.problems.base import Sampled, distinct, some_of
+from fedjax_lc.problems.base import Sampled
+from fedjax_lc.problems.draws import distinct, some_of
 
 
 @pytree.dataclass

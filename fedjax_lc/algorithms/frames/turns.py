@@ -14,7 +14,7 @@ from fedjax_lc.algorithms.frames.participation import select
 from fedjax_lc.compressors.base import FLOAT_BITS
 from fedjax_lc.core.typing import ClientVecs, Key, PyTree, Scalar, Vec
 from fedjax_lc.problems import Problem
-from fedjax_lc.problems.base import some_of
+from fedjax_lc.problems.draws import some_of
 
 
 class Cohort(NamedTuple):
