@@ -4,7 +4,8 @@
     python -m tests.spread OUT TASK ... --at ADDRESS 2 0        # over one device of each of several processes
 
 A task is count/DEVICES/PROBLEM/LABEL, the collectives of a compiled loop, run/DEVICES/PROBLEM/LABEL, a run, or
-again/..., whether a run that was interrupted goes on with the same bits. Process 0 writes what it finds to OUT, as
+again/..., whether a run that was interrupted goes on with the same bits, or wait/..., a run on data that wait on the
+host. Process 0 writes what it finds to OUT, as
 JSON. A test starts them by `start` and compares with runs of its own process.
 """
 
@@ -67,6 +68,22 @@ def again(fl, label, problem, devices, folder):
     stopped = fl.run(method, problem, hp, 3, progress=False, on_chunk=lambda trace: True, **ROUNDS, **options)
     whole, rest = (trace_of(fl, label, problem, **given) for given in ({"devices": devices}, options))
     return {"status": stopped.status, "records": len(stopped), "same": whole == rest}
+
+
+def wait(fl, label, devices):
+    """A run on data that wait on the host: its series, and the largest share of them that a device ever held."""
+    import jax
+
+    rng = np.random.default_rng(0)
+    data, held = (rng.normal(size=(700, 40)), rng.choice([-1.0, 1.0], size=700)), []
+
+    def look(trace):
+        held.extend(shard.data.nbytes for array in jax.live_arrays() for shard in array.addressable_shards)
+
+    problem = fl.problem(data, clients=7, kappa=30, devices=devices)
+    assert not any(isinstance(leaf, jax.Array) for leaf in (problem.features.array, problem.targets, problem.rows))
+    found = trace_of(fl, label, problem, on_chunk=look)
+    return {"share": max(held) / problem.features.array.nbytes, "f_star": problem.f_star, "value": found["value"]}
 
 
 def problem_of(fl, kind):
@@ -185,11 +202,14 @@ def main(out, *tasks):
     found = {}
     for task in tasks:
         what, over, kind, label = task.split("/")
-        problem, mesh = problem_of(fl, kind), fl.devices(clients=int(over))
+        mesh = fl.devices(clients=int(over))
+        problem = None if what == "wait" else problem_of(fl, kind)
         if what == "count":
             found[task] = count(fl, label, problem, mesh)
         elif what == "run":
             found[task] = trace_of(fl, label, problem, devices=mesh, **options_of(kind))
+        elif what == "wait":
+            found[task] = wait(fl, label, mesh)
         else:
             found[task] = again(fl, label, problem, mesh, Path(out).parent / task.replace("/", "-"))
     if jax.process_index() == 0:

@@ -17,6 +17,7 @@ SERVERS = ("locodl", "mcm", "fedavg", "savic")
 COUNTS = [f"count/8/even/{label}" for label in SERVERS]
 FAKE = ["run/4/logistic/locodl", "run/4/logistic/cohorts"]
 PROCESSES = ["run/2/contract/locodl", "run/2/contract/fedavg"]
+WAIT = ["wait/4/data/locodl", "wait/1/data/locodl"]
 AGAIN = "again/2/contract/locodl"
 OTHERS = [f"run/4/logistic/{case}" for case in spread.CASES]
 OTHERS += [f"run/4/{kind}/{case}" for kind in ("sparse", "softmax", "quadratic") for case in ("locodl", "cohorts")]
@@ -36,7 +37,7 @@ TWICE = {  # methods that talk more than once in a round, and why
 def started(tmp_path_factory):
     """What the programs of this file find, by their number of processes; all are started at once."""
     folder = tmp_path_factory.mktemp("spread")
-    work = {1: COUNTS + FAKE, 2: [*PROCESSES, AGAIN]}
+    work = {1: COUNTS + FAKE + WAIT, 2: [*PROCESSES, AGAIN]}
     begun = {count: spread.start(folder / f"{count}.json", tasks, count) for count, tasks in work.items()}
     return functools.cache(lambda count: spread.finish(begun[count], folder / f"{count}.json"))
 
@@ -64,6 +65,14 @@ def test_clients_over_devices_give_what_one_device_gives(fake):
 def test_two_processes_give_what_one_gives(started):
     found = started(2)
     compare({task: found[task] for task in PROCESSES})
+
+
+def test_data_that_wait_on_the_host_are_never_whole_on_a_device(fake):
+    over, alone = (fake[task] for task in WAIT)
+    assert over["share"] <= 2 / 7  # of 7 clients, 2 a device
+    assert alone["share"] == 1
+    assert over["f_star"] == pytest.approx(alone["f_star"], rel=1e-12)
+    np.testing.assert_allclose(over["value"], alone["value"], rtol=1e-10)
 
 
 def test_a_run_of_two_processes_goes_on_from_its_checkpoint(started):

@@ -28,8 +28,8 @@ def add_cache(parser: Any) -> None:
     parser.add_argument("--no-cache", action="store_true", help=words)
 
 
-def make_problem(config: Config, download: bool = True) -> Any:
-    """The problem that the data options ask for; notes on the data go to stderr."""
+def make_problem(config: Config, download: bool = True, mesh: Any = None) -> Any:
+    """The problem that the data options ask for, for the devices of a mesh; notes on the data go to stderr."""
     import jax
 
     from fedjax_lc import data, problems
@@ -61,7 +61,7 @@ def make_problem(config: Config, download: bool = True) -> Any:
         chosen |= {} if config.precision is None else {"precision": config.precision}
     chosen |= {"clients": config.clients, "partition": config.partition, "split_seed": config.split_seed}
     weights = None if config.weights == "equal" else "size"
-    made = problems.problem(dataset, l2=config.l2, weights=weights, dtype=config.dtype, **chosen)
+    made = problems.problem(dataset, l2=config.l2, weights=weights, dtype=config.dtype, devices=mesh, **chosen)
     source = {"name_or_path": config.data, "data_dir": config.data_dir, "scale": scale, "labels": labels}
     remember(made, source, chosen | {"l2": config.l2, "weights": weights, "dtype": config.dtype})
     return made

@@ -119,7 +119,7 @@ def _run(options: argparse.Namespace) -> int:
             mesh = processes.mesh(config)
             if config.out is not None:
                 _check(config.out, config)
-            problem = make_problem(config)
+            problem = make_problem(config, mesh=mesh)
             hp = hparams(algorithm, problem, config)
             if config.out is not None and config.restart and first:
                 folders.set_aside(config.out)

@@ -159,6 +159,26 @@ def of_any(truth: bool, mesh: Mesh | None) -> bool:
     return bool(multihost_utils.process_allgather(np.int32(truth)).any())
 
 
+# --- data that are not placed yet ---
+
+_waiting: contextvars.ContextVar[bool] = contextvars.ContextVar("fedjax_lc_data_wait", default=False)
+
+
+@contextlib.contextmanager
+def waiting(mesh: Mesh | None) -> Iterator[None]:
+    """Within, data that are `stored` stay on the host, until a run places each client's on the devices of the mesh."""
+    token = _waiting.set(mesh is not None)
+    try:
+        yield
+    finally:
+        _waiting.reset(token)
+
+
+def stored(array: Any, dtype: Any = None) -> Any:
+    """Data of clients, on JAX's default device or, within `waiting`, in NumPy."""
+    return np.asarray(array, dtype) if _waiting.get() else jnp.asarray(array, dtype)
+
+
 # --- clients over devices ---
 
 
@@ -297,6 +317,18 @@ def _filled(leaf: jax.Array, count: int) -> jax.Array:
     if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
         return jax.random.wrap_key_data(_filled(jax.random.key_data(leaf), count), impl=jax.random.key_impl(leaf))
     return jnp.pad(leaf, [(0, count - len(leaf))] + [(0, 0)] * (leaf.ndim - 1))
+
+
+def on_devices(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`function` of a problem and more, to be compiled: it sees a placed problem whole, and every device has its
+    result."""
+
+    def call(problem: Any, *arguments: Any) -> Any:
+        leaves = jax.tree.leaves(problem, is_leaf=is_rows)
+        with spreading(next((leaf.mesh for leaf in leaves if is_rows(leaf)), None)):
+            return shared(function(whole(problem), *arguments))
+
+    return call
 
 
 def whole(tree: PyTree) -> PyTree:

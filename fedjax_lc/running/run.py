@@ -68,8 +68,9 @@ def run(
         facts: plain values to add to the trace's config.
         other_code: whether to keep what other code of the method, functions, source of this package or versions of JAX
             computed in `out`, and to go on from there.
-        devices: `fl.devices(clients=4)` spreads the clients' data and states over so many devices; by default one
-            has all. Of several processes each makes the same call; the first one writes `out`, which all must see.
+        devices: `fl.devices(clients=4)` spreads the clients' data and states over so many devices; None for those of
+            `fl.problem(..., devices=...)`, else one. Of several processes each makes the same call; the first one
+            writes `out`, which all must see.
         steps: largest number of steps, cut to a multiple of `every`.
         every: steps between records; record j = 0, 1, ... is made after step (j + 1) * every.
         rel_gap: stop at the first record with F(x) - f_star <= rel_gap * (F(x_0) - f_star).
@@ -94,7 +95,7 @@ def run(
     """
     algorithm = algorithms.get(method)
     refuse_unknown("run", options, RunOptions)
-    places = Places(of_clients(options.pop("devices", None)))
+    places = Places(of_clients(options.pop("devices", None) or problem.mesh))
     checked_task = task("run", algorithm, problem, options)
     hp = algorithm.theory(checked_task.problem) if hp is None else hp
     algorithm.check(checked_task.problem, hp)
