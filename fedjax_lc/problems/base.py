@@ -160,7 +160,15 @@ class Problem:
 
     def _exact(self) -> Any:
         """The problem in float64, on its devices."""
-        return pytree.cast(self if self.mesh is None else place(self, self.n, self.mesh), jnp.float64)
+        return pytree.cast(self if self.mesh is None else self.on(self.mesh), jnp.float64)
+
+    def for_devices(self) -> Any:
+        """The same problem in the form in which devices can share its clients."""
+        return self
+
+    def on(self, mesh: Mesh) -> Any:
+        """The problem with its arrays placed on the devices of a mesh."""
+        return place(self.for_devices(), self.n, mesh)
 
     @property
     def x_star(self) -> Any:

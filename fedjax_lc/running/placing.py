@@ -25,7 +25,7 @@ class Places(NamedTuple):
 
     def problem(self, problem: Problem) -> Any:
         """The problem with its arrays on the devices."""
-        return problem if self.mesh is None else devices.place(problem, problem.n, self.mesh)
+        return problem if self.mesh is None else problem.on(self.mesh)
 
     def put(self, tree: PyTree) -> PyTree:
         """Arrays that all clients share, on every device."""
