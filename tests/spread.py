@@ -37,6 +37,7 @@ CASES = {  # what a label stands for, besides a method's name: the method and it
     "threshold": ("ef21", {"compressor": "threshold:0.01"}),
     "steps": ("fedavg", {"local_steps": np.arange(1, 8)}),
 }
+PARTS = [(0, 2), (2, 3), (5, 1), (6, 0), (6, 2), (8, 2), (10, 1)]  #: start and length of the clients' test rows
 ROUNDS = {"steps": 200, "every": 20}
 
 
@@ -101,13 +102,31 @@ def problem_of(fl, kind):
         "softmax": lambda: fl.problems.softmax_regression(classes, kappa=30, weights="size"),
         "quadratic": lambda: fl.problems.quadratic(rng.uniform(0.5, 2, (7, 5)), rng.normal(size=(7, 5)), noise=0.1),
         "network": lambda: fl.problems.neural("mlp:hidden=4", classes, test, classes=3, dtype="float64"),
+        "norms": lambda: normalised(fl, classes, [(test[0][i : i + k], test[1][i : i + k]) for i, k in PARTS]),
         "even": lambda: fl.problems.logistic_regression(make_clients((4,) * 16), kappa=30),
     }
     return makers[kind]()
 
 
+def normalised(fl, clients, test):
+    """A network with batch normalisation whose statistics are each client's, tested on parts that may be empty."""
+    import flax.linen as nn
+    import jax.numpy as jnp
+
+    class Net(nn.Module):
+        @nn.compact
+        def __call__(self, x, train=False):
+            x = nn.Dense(4, param_dtype=jnp.float64)(x)
+            x = nn.BatchNorm(use_running_average=not train, param_dtype=jnp.float64)(x)
+            return nn.Dense(3, param_dtype=jnp.float64)(nn.relu(x))
+
+    options = {"norm_statistics": "local", "measured_rows": 30, "smooth": 1e3}  # short steps: rounding does not grow
+    return fl.problems.neural(Net(), clients, test, dtype="float64", **options)
+
+
 def options_of(kind):
-    return {"steps": 20, "measure": ("client_loss", "grad_norm")} if kind == "network" else {}
+    names = {"network": ("client_loss", "grad_norm"), "norms": ("client_accuracy", "client_loss", "train_accuracy")}
+    return {"steps": 20, "measure": names[kind]} if kind in names else {}
 
 
 def collectives(text):
@@ -156,19 +175,21 @@ def count(fl, label, problem, devices):
 
 def start(out, tasks, processes=1):
     """Start it in so many processes; returns them."""
-    names = ("PATH", "HOME", "PYTHONPATH", "LD_LIBRARY_PATH", "TMPDIR")
-    environment = {name: os.environ[name] for name in names if name in os.environ}
-    flags = f"--xla_force_host_platform_device_count={8 if processes == 1 else 1} --xla_cpu_use_fusion_emitters=false"
-    environment |= {"XLA_FLAGS": flags, "FEDJAX_LC_CACHE": "off", "JAX_PLATFORMS": "cpu"}
     address = f"127.0.0.1:{free_port()}"
-    return [
-        subprocess.Popen(
-            [sys.executable, "-m", "tests.spread", str(out), *tasks]
-            + (["--at", address, str(processes), str(i)] if processes > 1 else []),
-            env=environment, cwd=Path(__file__).parents[1], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        )
-        for i in range(processes)
-    ]  # fmt: skip
+    places = [["--at", address, str(processes), str(i)] for i in range(processes)] if processes > 1 else [[]]
+    return [python(["tests.spread", str(out), *tasks, *place], 8 if processes == 1 else 1) for place in places]
+
+
+def python(words, devices=1):
+    """Start a module with these arguments, on so many fake devices."""
+    names = ("PATH", "HOME", "PYTHONPATH", "LD_LIBRARY_PATH", "TMPDIR", "FEDJAX_LC_DATA")
+    environment = {name: os.environ[name] for name in names if name in os.environ}
+    flags = f"--xla_force_host_platform_device_count={devices} --xla_cpu_use_fusion_emitters=false"
+    environment |= {"XLA_FLAGS": flags, "FEDJAX_LC_CACHE": "off", "JAX_PLATFORMS": "cpu", "MPLBACKEND": "agg"}
+    return subprocess.Popen(
+        [sys.executable, "-m", *words], env=environment, cwd=Path(__file__).parents[1],
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
 
 
 def free_port():

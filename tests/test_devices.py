@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import fedjax_lc as fl
+from fedjax_lc.cli import main
 from fedjax_lc.core import devices
 from fedjax_lc.core.errors import InputError
 from tests import spread
@@ -21,7 +22,7 @@ WAIT = ["wait/4/data/locodl", "wait/1/data/locodl"]
 AGAIN = "again/2/contract/locodl"
 OTHERS = [f"run/4/logistic/{case}" for case in spread.CASES]
 OTHERS += [f"run/4/{kind}/{case}" for kind in ("sparse", "softmax", "quadratic") for case in ("locodl", "cohorts")]
-OTHERS += [f"run/4/network/{case}" for case in ("batches", "diana", "cohorts")]
+OTHERS += [f"run/4/network/{case}" for case in ("batches", "diana", "cohorts")] + ["run/4/norms/cohorts"]
 TWICE = {  # methods that talk more than once in a round, and why
     "cser": "the errors are reset, every few rounds",
     "liec_sgd": "the models are averaged, every few rounds",
@@ -93,6 +94,7 @@ def test_a_round_has_one_reduction(fake, method):
 @pytest.mark.slow
 def test_every_method_has_one_reduction_a_round_or_says_why(tmp_path):
     tasks = [f"count/4/even/{label}" for label in (*fl.algorithms.names(), "participation", "groups", "batches")]
+    tasks += [f"count/4/{kind}/locodl" for kind in ("sparse", "softmax", "quadratic")] + ["count/4/network/batches"]
     found = spread.finish(spread.start(tmp_path / "out.json", tasks), tmp_path / "out.json", 1800)
     for task, there in found.items():
         label = task.split("/")[-1]
@@ -111,6 +113,39 @@ def test_everything_else_over_devices_gives_what_one_device_gives(tmp_path):
 def test_every_method_in_several_processes_gives_what_one_gives(tmp_path, processes):
     tasks = [f"run/{processes}/contract/{method}" for method in fl.algorithms.names()]
     compare(spread.finish(spread.start(tmp_path / "out.json", tasks, processes), tmp_path / "out.json", 1800))
+
+
+def two_commands(*options):
+    """The exit codes and outputs of one command in two processes; options are those of both, or a pair."""
+    address = f"127.0.0.1:{spread.free_port()}"
+    words = ["fedjax_lc.cli", "run", "locodl", "--steps", "200", "--every", "20", "--quiet", "--distributed"]
+    words += ["--coordinator", address, "--processes", "2"]
+    each = [[option[i] if isinstance(option, tuple) else option for option in options] for i in range(2)]
+    begun = [spread.python([*words, "--process", str(i), *map(str, each[i])]) for i in range(2)]
+    said = [process.communicate(timeout=600)[0] for process in begun]
+    return [process.returncode for process in begun], said
+
+
+@pytest.mark.slow
+def test_a_command_in_two_processes_writes_what_one_writes(tmp_path):
+    two, one = tmp_path / "two", tmp_path / "one"
+    assert main(["run", "locodl", "--steps", "200", "--every", "20", "--quiet", "--out", str(one)]) == 0
+    codes, said = two_commands("--out", two)
+    assert codes == [0, 0]
+    assert "wrote" in said[0]
+    assert "LoCoDL" not in said[1]
+    here, there = fl.Trace.load(one), fl.Trace.load(two)
+    np.testing.assert_allclose(there.value, here.value, rtol=1e-10)
+    np.testing.assert_array_equal(there.bits_up, here.bits_up)
+    assert two_commands("--out", two)[0] == [0, 0]  # it is there already
+
+
+@pytest.mark.slow
+def test_where_one_process_cannot_start_none_does():
+    codes, said = two_commands("--x", ("rounds", "nonsense"))
+    assert codes == [2, 2]
+    assert "process 1 cannot go on, and says why" in said[0]
+    assert "nonsense" in said[1]
 
 
 # --- on one device ---

@@ -127,9 +127,8 @@ def _run(options: argparse.Namespace) -> int:
             algorithm, problem, hp, config.seed, out=config.out, checkpoint_every=config.checkpoint_every,
             facts={"settings": config.settings()}, other_code=config.other_code, devices=mesh, **config.loop(),
         )  # fmt: skip
-        if not first:
-            return 130 if trace.status == "interrupted" else 0
-        return show(config, algorithm, problem, hp, trace)
+        code = show(config, algorithm, problem, hp, trace)  # all compute what the first one prints
+        return code if first or trace.status == "interrupted" else 0
 
 
 def show(config: RunConfig, algorithm: Any, problem: Any, hp: Any, trace: Any) -> int:

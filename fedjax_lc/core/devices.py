@@ -137,7 +137,7 @@ def together(mesh: Mesh | None = None) -> Iterator[None]:
         yield
     except InputError as raised:
         error = raised
-    if jax.process_count() > 1 and (mesh is None or mesh.is_multi_process):
+    if jax.distributed.is_initialized() and (mesh is None or mesh.is_multi_process):
         failed = multihost_utils.process_allgather(np.int32(error is not None)).ravel().nonzero()[0]
         if len(failed) and error is None:
             error = InputError(f"process {failed[0]} cannot go on, and says why")
