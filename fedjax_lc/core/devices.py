@@ -36,11 +36,11 @@ BY_CLIENT = PartitionSpec(CLIENTS)  #: first axis, of clients, split over device
 
 
 def devices(*, clients: int = 1, lanes: int = 1) -> Mesh:
-    """A mesh of lanes x clients devices, for `fl.run` and `fl.sweep`.
+    """A mesh of devices: `fl.run` takes one with `clients`, `fl.sweep` one with `lanes`.
 
     Args:
         clients: devices that share the clients of a run: their data and states lie spread over them.
-        lanes: devices that share the lanes of a sweep, or groups of devices where clients are spread too.
+        lanes: devices that share the lanes of a sweep.
 
     Raises:
         InputError: a number below 1, or more devices than there are (of all processes).
