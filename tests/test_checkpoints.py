@@ -8,6 +8,7 @@ import itertools
 import json
 import os
 import pickle
+import random
 import re
 import resource
 import signal
@@ -77,6 +78,16 @@ def test_a_tree_is_rebuilt_without_its_classes(state, tmp_path):
     assert bits(jax.tree.leaves(rebuilt)) == bits(jax.tree.leaves(state))
 
 
+def test_it_is_a_safetensors_file_that_others_may_read(state, tmp_path):
+    tensors.write(tmp_path / "file", state, {})
+    arrays = safetensors.numpy.load_file(tmp_path / "file")
+    np.testing.assert_array_equal(arrays[".x"], state.x)
+    assert (arrays[".flag"].dtype, arrays[".flag"].shape) == (bool, ())
+    assert arrays[".inner['counts'][1]"] == 2**32 - 1
+    (tmp_path / "plain").touch()
+    assert (tmp_path / "file").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
 def test_the_last_two_are_kept_and_those_beyond_are_not(tmp_path):
     for step in (10, 20, 30):
         checkpoints.save(tmp_path, {"x": np.zeros(2)}, {}, step=step, identity=0)
@@ -105,7 +116,7 @@ DAMAGES = {
     "longer": lambda data: data + b"\0",
     "a number edited": lambda data: flip(data, len(data) - 3),
     "a fact edited": lambda data: data.replace(b"step", b"stap", 1),
-    "its digest edited": lambda data: flip(data, data.index(b'"digest":"') + 12),
+    "its digest edited": lambda data: flip(data, data.index(b'"digest": "') + 12),
     "a header of 2^60 bytes": lambda data: (2**60).to_bytes(8, "little") + data[8:],
     "another safetensors file": lambda data: safetensors.numpy.save({"x": np.zeros(3)}),
     "a pickle": lambda data: pickle.dumps(Trap()),
@@ -136,14 +147,29 @@ def test_of_a_damaged_file_one_line_is_said_and_the_one_before_is_used(tmp_path,
     assert line.count("\n") == 1
 
 
-def test_every_flipped_byte_is_seen(tmp_path):
+def test_every_flipped_byte_and_every_end_too_early_is_seen(tmp_path):
     path = tmp_path / "file"
     tensors.write(path, {"x": np.arange(3.0)}, {"a": 1})
     data = path.read_bytes()
     for place in range(len(data)):
-        path.write_bytes(flip(data, place))
-        with pytest.raises(InputError, match=r"^it "):
-            tensors.read(path)
+        for damaged in (flip(data, place), data[:place]):
+            path.write_bytes(damaged)
+            with pytest.raises(InputError, match=r"^it "):
+                tensors.read(path)
+
+
+def test_what_is_no_file_is_not_waited_for(problem, tmp_path, capsys):
+    """A pipe has no end until somebody writes into it."""
+    last = checkpoints.save(tmp_path, {"x": np.zeros(3)}, {}, step=1, identity="a")
+    last.unlink()
+    os.mkfifo(last)
+    assert checkpoints.latest(tmp_path, {"x": np.zeros(3)}, "a") is None
+    assert "it is no file" in capsys.readouterr().err
+    os.mkfifo(tmp_path / "config.json")
+    with pytest.raises(InputError, match="holds something else than a run"):
+        run(problem, tmp_path)
+    with pytest.raises(InputError, match="holds no readable trace"):
+        fl.Trace.load(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -214,7 +240,8 @@ def test_no_schedule(problem, every, tmp_path):
 
 
 def run(problem, out=None, **options):
-    return fl.run(options.pop("method", METHOD), problem, options.pop("hp", None), out=out, **(QUICK | options))
+    method, hp, key = (options.pop(name, usual) for name, usual in (("method", METHOD), ("hp", None), ("key", 0)))
+    return fl.run(method, problem, hp, key, out=out, **(QUICK | options))
 
 
 def same(ours, theirs):
@@ -265,7 +292,6 @@ LIMITS = {
     "a target": {"rel_gap": 1e-3},
     "a budget": {"budget": {"bits_up": 3000.5, "rounds": 1e9}},
     "metrics": {"measure": {"lyapunov": lambda problem, hp, state: state.x[0, 0], "two": lambda p, hp, s: s.y[:2]}},
-    "distance": {"measure": ["distance", "lyapunov"]},
 }
 
 
@@ -293,35 +319,27 @@ class Died(BaseException):
     pass
 
 
-@pytest.mark.parametrize("last", [False, True], ids=["after the last rename", "before it"])
-def test_it_may_die_before_or_after_any_rename(problem, whole, tmp_path, monkeypatch, last):
-    """As SIGKILL: nothing is tidied up."""
+def test_it_may_die_before_any_rename(problem, whole, tmp_path, monkeypatch):
     replace = os.replace
     for moment in itertools.count(1):
         out, count = tmp_path / str(moment), itertools.count(1)
 
         def dying(old, new, moment=moment, count=count):
-            number = next(count)
-            if number == moment and last:
+            if next(count) == moment:
                 raise Died
             replace(old, new)
-            if number == moment:
-                raise Died
 
         with monkeypatch.context() as patch:
             patch.setattr(os, "replace", dying)
-            patch.setattr(loop, "next_count", lambda *_: 8)
+            patch.setattr(loop, "next_count", lambda *_: 16)
             try:
                 run(problem, out, checkpoint_every=0)
                 break
             except Died:
                 pass
-        if (out / "trace.parquet").exists() and (out / "config.json").exists():
-            assert len(fl.Trace.load(out)) <= 24
-            again = run(problem, out)
-            same(again, whole)
-            assert visible(out) == DONE
-    assert moment > 10
+        same(run(problem, out), whole)
+        assert visible(out) == DONE
+    assert moment == 12
 
 
 def test_the_one_before_is_used_or_the_start(problem, whole, tmp_path, monkeypatch, capsys):
@@ -375,10 +393,10 @@ OTHERS = {
     "steps": ({"steps": 125}, "other steps"),
     "every": ({"every": 10}, "other every"),
     "key": ({"key": 1}, "other key"),
-    "hyperparameters": ({"method": "gd"}, "other hyperparameters, method, metrics"),
+    "hyperparameters": ({"method": "gd"}, "other hyperparameters, method"),
     "start": ({"x0": np.ones(5)}, "other problem"),
     "target": ({"rel_gap": 1e-3, "budget": {"rounds": 5}}, "other budget, rel_gap"),
-    "metrics": ({"measure": ["distance"]}, "other metrics, problem"),
+    "metrics": ({"measure": ["grad_norm"]}, "other metrics"),
     "function": ({"measure": {"m": lambda problem, hp, state: state.x[0, 1]}}, "another function m"),
 }
 
@@ -388,16 +406,12 @@ def test_another_run_is_refused_and_nothing_touched(problem, tmp_path, done):
     options = {"measure": {"m": lambda problem, hp, state: state.x[0, 0]}}
     run(problem, tmp_path, on_chunk=None if done else after(2), **options)
     before = contents(tmp_path)
-    for other, words in OTHERS.values():
-        asked = options | other
-        method, key = asked.pop("method", METHOD), asked.pop("key", 0)
-        if method == "gd":
-            asked.pop("measure")
+    for other, words in OTHERS.values() if done else [OTHERS["steps"]]:
         with pytest.raises(InputError) as caught:
-            fl.run(method, problem, None, key, out=tmp_path, **(QUICK | asked))
+            run(problem, tmp_path, **(options | other))
         line = str(caught.value)
-        assert line.startswith(f"{tmp_path} already holds "), line
-        assert words in line or "measure" not in asked, line
+        assert line.startswith(f"{tmp_path} already holds ")
+        assert words in line
         assert "\n" not in line
         assert contents(tmp_path) == before
 
@@ -473,17 +487,6 @@ def test_an_edited_trace_is_one_line(whole, tmp_path, name, value):
         fl.Trace.load(tmp_path)
 
 
-def test_a_network_goes_on(tmp_path, monkeypatch):
-    monkeypatch.setattr(loop, "next_count", lambda *_: 1)
-    rng = np.random.default_rng(0)
-    clients = [(rng.normal(size=(6, 4)).astype(np.float32), rng.integers(3, size=6)) for _ in range(3)]
-    network = fl.problems.neural("mlp:hidden=5", clients, classes=3, key=0)
-    options = {"method": "fedadam", "steps": 6, "every": 1}
-    once = run(network, **options)
-    assert run(network, tmp_path, on_chunk=after(3), **options).status == "interrupted"
-    same(run(network, tmp_path, **options), once)
-
-
 # --- what may go wrong ---
 
 
@@ -537,10 +540,15 @@ def test_a_folder_that_cannot_be_written_is_one_line(problem, tmp_path, monkeypa
         run(problem, tmp_path / "new")
 
 
-def test_a_folder_in_use_is_refused(problem, tmp_path):
+def test_a_folder_in_use_is_refused(problem, whole, tmp_path):
     with locked(tmp_path), pytest.raises(InputError, match="is in use by process"):
         run(problem, tmp_path)
     assert not contents(tmp_path)
+    run(problem, tmp_path)
+    with locked(tmp_path):
+        same(run(problem, tmp_path), whole)  # it is only read
+        with pytest.raises(InputError, match="is in use by process"):
+            fl.extend(tmp_path, 60, problem=problem)
 
 
 def test_leftovers_of_killed_processes_are_removed(problem, tmp_path):
@@ -622,12 +630,14 @@ def test_an_extension_may_die_at_any_rename(problem, tmp_path, monkeypatch):
     assert moment == 6
 
 
-def test_extend_makes_the_problem_again(tmp_path):
-    made = fl.problem("iris", clients=3, kappa=100)
-    hp = fl.algorithms.get("diana").theory(made, compressor="rand_k:2|natural")
-    options = {"every": 10, "progress": False}
-    fl.run("diana", made, hp, 3, steps=40, out=tmp_path, **options)
-    same(fl.extend(tmp_path, 20, progress=False), fl.run("diana", made, hp, 3, steps=60, **options))
+def test_a_network_goes_on_and_is_made_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "next_count", lambda *_: 1)
+    made = fl.problem("iris", clients=3, partition="dirichlet:1", model="mlp:hidden=4", test_share=0.3, split_seed=1)
+    options = {"method": "gd", "hp": fl.algorithms.get("gd").Hparams(gamma=0.03), "key": 3, "every": 1}
+    once = run(made, steps=6, **options)
+    assert run(made, tmp_path, steps=4, on_chunk=after(3), **options).status == "interrupted"
+    assert len(run(made, tmp_path, steps=4, **options)) == 4
+    same(fl.extend(tmp_path, 2, progress=False), once)
 
 
 def test_what_cannot_be_extended(problem, tmp_path):
@@ -644,9 +654,47 @@ def test_what_cannot_be_extended(problem, tmp_path):
         extend(problem=problem, measure={"m": lambda problem, hp, state: state.x[0, 1]})
     with pytest.raises(InputError, match="other problem"):
         extend(problem=problem.replace(x0=jnp.ones(5)), measure={"m": lambda problem, hp, state: state.x[0, 0]})
-    with pytest.raises(InputError, match="steps must be a whole number >= every = 5, got 2"):
+    with pytest.raises(InputError, match="steps must be a whole number >= every = 5"):
         fl.extend(tmp_path, 2, problem=problem)
     assert contents(tmp_path) == before
+
+
+KINDS = [None, -1, 2**70, 1.5, float("nan"), "x", "", [], [[1]], {}, {"x": 1}, True]
+
+
+@pytest.mark.parametrize("values", [1, pytest.param(len(KINDS), marks=pytest.mark.slow)])
+def test_an_edited_config_is_one_line_or_no_matter(problem, tmp_path, values, capsys):
+    """Wherever it is edited, and whatever stands there: the results are those of the run, or none."""
+    longer = run(problem, steps=180)
+    run(problem, tmp_path / "done")
+    run(problem, tmp_path / "under way", on_chunk=after(3))
+    goes_on = {
+        "done": lambda: fl.extend(tmp_path / "done", 60, problem=problem, progress=False),
+        "under way": lambda: run(problem, tmp_path / "under way"),
+    }
+    choose, refusals = random.Random(0), []
+    for name, call in goes_on.items():
+        kept = contents(tmp_path / name)
+        config = json.loads(kept["config.json"])
+        for entry in [*config, *(f"identity.{inner}" for inner in config["identity"])]:
+            for value in choose.sample(KINDS, values):
+                edited = json.loads(kept["config.json"])
+                where = edited["identity"] if "." in entry else edited
+                where[entry.rpartition(".")[2]] = value
+                (tmp_path / name / "config.json").write_text(json.dumps(edited))
+                try:
+                    trace = call()
+                except InputError as error:
+                    refusals.append(str(error))
+                else:
+                    expected = longer.head(24) if len(trace) == 24 else longer
+                    assert trace.digest() == expected.digest(), (entry, value)
+                for path in (tmp_path / name).iterdir():
+                    path.unlink()
+                for file, data in kept.items():
+                    (tmp_path / name / file).write_bytes(data)
+    assert len(refusals) > 20
+    assert not any("\n" in line for line in refusals)
 
 
 @pytest.mark.parametrize(

@@ -35,7 +35,12 @@ def fedjax_lc(*arguments, **environment):
 def test_run_writes_its_results(tmp_path, capsys):
     folder = tmp_path / "out"
     assert main(["run", "locodl", *QUICK, "--compressor", "rand_k:2|natural", "--out", str(folder)]) == 0
-    assert sorted(path.name for path in folder.iterdir()) == ["config.json", "plot.png", "trace.parquet"]
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "config.json",
+        "plot.png",
+        "state.safetensors",
+        "trace.parquet",
+    ]
     trace = fl.Trace.load(folder)
     assert trace.config["hyperparameters"]["compressor"] == "rand_k:2|natural"
     out = capsys.readouterr().out
@@ -258,7 +263,7 @@ def test_an_output_folder_that_cannot_be_written(tmp_path, refused):
 def test_a_damaged_output_folder(tmp_path, refused):
     (tmp_path / "config.json").write_text("{")
     assert refused("run", "gd", "--out", tmp_path) == (
-        f"{tmp_path}/config.json is damaged: choose another --out, or delete it"
+        f"{tmp_path} holds something else than a run: choose another folder"
     )
 
 

@@ -15,7 +15,7 @@ from fedjax_lc.core.errors import InputError
 from tests import spread
 
 SERVERS = ("locodl", "mcm", "fedavg", "savic")
-COUNTS = [f"count/8/even/{label}" for label in SERVERS]
+COUNTS = [f"count/8/even/{label}" for label in (*SERVERS, "batches")]
 FAKE = ["run/4/logistic/locodl", "run/4/logistic/cohorts"]
 PROCESSES = ["run/2/contract/locodl", "run/2/contract/fedavg"]
 WAIT = ["wait/4/data/locodl", "wait/1/data/locodl"]
@@ -80,7 +80,7 @@ def test_a_run_of_two_processes_goes_on_from_its_checkpoint(started):
     assert started(2)[AGAIN] == {"status": "interrupted", "records": 1, "same": True}
 
 
-@pytest.mark.parametrize("method", SERVERS)
+@pytest.mark.parametrize("method", [*SERVERS, "batches"])
 def test_a_round_has_one_reduction(fake, method):
     """SAVIC talks twice. A record adds F; LoCoDL's point is a mean too, and is also taken at the end."""
     found = fake[f"count/8/even/{method}"]

@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
+import itertools
 import json
 import platform
 from pathlib import Path
@@ -20,7 +21,9 @@ import numpy as np
 import pytest
 
 import fedjax_lc as fl
+from fedjax_lc.running import loop
 from tests.conftest import make_clients
+from tests.test_checkpoints import same
 
 pytestmark = pytest.mark.optimised
 
@@ -34,6 +37,7 @@ RUNS = {  # a coin and random masks; shifts; the largest entries; both direction
 }
 
 
+ALL = fl.algorithms.names()
 BRIEF = 60  #: steps of a method with its theory's hyperparameters
 
 
@@ -94,6 +98,17 @@ def test_a_method_ends_where_it_did(method):
         assert now == known
     for name in known.keys() - {"digest"}:
         assert float.fromhex(now[name]) == pytest.approx(float.fromhex(known[name]), rel=1e-8)
+
+
+@pytest.mark.parametrize("method", [*RUNS, *(pytest.param(m, marks=pytest.mark.slow) for m in ALL if m not in RUNS)])
+def test_a_method_goes_on_where_it_was_stopped(method, tmp_path, monkeypatch):
+    """From a checkpoint, with the bits of the run that was not: all that a method needs is in its state."""
+    monkeypatch.setattr(loop, "next_count", lambda *_: 1)
+    problem = fl.problems.logistic_regression(clients(), kappa=100, dtype="float64")
+    run = functools.partial(fl.run, method, problem, None, 5, steps=BRIEF, every=10, progress=False)
+    whole, calls = run(), itertools.count(1)
+    assert run(out=tmp_path, on_chunk=lambda trace: next(calls) == 2).status == "interrupted"
+    same(run(out=tmp_path), whole)
 
 
 def main() -> None:

@@ -231,9 +231,14 @@ def test_memory_is_estimated_before_the_start(problem, monkeypatch):
 def test_trace_round_trips_through_its_folder(problem, tmp_path):
     trace = quick(problem, measure=["grad_norm"])
     loaded = fl.Trace.load(trace.save(tmp_path / "run"))
-    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["config.json", "trace.parquet"]
+    names = sorted(path.name for path in (tmp_path / "run").iterdir())
+    assert names == ["config.json", "state.safetensors", "trace.parquet"]
     for name, series in trace.columns().items():
         np.testing.assert_array_equal(series, loaded.columns()[name], err_msg=name)
+    np.testing.assert_array_equal(loaded.x, trace.x)
+    assert loaded.state._fields == trace.state._fields
+    for ours, theirs in zip(jax.tree.leaves(loaded.state), jax.tree.leaves(trace.state), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
     assert (loaded.status, loaded.f_star, loaded.initial) == (trace.status, trace.f_star, trace.initial)
     config = json.loads((tmp_path / "run" / "config.json").read_text())
     assert config["versions"]["jax"] == jax.__version__

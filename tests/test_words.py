@@ -11,6 +11,7 @@ GLOSSARY = (ROOT / "docs" / "glossary.md").read_text()
 ENTRIES = re.findall(r"^- \*\*([a-z]+)\*\* \(\[([^]]+)\]\(\.\./fedjax_lc/([^)]+)\)\): ", GLOSSARY, flags=re.M)
 EXPECTED = [
     "block",
+    "checkpoint",
     "chunk",
     "cohort",
     "configuration",

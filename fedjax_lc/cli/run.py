@@ -121,6 +121,7 @@ def _run(options: argparse.Namespace) -> int:
                 _check(config.out, config)
             problem = make_problem(config, mesh=mesh)
             hp = hparams(algorithm, problem, config)
+            algorithm.check(problem, hp)
             if config.out is not None and config.restart and first:
                 folders.set_aside(config.out)
         trace = run(

@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import re
 from collections import namedtuple
 from collections.abc import Mapping
 from pathlib import Path
@@ -24,9 +23,10 @@ from fedjax_lc.core.files import replacing
 from fedjax_lc.core.typing import PyTree
 
 FORM = "fedjax_lc tree 1"  #: of the file, the first entry of its metadata
-_WHOLE = ("bool", *(f"{kind}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64)))
-#: types that the file knows; others, such as bfloat16, are stored as bytes
-PLAIN = frozenset((*_WHOLE, "float16", "float32", "float64"))
+_KINDS = {"int": "I", "uint": "U", "float": "F"}
+#: types by the file's names for them; others, such as bfloat16, are stored as bytes
+PLAIN = {"bool": "BOOL"} | {f"{kind}{size}": f"{short}{size}" for kind, short in _KINDS.items()
+                            for size in (8, 16, 32, 64) if f"{kind}{size}" != "float8"}  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,9 +74,6 @@ def write(path: str | Path, tree: PyTree, facts: Mapping[str, Any]) -> None:
     Raises:
         InputError: the file cannot be written; one that was there is kept.
     """
-    from safetensors import SafetensorError
-    from safetensors.numpy import save_file
-
     entries = jax.tree_util.tree_flatten_with_path(tree, is_leaf=lambda node: node is None)[0]
     places = {jax.tree_util.keystr(path): list(map(_step, path)) for path, _ in entries}
     leaves = {jax.tree_util.keystr(path): _as_array(leaf) for path, leaf in entries if leaf is not None}
@@ -85,11 +82,23 @@ def write(path: str | Path, tree: PyTree, facts: Mapping[str, Any]) -> None:
     tensors = {name: _on_host(leaf) for name, leaf in leaves.items()}
     metadata = {"form": FORM, "about": about, "digest": _digest(about, tensors)}
     with replacing(path) as temporary:
-        try:
-            save_file(tensors, temporary, metadata)
-        except SafetensorError as error:
-            code = re.search(r"\(os error (\d+)\)", str(error))
-            raise OSError(int(code[1]) if code else 0, str(error)) from None
+        _write(temporary, tensors, metadata)
+
+
+def _write(path: Path, tensors: Mapping[str, np.ndarray], metadata: dict[str, str]) -> None:
+    """Write a safetensors file. The library would leave a file of a name of its own where the process is killed."""
+    ordered = sorted(tensors.items(), key=lambda item: -item[1].itemsize)  # so that all are aligned
+    header: dict[str, Any] = {"__metadata__": metadata}
+    end = 0
+    for name, array in ordered:
+        begin, end = end, end + array.nbytes
+        header[name] = {"dtype": PLAIN[array.dtype.name], "shape": array.shape, "data_offsets": [begin, end]}
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    with path.open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for _, array in ordered:
+            file.write(array.reshape(-1).view(np.uint8).data)
 
 
 def read(path: str | Path) -> Stored:

@@ -140,7 +140,8 @@ class Dense(Padded):
         return pytree.replace(self, turned=jnp.swapaxes(self.array, 1, 2)) if on_cpu() else self
 
     def take(self, picks: jax.Array) -> Dense:
-        return Dense(_rows(self.array, _flat(picks, self.array.shape[1])), self.width)
+        gathered = lambda rows, _: _rows(rows[0], _flat(rows[1], rows[0].shape[1]))
+        return Dense(each_device(gathered, (self.array, picks)), self.width)
 
     def of(self, clients: jax.Array) -> Dense:
         return Dense(self.array[clients], self.width)

@@ -130,8 +130,8 @@ class Trace:
     def end(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """What a run needs to go on from here: a tree of arrays, and facts as plain values."""
         totals = [float(getattr(self, name)[-1]) if len(self) else 0.0 for name in COSTS]
-        facts = {"records": len(self), "digest": self.digest(), "totals": totals}
-        facts |= {name: self.config.get(name) for name in ("key", "key_impl", "seconds")}
+        facts = {"records": len(self), "digest": self.digest(), "totals": totals, "initial": self.initial}
+        facts |= {name: self.config.get(name) for name in ("identity", "key", "key_impl", "seconds")}
         return {"state": self.state, "spent": self.spent, "x": self.x}, facts
 
     def digest(self, records: int | None = None) -> str:
@@ -189,6 +189,8 @@ class Trace:
         folder = Path(folder)
         known = ("step", "value", *COSTS)
         try:
+            if not all((folder / name).is_file() for name in ("config.json", "trace.parquet")):
+                raise FileNotFoundError
             config = json.loads((folder / "config.json").read_text())
             frame = pd.read_parquet(folder / "trace.parquet")
             facts = {name: config.pop(name) for name in ("status", "f_star", "initial", "notes")}

@@ -10,7 +10,7 @@ import contextlib
 import dataclasses
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +62,7 @@ def save(
 
 def latest(
     folder: Path,
-    like: PyTree,
+    like: PyTree | Callable[[dict[str, Any]], PyTree],
     identity: Any,
     *,
     prefix: str = "checkpoint",
@@ -70,7 +70,8 @@ def latest(
     """The last checkpoint that can be used, or None; one line on stderr says of each later one why it cannot.
 
     Args:
-        like: a tree with the structure, shapes and dtypes of the one that was saved; nothing of it is computed.
+        like: a tree with the structure, shapes and dtypes of the one that was saved; nothing of it is computed. Where
+            they depend on the facts, a function of those.
         identity: as given to `save`.
     """
     paths = _paths(folder, prefix)
@@ -80,7 +81,8 @@ def latest(
             facts = stored.facts
             if facts.get("identity") != identity:
                 raise InputError("it is of something else")
-            return Checkpoint(stored.tree(like), facts["step"], facts["facts"])
+            tree = stored.tree(like(facts["facts"]) if callable(like) else like)
+            return Checkpoint(tree, facts["step"], facts["facts"])
         except (InputError, KeyError, TypeError) as error:
             say(f"note: {path} cannot be used, {error}: going on from {before}")
     return None

@@ -99,11 +99,11 @@ class _Begun:
 
     def __post_init__(self) -> None:
         identity = self.config["identity"]
-        try:
-            self.steps, self.options = int(identity["steps"]), {n: identity[n] for n in ("every", "rel_gap", "budget")}
-            self.names = [str(metric) for metric in identity["metrics"]]
-        except (KeyError, TypeError, ValueError):
-            raise self._damaged() from None
+        kinds = {"steps": int, "every": int, "rel_gap": float | int | None, "budget": dict, "metrics": list}
+        if not all(isinstance(identity.get(name, kinds), kind) for name, kind in kinds.items()):
+            raise self._damaged()
+        self.steps, self.names = identity["steps"], [str(name) for name in identity["metrics"]]
+        self.options = {name: identity[name] for name in ("every", "rel_gap", "budget")}
 
     def total(self, steps: int) -> tuple[int, int, list[str]]:
         """The steps of the whole run, by how many it is extended, and notes.
@@ -165,7 +165,7 @@ class _Begun:
         try:
             described = dict(self.config["hyperparameters"])
             return algorithm.Hparams(**{name: value(name, each) for name, each in described.items()})
-        except (KeyError, TypeError, ValueError):
+        except (AttributeError, KeyError, TypeError, ValueError):
             raise InputError(f"{self.path} does not say all of its hyperparameters: give hp=") from None
 
     def key(self) -> jax.Array:

@@ -63,7 +63,8 @@ def opened(
     if not writes:
         yield Folder(path, identity, schedule, writes=False)
         return
-    with locked(path):
+    # a run that is done is only read, maybe in an archive
+    with contextlib.nullcontext() if _is_done(read(path)) and not extended else locked(path):
         remove_leftovers(path)
         remark = _check(path, identity, other_code, extended)
         if remark is not None:
@@ -79,13 +80,17 @@ def _check(path: Path, identity: Mapping[str, Any], other_code: bool, extended: 
     config = read(path)
     if config is None:
         return None
-    finished = config.get("status") != "interrupted" and not extended
+    finished = _is_done(config) and not extended
     try:
         return check_identity(path, "run", config["identity"], identity, finished=finished, other_code=other_code)
     except InputError:
         raise
     except (TypeError, ValueError):
         raise _damaged(path) from None
+
+
+def _is_done(config: Mapping[str, Any] | None) -> bool:
+    return config is not None and config.get("status") != "interrupted"
 
 
 def _damaged(path: Path) -> InputError:
@@ -104,6 +109,8 @@ def read(path: Path) -> dict[str, Any] | None:
             raise InputError(f"{path} holds a run without its config.json: choose another folder")
         return None
     try:
+        if not kept.is_file():  # a pipe would be waited for
+            raise TypeError
         config = json.loads(kept.read_text())
         if not isinstance(config["identity"], dict) or not isinstance(config["method"], str):
             raise TypeError
@@ -148,7 +155,7 @@ class Folder:
 
     def finished(self) -> Trace | None:
         """The trace of a run that is done, or None."""
-        if self.path is None or self.config is None or self.config.get("status") == "interrupted":
+        if self.path is None or not _is_done(self.config):
             return None
         trace = Trace.load(self.path)
         if self.writes:
@@ -188,6 +195,8 @@ class Folder:
             trace = Trace.load(self.path)
             if stored.facts.get("digest") != trace.digest():
                 raise InputError("it is of other records")
+            if name(stored.facts.get("identity") or {}) != name(self.identity):
+                raise InputError("it is of another run")
             tree = stored.tree(like())
         except InputError as error:
             raise InputError(f"{self.path / STATE} cannot be used, {error}: run it anew") from None
@@ -198,15 +207,15 @@ class Folder:
         self.config |= {"status": "interrupted"}
 
     def begin(self, trace: Trace) -> None:
-        """Write the start of a run that is not there yet; the computation begins now.
+        """The computation begins now; if that is at its first step, write what the folder will hold.
 
         Raises:
             InputError: it cannot be written.
         """
         self.schedule.begin(len(trace) and int(trace.step[-1]))
-        if self.path is not None and self.config is None and self.writes:
-            trace.save_records(self.path)
+        if self.path is not None and not len(trace) and self.writes:
             self._save_config(self.path, trace)
+            trace.save_records(self.path)
 
     def checkpoint(self, trace: Trace) -> None:
         """Write the records so far and a checkpoint. If that fails, one line says so and the run goes on."""

@@ -92,6 +92,7 @@ def run(
         >>> trace = fl.run("gd", problem, steps=1000, rel_gap=1e-10)
         >>> trace.status
         'target'
+        >>> trace = fl.run("gd", problem, steps=10**6, out="runs/a")  # stopped and called again, it goes on
     """
     algorithm = algorithms.get(method)
     refuse_unknown("run", options, RunOptions)
@@ -206,8 +207,8 @@ class Run:
             self.blocks = [empty | {name: np.zeros(0) for name in ("step", *ledger.COSTS)}]
             return at, 0
         checkpoint, trace = resumed
-        self.initial, self.x, self.before = trace.initial, checkpoint.tree["x"], checkpoint.facts["seconds"]
-        self.totals, self.seconds = np.array(checkpoint.facts["totals"]), self.before
+        self.initial, self.before, totals = (checkpoint.facts[name] for name in ("initial", "seconds", "totals"))
+        self.totals, self.seconds, self.x = np.array(totals), self.before, checkpoint.tree["x"]
         series = {"value": trace.value, **{name: getattr(trace, name) for name in ("step", *ledger.COSTS)}}
         self.blocks = [series | trace.metrics]
         return self.places.run(At(checkpoint.tree["state"], checkpoint.tree["spent"]), self.problem.n), made
@@ -251,6 +252,7 @@ class Run:
 
     def _trace(self, at: At | None) -> Trace:
         series: dict[str, Any] = {n: np.concatenate([b[n] for b in self.blocks]) for n in self.blocks[0]}
+        self.blocks = [dict(series)]
         metrics = {name: series.pop(name) for name in self.metrics.names if name != "value"}
         return Trace(
             method=self.algorithm.name,
