@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from fedjax_lc import algorithms, compressors, data, models, plot, problems
     from fedjax_lc.algorithms.frames import schedules
     from fedjax_lc.core import lanes
+    from fedjax_lc.core.devices import devices
     from fedjax_lc.core.errors import InputError
     from fedjax_lc.problems import problem
     from fedjax_lc.results.table import Table
@@ -33,6 +34,7 @@ __all__ = [
     "algorithms",
     "compressors",
     "data",
+    "devices",
     "extend",
     "grid",
     "lanes",
@@ -52,6 +54,7 @@ __all__ = [
 
 _HOMES = {
     "algorithms.frames.schedules": ("schedules",),
+    "core.devices": ("devices",),
     "core.lanes": ("lanes",),
     "core.errors": ("InputError",),
     "problems": ("problem",),

@@ -39,12 +39,12 @@ FILES_OF = {
         "platforms",
         "products",
         "lanes",
+        "devices",
         "tensors",
     ],
     "results": ["ledger", "provenance", "columns", "trace", "arrays", "ranking", "storage", "table", "report"],
-    "running": ["cache", "programs", "signals", "checkpoints", "folder", "loop", "options", "run", "extend"],
+    "running": ["cache", "programs", "signals", "checkpoints", "folder", "loop", "options", "placing", "run", "extend"],
     "sweeping": [
-        "mesh",
         "axes",
         "grid",
         "program",
@@ -66,7 +66,7 @@ PLACE = {name: (row, column) for row, names in enumerate(ROWS) for column, name 
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
 SURFACE = {
     "Grid", "InputError", "Table", "Trace",
-    "extend", "grid", "loguniform", "merge", "problem", "run", "sample", "sweep", "times", "uniform",
+    "devices", "extend", "grid", "loguniform", "merge", "problem", "run", "sample", "sweep", "times", "uniform",
     "algorithms", "compressors", "data", "lanes", "models", "plot", "problems", "schedules",
 }  # fmt: skip
 

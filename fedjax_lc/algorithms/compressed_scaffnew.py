@@ -19,6 +19,7 @@ from fedjax_lc.algorithms.frames.aggregation import Aggregated, Aggregation, Mem
 from fedjax_lc.algorithms.frames.base import Batches, Cost, constants, gradients, register, tile
 from fedjax_lc.compressors.base import FLOAT_BITS
 from fedjax_lc.core import pytree
+from fedjax_lc.core.devices import shared
 from fedjax_lc.core.errors import InputError, unknown
 from fedjax_lc.core.hyperparameters import hyperparameter
 from fedjax_lc.core.typing import ClientVecs, Key, Scalar, Vec
@@ -58,7 +59,7 @@ def step(problem: Problem, hp: Hparams, state: State, key: Key) -> tuple[State, 
 
     def communicate(local: tuple[State, Cost]) -> tuple[State, Cost]:
         (xhat, h, *_), cost = local
-        q = mask(jax.random.permutation(mask_key, problem.n), problem.dim, hp.s)
+        q = mask(shared(jax.random.permutation(mask_key, problem.n)), problem.dim, hp.s)
         xbar = aggregate(xhat, q.astype(xhat.dtype) / hp.s)
         h = h + hp.p * hp.chi / hp.gamma * q * (xbar[None] - xhat)
         up = uplink_bits(q, hp.bits)

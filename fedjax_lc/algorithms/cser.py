@@ -10,7 +10,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from fedjax_lc.algorithms.frames.base import choose, register, tile
+from fedjax_lc.algorithms.frames.base import choose, mean_cost, register, tile
 from fedjax_lc.algorithms.frames.links import client_zeros, no_memory
 from fedjax_lc.algorithms.frames.local import step_size
 from fedjax_lc.algorithms.frames.server import Rounds, compose, everyone
@@ -48,7 +48,7 @@ class Hparams(Rounds):
 
 def _send(hp: Hparams, memory: None, g: ClientVecs, turn: Turn) -> Sent:
     q = hp.compressor.joint(turn.key, g)
-    return Sent(turn.mean(q.value), None, jnp.mean(q.bits), residual=g - q.value)
+    return Sent(turn.mean(q.value), None, mean_cost(q.bits), residual=g - q.value)
 
 
 def _direct(hp: Hparams, e_i: ClientVecs, x: ClientVecs, sent: Sent, turn: Turn) -> Directed:
@@ -63,8 +63,7 @@ def _reset(
     hp: Hparams, u: ClientVecs, e_i: ClientVecs, bits: jax.Array, turn: Turn
 ) -> tuple[ClientVecs, ClientVecs, jax.Array]:
     m = hp.reset.joint(turn.key, e_i)
-    bits = jnp.mean(jnp.asarray(m.bits, jnp.float32))
-    return u + turn.mean(m.value)[None] - m.value, e_i - m.value, bits
+    return u + turn.mean(m.value)[None] - m.value, e_i - m.value, mean_cost(m.bits)
 
 
 def _downwards(hp: Hparams, bits: Scalar, x: ClientVecs) -> Scalar:

@@ -67,14 +67,14 @@ def step(problem: Problem, hp: Hparams, state: State, key: Key) -> tuple[State, 
     xhat = (x - hp.gamma * v) / (1 + hp.gamma * mu)
     cohort, clients = sample(problem, cohort_key, C)
     grad_F = lambda y: (clients.grads(y) - mu * y) / n  # F_m = (f_m - (mu/2)|.|^2) / n
-    y = local_solve(grad_F, hp, tile(xhat, C), u[cohort])
+    y = local_solve(grad_F, hp, tile(xhat, C), cohort.rows(u))
     # Zero rows for those who sit out: C(0) = 0, and a client's randomness does not depend on the cohort.
-    change = jnp.zeros_like(u).at[cohort].set(grad_F(y) - u[cohort])
+    change = cohort.put(jnp.zeros_like(u), grad_F(y) - cohort.rows(u))
     message = hp.compressor.joint(uplink_key, change)
     u = u + message.value / (1 + omega)
     v_new = n * aggregate(u)
     x = xhat - hp.gamma * (1 + omega) * (n / C) * (v_new - v)
-    taking_part = jnp.zeros(n).at[cohort].set(1.0)
+    taking_part = cohort.put(jnp.zeros(n), jnp.ones(C))
     down = FLOAT_BITS * problem.dim * taking_part
     cost = Cost.of(message.bits * taking_part, down, grads=(hp.local_steps + 1) * taking_part, rounds=1)
     return State(x, u, v_new, aggregate.memories), cost

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import jax.numpy as jnp
 
-from fedjax_lc.algorithms.frames.base import choose, register, tile
+from fedjax_lc.algorithms.frames.base import choose, mean_cost, register, tile
 from fedjax_lc.algorithms.frames.links import no_memory, to_all
 from fedjax_lc.algorithms.frames.local import step_size
 from fedjax_lc.algorithms.frames.server import Rounds, compose, everyone
@@ -54,7 +54,7 @@ def _dense_bits(hp: Hparams, d: int) -> int:
 def _send(hp: Hparams, memory: None, g: ClientVecs, turn: Turn) -> Sent:
     sync, q = at_period(hp, turn), hp.compressor.joint(turn.key, g)
     m = jnp.where(sync, g, q.value)
-    bits = jnp.where(sync, _dense_bits(hp, g.shape[1]), jnp.mean(q.bits))
+    bits = jnp.where(sync, _dense_bits(hp, g.shape[1]), mean_cost(q.bits))
     return Sent(turn.mean(m), None, bits, residual=g - m)
 
 

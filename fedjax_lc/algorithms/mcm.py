@@ -60,11 +60,16 @@ def preserved(groups: Callable[[Any, int], int]) -> Downlink:
         what, H_next = H + Omega.value, H + hp.alpha_dwn * Omega.value
         if len(H) == 1:
             return Announced(w, what[0], H_next, jnp.mean(Omega.bits))
-        group_of = jnp.arange(len(seen)) * len(H) // len(seen)  # the group of each client
-        groups = turn.cohort.groups(group_of, len(H))
-        clients = groups.members(group_of)
+        if len(H) == len(seen):  # each client is a group
+            groups = clients = turn.cohort
+            of_client = lambda rows: rows
+        else:
+            group_of = jnp.arange(len(seen)) * len(H) // len(seen)  # the group of each client
+            groups = turn.cohort.groups(group_of, len(H))
+            clients = groups.members(group_of)
+            of_client = lambda rows: rows[group_of]
         return Announced(
-            w, clients.moved(what[group_of], seen), groups.moved(H_next, H), clients.cost(Omega.bits[group_of])
+            w, clients.moved(of_client(what), seen), groups.moved(H_next, H), clients.cost(of_client(Omega.bits))
         )
 
     return Downlink(start, announce=announce)

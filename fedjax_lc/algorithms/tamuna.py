@@ -20,6 +20,7 @@ from fedjax_lc.algorithms.frames.base import Cost, constants, register, tile
 from fedjax_lc.algorithms.frames.participation import sample
 from fedjax_lc.compressors.base import FLOAT_BITS
 from fedjax_lc.core import pytree
+from fedjax_lc.core.devices import shared
 from fedjax_lc.core.hyperparameters import hyperparameter
 from fedjax_lc.core.typing import ClientVecs, Key, Scalar, Vec
 from fedjax_lc.problems import Problem
@@ -55,17 +56,17 @@ def step(problem: Problem, hp: Hparams, state: State, key: Key) -> tuple[State, 
     n, d, c = problem.n, problem.dim, hp.cohort_size or problem.n
     cohort, clients = sample(problem, cohort_key, c)
     L = jax.random.geometric(length_key, hp.p, dtype=jnp.int32)
-    h = state.h[cohort]
+    h = cohort.rows(state.h)
     local_step = lambda _, x: x - hp.gamma * (clients.grads(x) - h)
     x = jax.lax.fori_loop(0, L, local_step, tile(state.xbar, c))
-    q = mask(jax.random.permutation(mask_key, c), d, hp.s)
+    q = mask(shared(jax.random.permutation(mask_key, c)), d, hp.s)
     xbar = aggregate(x, q.astype(x.dtype) / hp.s)
     h = h + hp.p * hp.chi / hp.gamma * q * (xbar[None] - x)
     up, share = uplink_bits(q, hp.bits), c / n
     # Down go the model and, at the end, the new average where a client's mask asks for it.
     down = FLOAT_BITS * (d + jnp.mean(jnp.sum(q, axis=1)))
     cost = Cost.of(up if hp.bits == "max" else share * up, share * down, grads=share * L, rounds=1)
-    return State(xbar, state.h.at[cohort].set(h), aggregate.memories), cost
+    return State(xbar, cohort.put(state.h, h), aggregate.memories), cost
 
 
 def point(problem: Problem, hp: Hparams, state: State) -> Vec:

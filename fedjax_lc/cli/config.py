@@ -22,7 +22,7 @@ from fedjax_lc.cli.options import Option, add_cache, reader
 from fedjax_lc.core import files, spec
 from fedjax_lc.core.errors import InputError, unknown
 
-GROUPS = ("data", "network", "grid", "run")  #: of options, in the order of help
+GROUPS = ("data", "network", "grid", "run", "devices")  #: of options, in the order of help
 UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
 FORMS = {"grid": "gamma=log:0.01:1:5", "budget": "bits_up=1e7"}  #: options NAME=VALUE, with an example each
 
@@ -169,6 +169,25 @@ class RunConfig(Config):
         Option("folder of the results and, while it runs, of checkpoints; the same command goes on there", aside=True),
     ] = None
     restart: Annotated[bool, Option("begin anew; the old folder is kept as OUT.1, ...", aside=True)] = False
+    devices: Annotated[
+        str | None,
+        Option("spread the clients over so many devices, as in clients=4 (default: one device)", "devices", aside=True),
+    ] = None
+    distributed: Annotated[
+        bool,
+        Option("one of several processes, over all of whose devices clients are spread", "devices", aside=True),
+    ] = False
+    coordinator: Annotated[
+        str | None,
+        Option(
+            "where process 0 listens; this and the next two are known under SLURM, Open MPI and Kubernetes",
+            "devices",
+            metavar="ADDRESS:PORT",
+            aside=True,
+        ),
+    ] = None
+    processes: Annotated[int | None, Option("how many processes there are", "devices", aside=True)] = None
+    process: Annotated[int | None, Option("the number of this one, from 0", "devices", aside=True)] = None
     x: Annotated[str, Option("the picture's x-axis: bits_up, rounds, step, grads, total_bits", aside=True)] = "bits_up"
 
     @classmethod

@@ -79,9 +79,9 @@ class Option:
         return spec.Field((kind,), fits=lambda word: word in (self.choices or (word,)), words=" or ".join(self.choices))
 
 
-def make_problem(config: Config, download: bool = True) -> tuple[Any, Callable[[], Any]]:
-    """The problem that the data options ask for, and a function that draws the picture of its partition where that is
-    asked for, once results may be written. Notes on the data go to stderr."""
+def make_problem(config: Config, download: bool = True, mesh: Any = None) -> tuple[Any, Callable[[], Any]]:
+    """The problem that the data options ask for, for the devices of a mesh, and a function that draws the picture of
+    its partition where that is asked for, once results may be written. Notes on the data go to stderr."""
     import jax
 
     from fedjax_lc import data, problems
@@ -105,7 +105,7 @@ def make_problem(config: Config, download: bool = True) -> tuple[Any, Callable[[
         chosen |= {} if config.precision is None else {"precision": config.precision}
     chosen |= {"clients": config.clients, "partition": config.partition, "split_seed": config.split_seed}
     weights = None if config.weights == "equal" else "size"
-    made = problems.problem(dataset, l2=config.l2, weights=weights, dtype=config.dtype, **chosen)
+    made = problems.problem(dataset, l2=config.l2, weights=weights, dtype=config.dtype, devices=mesh, **chosen)
     source = {"name_or_path": config.data, "data_dir": config.data_dir, "scale": scale, "labels": labels}
     remember(made, source, chosen | {"l2": config.l2, "weights": weights, "dtype": config.dtype})
     if not config.report:

@@ -11,6 +11,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from fedjax_lc.cli import processes
 from fedjax_lc.cli.config import RunConfig, check_folder
 from fedjax_lc.cli.options import Help, make_problem, priced
 from fedjax_lc.core import spec
@@ -75,7 +78,6 @@ def _values(parser: argparse.ArgumentParser, algorithm: Any, arguments: Sequence
 
     Theory's numbers are shown where they are had at once: not for a network, nor for data that would be downloaded.
     """
-    import numpy as np
 
     from fedjax_lc.sweeping.axes import plain
 
@@ -105,27 +107,33 @@ def _values(parser: argparse.ArgumentParser, algorithm: Any, arguments: Sequence
 
 def _run(options: argparse.Namespace) -> int:
     from fedjax_lc import algorithms
+    from fedjax_lc.core import devices
     from fedjax_lc.plot.lines import X_LABELS
     from fedjax_lc.plot.style import check_names
     from fedjax_lc.running import folder as folders
     from fedjax_lc.running.run import run
 
     config = RunConfig.of(options)
-    algorithm = algorithms.get(config.method)
-    check_names("x axis", [config.x], X_LABELS.keys() - {"time"})
-    if config.out is not None:
-        _check(config.out, config)
-    problem, draw_report = make_problem(config)
-    hp = hparams(algorithm, problem, config)
-    algorithm.check(problem, hp)
-    if config.out is not None and config.restart:
-        folders.set_aside(config.out)
-    trace = run(
-        algorithm, problem, hp, config.seed, out=config.out, checkpoint_every=config.checkpoint_every,
-        facts={"settings": config.settings()}, other_code=config.other_code, **config.loop(),
-    )  # fmt: skip
-    draw_report()
-    return show(config, algorithm, problem, hp, trace)
+    with processes.joined(config) as first:
+        with devices.together():
+            algorithm = algorithms.get(config.method)
+            check_names("x axis", [config.x], X_LABELS.keys() - {"time"})
+            mesh = processes.mesh(config)
+            if config.out is not None:
+                _check(config.out, config)
+            problem, draw_report = make_problem(config, mesh=mesh)
+            hp = hparams(algorithm, problem, config)
+            algorithm.check(problem, hp)
+            if config.out is not None and config.restart and first:
+                folders.set_aside(config.out)
+        trace = run(
+            algorithm, problem, hp, config.seed, out=config.out, checkpoint_every=config.checkpoint_every,
+            facts={"settings": config.settings()}, other_code=config.other_code, devices=mesh, **config.loop(),
+        )  # fmt: skip
+        if first:
+            draw_report()
+        code = show(config, algorithm, problem, hp, trace)  # all compute what the first one prints
+        return code if first or trace.status == "interrupted" else 0
 
 
 def show(config: RunConfig, algorithm: Any, problem: Any, hp: Any, trace: Any) -> int:

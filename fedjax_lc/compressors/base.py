@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fedjax_lc.core import pytree, spec
+from fedjax_lc.core.devices import each_device
 from fedjax_lc.core.errors import InputError
 from fedjax_lc.core.hyperparameters import declarations
 from fedjax_lc.core.typing import ClientVecs, Key, Scalar, Vec
@@ -89,7 +90,8 @@ class Compressor:
 
     def draws(self, key: Key, n: int, d: int, dtype: Any) -> Any:
         """The random draws of n clients' messages, stacked; independent, unless a subclass shares them."""
-        return jax.vmap(lambda k: self.draw(k, d, dtype))(jax.random.split(key, n))
+        each = lambda keys, self: jax.vmap(lambda k: self.draw(k, d, dtype))(keys)
+        return each_device(each, jax.random.split(key, n), self)
 
     def apply(self, x: Vec, u: Any, sent: jax.Array | None = None) -> Message:
         """Compress x (d,) with the draws u. `sent` (d,) marks the entries that exist; x is zero elsewhere."""
@@ -101,7 +103,8 @@ class Compressor:
 
     def joint(self, key: Key, X: ClientVecs, sent: jax.Array | None = None) -> Message:
         """Compress all clients' vectors X (n, d), with draws from `draws`."""
-        return jax.vmap(self.apply)(X, self.draws(key, X.shape[0], X.shape[1], X.dtype), sent)
+        draws = self.draws(key, X.shape[0], X.shape[1], X.dtype)
+        return each_device(lambda rows, self: jax.vmap(self.apply)(*rows), (X, draws, sent), self)
 
     def omega(self, d: Scalar) -> Scalar:
         """omega with E C(x) = x and E|C(x) - x|^2 <= omega |x|^2; inf when biased."""

@@ -10,8 +10,10 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from fedjax_lc.core import pytree
+from fedjax_lc.core.devices import by_client, each_device, on_devices, place
 from fedjax_lc.core.errors import InputError
 from fedjax_lc.core.lanes import per_lane
 from fedjax_lc.core.typing import ClientVecs, Key, Scalar, Vec
@@ -33,6 +35,7 @@ class Problem:
         given_f_star: the optimal value given by the user, if any.
         attached: (d,) x_star on the device, see `solved`; None otherwise.
         ids: (n,) the clients' numbers in the whole problem, if this is a cohort of it; None otherwise.
+        mesh: the devices that clients are placed on, of a problem whose data wait on the host; None otherwise.
         recipe: how `fl.problem` made it, as plain values, if that says it all; None otherwise, and in any copy.
     """
 
@@ -46,6 +49,7 @@ class Problem:
     per_client: ClassVar[tuple[str, ...]] = ("smooth",)  #: names of leaves whose first axis is the clients
     solvable: ClassVar[bool] = True  #: whether a minimiser can be computed
     recipe: dict[str, Any] | None = None
+    mesh: Mesh | None = None
     usual_batch: int | None = None  #: rows of a local step where hyperparameters give none; None for all
 
     @property
@@ -145,14 +149,26 @@ class Problem:
 
         Only the data of these clients are gathered, so `problem.cohort(clients).grads(x)` costs c clients, not n.
         """
-        gathered = {name: getattr(self, name)[clients] for name in self.per_client}
+        gathered = {name: by_client(getattr(self, name)[clients]) for name in self.per_client}
         ids = clients if self.ids is None else self.ids[clients]
         return dataclasses.replace(self, **gathered, ids=ids, attached=None, given_f_star=None)  # type: ignore[type-var]
 
     def hessian(self, x: Any) -> np.ndarray:
         """(d, d) Hessian of F at x (d,), NumPy float64, on the host."""
         with jax.enable_x64(True), jax.ensure_compile_time_eval():
-            return np.asarray(_hessian(pytree.cast(self, jnp.float64), jnp.asarray(x, jnp.float64)))
+            return np.asarray(_hessian(self._exact(), jnp.asarray(x, jnp.float64)))
+
+    def _exact(self) -> Any:
+        """The problem in float64, on its devices."""
+        return pytree.cast(self if self.mesh is None else self.on(self.mesh), jnp.float64)
+
+    def for_devices(self) -> Any:
+        """The same problem in the form in which devices can share its clients."""
+        return self
+
+    def on(self, mesh: Mesh) -> Any:
+        """The problem with its arrays placed on the devices of a mesh."""
+        return place(self.for_devices(), self.n, mesh)
 
     @property
     def x_star(self) -> Any:
@@ -177,6 +193,7 @@ class Problem:
         changed = dataclasses.replace(self, **changes)  # type: ignore[type-var]
         if "_optimum" in self.__dict__:
             changed.__dict__["_optimum"] = self._optimum
+        object.__setattr__(changed, "mesh", self.mesh)
         return changed
 
     @functools.cached_property
@@ -184,7 +201,7 @@ class Problem:
         if not self.solvable:
             return Optimum(np.full(self.dim, np.nan), np.nan, np.nan, False)
         with jax.enable_x64(True), jax.ensure_compile_time_eval():
-            exact = pytree.cast(self, jnp.float64)
+            exact = self._exact()
             optimum = minimise(
                 lambda x: float(_value(exact, x)),
                 lambda x: np.asarray(_gradient(exact, x)),
@@ -211,7 +228,7 @@ class Problem:
         if not np.all(np.isfinite(x)):
             return float("nan")
         with jax.enable_x64(True), jax.ensure_compile_time_eval():
-            exact = pytree.cast(self, jnp.float64)
+            exact = self._exact()
             times = lambda v: np.asarray(_hessian_product(exact, x, v))
             return float(self.smooth_mean) / smallest_eigenvalue(lambda: self.hessian(x), times, self.dim)
 
@@ -268,7 +285,8 @@ class Sampled(Problem):
         if replacement:
             picks = jax.vmap(lambda k, m: below(k, jnp.full(batch, m)))(keys, self.sizes)
             return picks, self._weights(jnp.ones(picks.shape, bool))
-        picks, valid = jax.vmap(lambda k, m: distinct(k, m, batch))(keys, self.sizes)
+        drawn = lambda rows, _: jax.vmap(lambda k, m: distinct(k, m, batch))(*rows)
+        picks, valid = each_device(drawn, (keys, self.sizes))
         return picks, self._weights(valid)
 
     def orders(self, key: Key, epochs: int) -> jax.Array:
@@ -306,24 +324,29 @@ _grads = per_lane(lambda problem, x: problem.own_grads(x), lambda problem, X: pr
 
 
 @jax.jit
+@on_devices
 def _value(problem: Problem, x: Vec) -> Scalar:
     return problem.value(x)
 
 
 @jax.jit
+@on_devices
 def _gradient(problem: Problem, x: Vec) -> Vec:
     return jnp.mean(problem.grads(x), axis=0)
 
 
 @jax.jit
+@on_devices
 def _hessian_product(problem: Problem, x: Vec, v: Vec) -> Vec:
     return jnp.mean(problem.hvps(x, v), axis=0)
 
 
 @jax.jit
+@on_devices
 def _hessian(problem: Problem, x: Vec) -> jax.Array:
     """(d, d) Hessian of F, 32 rows at a time to limit memory."""
-    return jax.lax.map(lambda v: _hessian_product(problem, x, v), jnp.eye(problem.dim, dtype=x.dtype), batch_size=32)
+    product = lambda v: jnp.mean(problem.hvps(x, v), axis=0)
+    return jax.lax.map(product, jnp.eye(problem.dim, dtype=x.dtype), batch_size=32)
 
 
 def arrays(constants: dict[str, Any], dtype: Any) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
+from fedjax_lc.core.devices import shared
 from fedjax_lc.core.platforms import by_platform
 from fedjax_lc.core.typing import Key, Scalar
 
@@ -96,7 +97,7 @@ def some_of(key: Key, share: Scalar, n: int) -> jax.Array:
         1
     """
     key, draw_key = jax.random.split(key)
-    drawn = jax.random.bernoulli(draw_key, share, (n,))
+    drawn = shared(jax.random.bernoulli(draw_key, share, (n,)))
     first_key, rest_key = jax.random.split(key)
     log_stay = jnp.log1p(-jnp.asarray(share))
     u = jax.random.uniform(first_key, (), log_stay.dtype)
@@ -106,4 +107,4 @@ def some_of(key: Key, share: Scalar, n: int) -> jax.Array:
     client = jnp.arange(n, dtype=log_stay.dtype)
     first = jnp.clip(first, 0, n - 1)
     instead = (client == first) | ((client > first) & jax.random.bernoulli(rest_key, share, (n,)))
-    return jnp.where(jnp.any(drawn), drawn, instead)
+    return shared(jnp.where(jnp.any(drawn), drawn, instead))

@@ -12,13 +12,17 @@ accelerator runs the same; its times were not measured.
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from collections.abc import Callable
+from typing import Any, Protocol, TypeVar
 
 import jax
 import jax.numpy as jnp
 
 from fedjax_lc.core import products, pytree
+from fedjax_lc.core.devices import each_device
 from fedjax_lc.core.platforms import FEW_LANES, on_cpu
+
+T = TypeVar("T")
 
 PIECE = 16  #: entries of a piece of a row; 8 and 32 are as fast on a CPU
 
@@ -136,7 +140,8 @@ class Dense(Padded):
         return pytree.replace(self, turned=jnp.swapaxes(self.array, 1, 2)) if on_cpu() else self
 
     def take(self, picks: jax.Array) -> Dense:
-        return Dense(_rows(self.array, _flat(picks, self.array.shape[1])), self.width)
+        gathered = lambda rows, _: _rows(rows[0], _flat(rows[1], rows[0].shape[1]))
+        return Dense(each_device(gathered, (self.array, picks)), self.width)
 
     def of(self, clients: jax.Array) -> Dense:
         return Dense(self.array[clients], self.width)
@@ -259,6 +264,21 @@ class Sparse(Padded):
         return self.first.shape[1]
 
     def predict(self, x: jax.Array) -> jax.Array:
+        return self._apart(Sparse._predict, x)
+
+    def pull_back(self, s: jax.Array) -> jax.Array:
+        return self._apart(Sparse._pull_back, s)
+
+    def take(self, picks: jax.Array) -> Sparse:
+        return self._apart(Sparse._take, picks)
+
+    def _apart(self, one: Callable[[Sparse, jax.Array], T], x: jax.Array) -> T:
+        """`one(self, x)`, each device for its own clients."""
+        shared = x.ndim == 1
+        here = lambda rows, x: one(rows[0], x if shared else rows[1])
+        return each_device(here, (self, None if shared else x), x if shared else None)
+
+    def _predict(self, x: jax.Array) -> jax.Array:
         places = self.columns if x.ndim == 1 else _flat(self.columns, self.width)
         sums = jnp.sum(self.values * x.reshape(-1).at[places].get(mode="promise_in_bounds"), axis=-1)
         z = jnp.zeros(self.first.size, sums.dtype)
@@ -266,7 +286,7 @@ class Sparse(Padded):
         z = z.at[rows].add(sums, indices_are_sorted=True, mode="promise_in_bounds")
         return z.reshape(self.first.shape)
 
-    def pull_back(self, s: jax.Array) -> jax.Array:
+    def _pull_back(self, s: jax.Array) -> jax.Array:
         terms = self.values * jnp.take_along_axis(s, self.owners, axis=1)[..., None]
         n = self.columns.shape[0]
         g = jnp.zeros(n * self.width, terms.dtype)
@@ -290,7 +310,7 @@ class Sparse(Padded):
     def for_lanes(self) -> Sparse:
         return self
 
-    def take(self, picks: jax.Array) -> Sparse:
+    def _take(self, picks: jax.Array) -> Sparse:
         (n, b), P = picks.shape, self.owners.shape[1]
         place = jnp.arange(b, dtype=jnp.int32)
         first = jnp.take_along_axis(self.first, picks, axis=1)

@@ -9,8 +9,10 @@ from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import jax.numpy as jnp
+from jax.sharding import Mesh
 
 from fedjax_lc import data as sets
+from fedjax_lc.core.devices import of_clients, waiting
 from fedjax_lc.core.errors import InputError
 from fedjax_lc.problems.base import Problem
 from fedjax_lc.problems.from_network import neural
@@ -39,6 +41,7 @@ def problem(
     dtype: Any = None,
     scale: str | None = None,
     split_seed: int = 0,
+    devices: Mesh | None = None,
     **options: Any,
 ) -> Problem:
     """The federated problem of a data set, partitioned over clients.
@@ -59,6 +62,8 @@ def problem(
         dtype: float32 or float64; None for JAX's default float, and for float32 with a network.
         scale: scaling of the features, see `fl.data.scalings`; None for "standard" with embedded data, else no scaling.
         split_seed: seed of the partition and of the held-out test rows.
+        devices: `fl.devices(clients=4)`: the data wait on the host for `fl.run(..., devices=...)`, which places each
+            device's clients there; x_star and f_star are computed on these devices too. For data that no device holds.
         options: further arguments of `fl.problems.logistic_regression` (or the other convex problems) or of
             `fl.problems.neural`; with a network also test_share (0.2), the share of held-out rows.
 
@@ -76,12 +81,15 @@ def problem(
         if kappa is not None:
             raise InputError("kappa is for convex problems: give a network's weight decay by l2")
         given = (options if dtype is None else options | {"dtype": dtype}) | {"model": model, "l2": l2 or 0.0}
-        made = _network(dataset, **split, **given)
+        with waiting(devices):
+            made = _network(dataset, **split, **given)
     else:
         kappa = KAPPA if kappa is None and l2 is None else kappa
         dtype = jnp.zeros(()).dtype if dtype is None else dtype
         given = options | {"l2": l2, "kappa": kappa, "dtype": dtype}
-        made = _convex(dataset, **split, **given)
+        with waiting(devices):
+            made = _convex(dataset, **split, **given)
+    object.__setattr__(made, "mesh", of_clients(devices))
     if isinstance(data, str | os.PathLike):
         remember(made, {"name_or_path": os.fspath(data), "scale": scale or usual_scale(data)}, split | given)
     return made

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
+from fedjax_lc.core.devices import stored
 from fedjax_lc.core.errors import InputError
 from fedjax_lc.core.platforms import whole_vectors
 from fedjax_lc.problems.features import PIECE, Dense, Ragged, Sparse
@@ -65,7 +66,7 @@ def laid_out(
         return _in_pieces(A, int(sizes.max()), dtype)
     if A.shape[0] * A.shape[1] >= 2**31:
         raise InputError(f"{A.shape[0]} blocks of {A.shape[1]} rows are more than 2^31 rows: use fewer clients or rows")
-    dense = Dense(jnp.asarray(whole_vectors(A, dtype) if vectors else A, dtype), A.shape[-1])
+    dense = Dense(stored(whole_vectors(A, dtype) if vectors else A, dtype), A.shape[-1])
     if cut is None:
         return dense
     return Ragged(dense, jnp.asarray(cut.owners), jnp.asarray(cut.first), int(sizes.max()))
@@ -89,5 +90,5 @@ def _in_pieces(parts: Sequence[Any], m: int, dtype: Any) -> Sparse:
         columns[i, places], values[i, places] = part.indices, part.data
     shape = (n, P, PIECE)
     most = max(1, *(int(count.max()) for count in counts))
-    entries = jnp.asarray(columns.reshape(shape)), jnp.asarray(values.reshape(shape))
-    return Sparse(*entries, jnp.asarray(owners), jnp.asarray(first), d, most)
+    entries = stored(columns.reshape(shape)), stored(values.reshape(shape))
+    return Sparse(*entries, stored(owners), stored(first), d, most)

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fedjax_lc.core import pytree
+from fedjax_lc.core.devices import stored
 from fedjax_lc.core.errors import InputError
 from fedjax_lc.core.platforms import by_platform
 from fedjax_lc.core.typing import ClientVecs, Key, Vec
@@ -128,8 +129,8 @@ def _linear(
     matrices = data.laid_out(dtype)
     return LinearModel(
         matrices,
-        jnp.asarray(data.targets, dtype),
-        jnp.asarray(data.rows, dtype),
+        stored(data.targets, dtype),
+        stored(data.rows, dtype),
         jnp.asarray(data.sizes),
         **arrays(bounds, dtype),
         x0=jnp.zeros(matrices.width, dtype),

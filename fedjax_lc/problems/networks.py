@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from fedjax_lc import models
 from fedjax_lc.core import pytree
+from fedjax_lc.core.devices import by_client, each_device
 from fedjax_lc.core.errors import InputError
 from fedjax_lc.core.typing import ClientVecs, Key, PyTree, Scalar, Vec
 from fedjax_lc.models import Layout
@@ -23,7 +26,8 @@ class Neural(Sampled):
     """f_i(x) = (1/m_i) sum_s loss(model(x, a_is), b_is) + (l2/2) |x|^2; build it by `neural`.
 
     The rows of all clients lie in one table, client after client: clients of different sizes need no padding, and a
-    cohort copies no rows. `smooth` and `smooth_mean` are one estimate at x0, not a bound.
+    cohort copies no rows; over devices each client's rows are apart. `smooth` and `smooth_mean` are one estimate at x0,
+    not a bound.
     """
 
     table: Table
@@ -52,6 +56,7 @@ class Neural(Sampled):
     given_f_star: float | None = pytree.static(default=None)
     even: bool = pytree.static(default=False)
     precision: str = pytree.static(default="high")
+    apart: bool = pytree.static(default=False)  # whether the table is (n, longest, ...), see `for_devices`
     per_client: ClassVar[tuple[str, ...]] = ("starts", "sizes", "scales", "smooth")
     solvable: ClassVar[bool] = False
 
@@ -81,16 +86,21 @@ class Neural(Sampled):
     # --- training ---
 
     def values(self, x: Vec | ClientVecs) -> jax.Array:
-        losses = self._over_rows(lambda x, rows, w: self._batch_loss(self.params(x), rows, w, None), x, ())
+        loss = lambda problem, x, rows, w: problem._batch_loss(problem.params(x), rows, w, None)
+        losses = self._over_rows(loss, x, ())
         return losses + self.strong / 2 * jnp.sum(x**2, axis=-1)
 
     def own_grads(self, x: Vec | ClientVecs) -> ClientVecs:
-        slopes = self._over_rows(lambda x, rows, w: self._slope(x, rows, w, None), x, (self.dim,))
+        slopes = self._over_rows(lambda problem, x, rows, w: problem._slope(x, rows, w, None), x, (self.dim,))
         return slopes + self.strong * jnp.atleast_2d(x)
 
     def batch_grads(self, picks: jax.Array, weights: jax.Array, x: Vec | ClientVecs, key: Key) -> ClientVecs:
         keys = self.client_keys(jax.random.fold_in(key, 1))  # other keys than those that drew the rows
-        grads = self._each(self._slope, x, self.starts[:, None] + picks, weights, keys)
+
+        def one(problem: Neural, i: jax.Array, x: Vec, picks: jax.Array, weights: jax.Array, key: Key) -> Vec:
+            return problem._slope(x, problem.starts[i] + picks, weights, key)
+
+        grads = self._each(one, x, picks, weights, keys)
         return grads + self.strong * jnp.atleast_2d(x)
 
     def _slope(self, x: Vec, rows: jax.Array, weights: jax.Array, key: Key | None) -> Vec:
@@ -119,26 +129,73 @@ class Neural(Sampled):
         return as_input(features, self.prepare, self.dtype)
 
     def _over_rows(self, part: Callable[..., jax.Array], x: Vec | ClientVecs, shape: tuple[int, ...]) -> jax.Array:
-        """(n, *shape) sums of `part(x, rows, weights)` over all rows of each client, `rows_at_once` rows at a time."""
+        """(n, *shape) sums of `part(problem, x, rows, weights)` over all rows of each client, `rows_at_once` rows at a
+        time."""
         at_once = min(self.rows_at_once, self.longest)
 
-        def one(x: Vec, start: jax.Array, size: jax.Array, scale: jax.Array) -> jax.Array:
+        def one(problem: Neural, i: jax.Array, x: Vec, size: jax.Array, scale: jax.Array) -> jax.Array:
             def add(h: jax.Array, total: jax.Array) -> jax.Array:
                 place = h * at_once + jnp.arange(at_once)
-                weights = jnp.where(place < size, scale / size.astype(self.dtype), 0)
-                return total + part(x, start + place % size, weights)
+                weights = jnp.where(place < size, scale / size.astype(problem.dtype), 0)
+                return total + part(problem, x, problem.starts[i] + place % size, weights)
 
-            return jax.lax.fori_loop(0, -(-self.longest // at_once), add, jnp.zeros(shape, self.dtype))
+            return jax.lax.fori_loop(0, -(-problem.longest // at_once), add, jnp.zeros(shape, problem.dtype))
 
-        return self._each(one, x, self.starts, self.sizes, self.scales)
+        return self._each(one, x, self.sizes, self.scales)
 
-    def _each(self, one: Callable[..., jax.Array], x: Vec | ClientVecs, *data: jax.Array) -> jax.Array:
-        """`one(x_i, *data_i)` stacked over clients, `clients_at_once` of them side by side."""
-        shared, block = x.ndim == 1, self.clients_at_once
-        if block >= self.n:
-            return jax.vmap(one, (None if shared else 0, *(0 for _ in data)))(x, *data)
-        of_client = (lambda row: one(x, *row)) if shared else (lambda both: one(*both))
-        return jax.lax.map(of_client, data if shared else (x, *data), batch_size=None if block == 1 else block)
+    def _each(self, one: Callable[..., Any], x: Vec | ClientVecs, *data: jax.Array) -> Any:
+        """`one(problem, i, x_i, *data_i)` stacked over clients i; the problem is that of the device's clients."""
+        if not self.apart:
+            return self._side_by_side(one, x, data)
+        shared = x.ndim == 1
+
+        def here(rows: Any, common: Any) -> Any:
+            (table, x_i, data), (problem, x) = rows, common
+            return problem._with_rows(*table)._side_by_side(one, x if shared else x_i, data)
+
+        rows = (self.table[:2], None if shared else x, data)
+        return each_device(here, rows, (self._without_rows(), x if shared else None))
+
+    def _side_by_side(self, one: Callable[..., Any], x: Vec | ClientVecs, data: tuple[jax.Array, ...]) -> Any:
+        """The same, `clients_at_once` clients side by side."""
+        shared, block, rows = x.ndim == 1, self.clients_at_once, (jnp.arange(len(data[0])), *data)
+        if block >= len(data[0]):
+            each = lambda x, i, *data: one(self, i, x, *data)
+            return jax.vmap(each, (None if shared else 0, *(0 for _ in rows)))(x, *rows)
+        of_client = lambda x, i, *data: one(self, i, x, *data)
+        of_row = (lambda row: of_client(x, *row)) if shared else (lambda both: of_client(*both))
+        return jax.lax.map(of_row, rows if shared else (x, *rows), batch_size=None if block == 1 else block)
+
+    # --- over devices ---
+
+    def for_devices(self) -> Neural:
+        """Each client's rows apart, (n, longest, ...) with zeros at the end, so that devices can share them."""
+        owners, starts, n = np.asarray(self.table.owners), np.asarray(self.starts), self.n
+        places = owners * self.longest + np.arange(len(owners)) - starts[owners]
+
+        def apart(column: Any) -> np.ndarray:
+            padded = np.zeros((n * self.longest, *column.shape[1:]), column.dtype)
+            padded[places] = column
+            return padded.reshape(n, self.longest, *column.shape[1:])
+
+        table = Table(apart(self.table.features), apart(self.table.targets), None)  # type: ignore[arg-type]
+        return dataclasses.replace(self, table=table, measured=places[np.asarray(self.measured)], apart=True)
+
+    def _with_rows(self, features: jax.Array, targets: jax.Array) -> Neural:
+        """The problem of the clients whose rows these are, (c, longest, ...), in one table."""
+        starts = jnp.arange(len(targets)) * self.longest
+        features, targets = (column.reshape(-1, *column.shape[2:]) for column in (features, targets))
+        return dataclasses.replace(self, table=Table(features, targets, None), starts=starts, apart=False)
+
+    def _without_rows(self) -> Neural:
+        return dataclasses.replace(self, table=None)  # type: ignore[arg-type]
+
+    def cohort(self, clients: jax.Array) -> Any:
+        chosen = super().cohort(clients)
+        if not self.apart:
+            return chosen
+        features, targets = (by_client(column[clients]) for column in self.table[:2])
+        return dataclasses.replace(chosen, table=Table(features, targets, None))
 
     # --- measuring ---
 
@@ -181,20 +238,19 @@ class Neural(Sampled):
         norm = self.norm_at(x)
         client_rows: Any = None
         if {"value", "train_accuracy"} & {*names} or (by_client and not tested_by_client):
-            owners = jnp.asarray(self.table.owners)[self.measured]
-            losses, hits = self._by_row(x, self.table, self.measured, owners, norm)
-            weights = (self.scales / self.sizes.astype(self.dtype))[owners]
+            losses, hits, owners, counted = self._by_measured_row(x, norm)
+            weights = counted * (self.scales / self.sizes.astype(self.dtype))[owners]
             mean = lambda rows: jnp.sum(weights * rows) / jnp.sum(weights)
             values |= {"value": mean(losses) + self.strong / 2 * jnp.sum(x**2), "train_accuracy": mean(hits)}
-            client_rows = losses, hits, owners
+            client_rows = losses, hits, owners, counted
         if self.test is not None and ({"accuracy", "test_loss"} & {*names} or (by_client and tested_by_client)):
             losses, hits = self._by_test_row(x, norm)
             values |= {"accuracy": jnp.mean(hits), "test_loss": jnp.mean(losses)}
-            client_rows = (losses, hits, self.test.owners) if tested_by_client else client_rows
+            client_rows = (losses, hits, self.test.owners, jnp.ones_like(hits)) if tested_by_client else client_rows
         if by_client:
-            losses, hits, owners = client_rows
-            values |= {"client_loss": self._means_by_client(losses, owners)}
-            values |= fairness(self._means_by_client(hits, owners))
+            losses, hits, owners, counted = client_rows
+            values |= {"client_loss": self._means_by_client(losses, owners, counted)}
+            values |= fairness(self._means_by_client(hits, owners, counted))
         if "grad_norm" in names:
             values |= super().measure(x, ("grad_norm",))
         return {name: values[name] for name in names}
@@ -210,24 +266,45 @@ class Neural(Sampled):
             return self.statistics
         at_once = min(self.rows_at_once, self.longest)
 
-        def of_client(x: Vec, start: jax.Array, size: jax.Array) -> PyTree:
+        def of_client(problem: Neural, i: jax.Array, x: Vec, size: jax.Array) -> PyTree:
             place = jnp.arange(at_once)
             rows = jnp.where(size <= at_once, place % size, place * size // at_once)
-            features = self._prepared(self.table.features[start + rows])
-            with models.only_rows(place < size), jax.default_matmul_precision(self.precision):
+            features = problem._prepared(problem.table.features[problem.starts[i] + rows])
+            with models.only_rows(place < size), jax.default_matmul_precision(problem.precision):
                 return models.batch_statistics(
-                    self.network, self.params(x), self.statistics, features, jax.random.key(0)
+                    problem.network, problem.params(x), problem.statistics, features, jax.random.key(0)
                 )
 
-        each = self._each(of_client, x, self.starts, self.sizes)
+        each = self._each(of_client, x, self.sizes)
         return each if self.norm_statistics == "local" else jax.tree.map(lambda leaf: jnp.mean(leaf, axis=0), each)
+
+    def _by_measured_row(self, x: Vec, norm: PyTree) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
+        """(M,) or (n, longest) loss, accuracy and client of rows, and 1 for those that count, 0 for others."""
+        if not self.apart:
+            owners = jnp.asarray(self.table.owners)[self.measured]
+            return *self._by_row(x, self.table, self.measured, owners, norm), owners, jnp.ones(owners.shape, self.dtype)
+        local = norm if self._has_local_norm else None
+
+        def here(rows: Any, common: Any) -> tuple[jax.Array, jax.Array]:
+            (table, local), (problem, x, norm) = rows, common
+            problem, shape = problem._with_rows(*table), table[1].shape[:2]
+            places = jnp.arange(shape[0] * shape[1])
+            norm = norm if local is None else local
+            losses, hits = problem._by_row(x, problem.table, places, places // shape[1], norm)
+            return losses.reshape(shape), hits.reshape(shape)
+
+        common = (self._without_rows(), x, norm if local is None else None)
+        losses, hits = each_device(here, (self.table[:2], local), common)
+        counted = jnp.zeros(losses.size, self.dtype).at[self.measured].set(1).reshape(losses.shape)
+        return losses, hits, jnp.broadcast_to(jnp.arange(self.n)[:, None], losses.shape), counted
 
     def _by_test_row(self, x: Vec, norm: PyTree) -> tuple[jax.Array, jax.Array]:
         """(T,) loss and accuracy of each test row; means over clients for one test set and local statistics."""
         test: Any = self.test
         rows = jnp.arange(len(test.targets))
         if not self._has_local_norm or test.owners is not None:
-            return self._by_row(x, test, rows, test.owners, norm)
+            here = lambda rows, common: common[0]._by_row(*common[1:3], *rows, common[3])
+            return each_device(here, (rows, test.owners), (self._without_rows(), x, test, norm))
         each = jax.lax.map(lambda i: self._by_row(x, test, rows, jnp.full(rows.shape, i), norm), jnp.arange(self.n))
         return jnp.mean(each[0], axis=0), jnp.mean(each[1], axis=0)
 
@@ -260,6 +337,8 @@ class Neural(Sampled):
         both = jax.lax.map(lambda part: one(*part), folded)
         return both[0].ravel()[:total], both[1].ravel()[:total]
 
-    def _means_by_client(self, rows: jax.Array, owners: Any) -> jax.Array:
-        total = jax.ops.segment_sum(jnp.stack([rows, jnp.ones_like(rows)]).T, owners, self.n)
+    def _means_by_client(self, rows: jax.Array, owners: Any, counted: jax.Array) -> jax.Array:
+        if owners.ndim == 2:
+            return jnp.sum(counted * rows, axis=1) / jnp.sum(counted, axis=1)
+        total = jax.ops.segment_sum(jnp.stack([counted * rows, counted]).T, owners, self.n)
         return total[:, 0] / total[:, 1]

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fedjax_lc.core import products, pytree
+from fedjax_lc.core.devices import stored
 from fedjax_lc.core.errors import InputError
 from fedjax_lc.core.typing import ClientVecs, Key, Vec
 from fedjax_lc.data.sparse import real
@@ -90,8 +91,8 @@ def quadratic(Q: Any, b: Any, *, noise: float = 0.0, f_star: float | None = None
     bounds = {"strong": max(eigenvalues.min(), 0.0), "smooth": eigenvalues[:, -1], "smooth_mean": mean_smooth}
     dtype = float_dtype(dtype)
     return Quadratic(
-        jnp.asarray(Q, dtype),
-        jnp.asarray(b, dtype),
+        stored(Q, dtype),
+        stored(b, dtype),
         **arrays(bounds, dtype),
         x0=jnp.zeros(Q.shape[1], dtype),
         noise=jnp.asarray(noise, dtype),

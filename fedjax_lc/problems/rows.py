@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from fedjax_lc.core.devices import stored
 from fedjax_lc.core.errors import InputError
 from fedjax_lc.data.sparse import is_sparse, real
 
@@ -45,14 +46,14 @@ def table_of(clients: Sequence[tuple[Any, Any]], dtype: Any, what: str) -> Table
         if not np.all(np.isfinite(column)):
             raise InputError(f"{name} hold numbers that are not finite: clean the data first")
     owners = np.repeat(np.arange(len(pairs)), [len(pair[1]) for pair in pairs])
-    return Table(_stored(features, dtype), _stored(targets, dtype), jnp.asarray(owners, jnp.int32))
+    return Table(_column(features, dtype), _column(targets, dtype), stored(owners, jnp.int32))
 
 
-def _stored(column: np.ndarray, dtype: Any) -> jax.Array:
+def _column(column: np.ndarray, dtype: Any) -> jax.Array:
     """A column as stored: uint8 unchanged, other whole numbers as int32, real numbers as `dtype`."""
     if column.dtype == np.uint8:
-        return jnp.asarray(column)
-    return jnp.asarray(column, jnp.int32 if np.issubdtype(column.dtype, np.integer) else dtype)
+        return stored(column)
+    return stored(column, jnp.int32 if np.issubdtype(column.dtype, np.integer) else dtype)
 
 
 def test_table(test: Any, n: int, dtype: Any) -> Table | None:

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fedjax_lc.core import pytree
+from fedjax_lc.core.devices import stored
 from fedjax_lc.core.errors import InputError
 from fedjax_lc.core.typing import ClientVecs, Key, Vec
 from fedjax_lc.problems.base import arrays
@@ -76,8 +77,8 @@ def softmax_regression(
     matrices = data.laid_out(dtype, vectors=False)
     return SoftmaxModel(
         matrices,
-        jnp.asarray(whole),
-        jnp.asarray(data.rows, dtype),
+        stored(whole),
+        stored(data.rows, dtype),
         jnp.asarray(data.sizes),
         **arrays(bounds, dtype),
         x0=jnp.zeros(matrices.width * C, dtype),

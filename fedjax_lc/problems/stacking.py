@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fedjax_lc.core import memory, pytree
+from fedjax_lc.core.devices import settled
 from fedjax_lc.core.errors import InputError
 from fedjax_lc.core.typing import ClientVecs, Key, Vec
 from fedjax_lc.data.sparse import as_array, as_csr, is_sparse, real
@@ -66,8 +67,8 @@ class RowsProblem(Sampled):
 
     def cohort(self, clients: jax.Array) -> Any:
         targets, rows = (self.features.table_of(table, clients) for table in (self.targets, self.rows))
-        features = self.features.of(clients)
-        return dataclasses.replace(super().cohort(clients), features=features, targets=targets, rows=rows)
+        data = {"features": self.features.of(clients), "targets": targets, "rows": rows}
+        return dataclasses.replace(super().cohort(clients), **settled(data, len(clients)))
 
 
 class Stack(NamedTuple):

@@ -22,6 +22,7 @@ from fedjax_lc.running import folder as folders
 from fedjax_lc.running import loop
 from fedjax_lc.running.checkpoints import Schedule
 from fedjax_lc.running.options import task
+from fedjax_lc.running.placing import Places
 from fedjax_lc.running.run import Run
 
 #: entries of config.json that are made anew
@@ -81,7 +82,7 @@ def extend(
     algorithm.check(checked_task.problem, hp)
     checked_task.notes.extend(notes)
     facts = begun.facts(total, more)
-    work = Run(algorithm, checked_task, hp, begun.key(), progress, facts)
+    work = Run(algorithm, checked_task, hp, begun.key(), progress, facts, Places(None))
     before, schedule = work.identity() | {folders.LENGTH: begun.steps}, Schedule(checkpoint_every)
     with folders.opened(path, before, schedule, other_code=other_code, extended=True) as folder:
         if total != begun.steps:

@@ -39,6 +39,7 @@ def opened(
     *,
     other_code: bool = False,
     extended: bool = False,
+    writes: bool = True,
 ) -> Iterator[Folder]:
     """The folder of a run, locked within the block. Leftovers of killed processes are removed at both ends.
 
@@ -47,6 +48,7 @@ def opened(
         identity: what determines the results, as plain values.
         other_code: whether to go on with what other code or versions computed.
         extended: whether a run that is done will go on, too.
+        writes: whether this process writes, or only reads what another one writes.
 
     Raises:
         InputError: the folder holds something else, is in use, or cannot be written.
@@ -58,6 +60,9 @@ def opened(
     if not str(out) or (path.exists() and not path.is_dir()):
         raise InputError(f"out must be a folder, got {str(out)!r}")
     _check(path, identity, other_code, extended)  # before a lock, so that nothing is written beside something else
+    if not writes:
+        yield Folder(path, identity, schedule, writes=False)
+        return
     # a run that is done is only read, maybe in an archive
     with contextlib.nullcontext() if _is_done(read(path)) and not extended else locked(path):
         remove_leftovers(path)
@@ -137,13 +142,14 @@ class Folder:
     """A run's folder within `opened`; with path None nothing is read or written.
 
     Attributes:
+        writes: whether it is written, too.
         config: config.json as it was, or None if the run begins now.
         identity: what determined the results when the run began.
         trouble: why the last try to write failed; empty if it did not.
     """
 
-    def __init__(self, path: Path | None, identity: Mapping[str, Any], schedule: Schedule) -> None:
-        self.path, self.schedule, self.trouble = path, schedule, ""
+    def __init__(self, path: Path | None, identity: Mapping[str, Any], schedule: Schedule, writes: bool = True) -> None:
+        self.path, self.schedule, self.trouble, self.writes = path, schedule, "", writes
         self.config = None if path is None else read(path)
         self.identity = dict(identity) if self.config is None else self.config["identity"]
 
@@ -152,7 +158,8 @@ class Folder:
         if self.path is None or not _is_done(self.config):
             return None
         trace = Trace.load(self.path)
-        checkpoints.remove(self.path)
+        if self.writes:
+            checkpoints.remove(self.path)
         return trace
 
     def resume(self, like: Callable[[], PyTree]) -> tuple[Checkpoint, Trace] | None:
@@ -206,13 +213,13 @@ class Folder:
             InputError: it cannot be written.
         """
         self.schedule.begin(len(trace) and int(trace.step[-1]))
-        if self.path is not None and not len(trace):
+        if self.path is not None and not len(trace) and self.writes:
             self._save_config(self.path, trace)
             trace.save_records(self.path)
 
     def checkpoint(self, trace: Trace) -> None:
         """Write the records so far and a checkpoint. If that fails, one line says so and the run goes on."""
-        if self.path is None:
+        if self.path is None or not self.writes:
             return
         step, started = int(trace.step[-1]), time.monotonic()
         with self._lines():
@@ -229,8 +236,8 @@ class Folder:
         Args:
             ended: whether the process ends after it.
         """
-        if self.path is None:
-            if ended:
+        if self.path is None or not self.writes:
+            if ended and self.writes:
                 say(f"terminated at step {trace.step[-1]:.0f} of {steps}: nothing is kept of a run without out")
             return trace
         self.trouble, trace.folder = "", self.path

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fedjax_lc.algorithms import Algorithm
+from fedjax_lc.core.devices import settled
 from fedjax_lc.core.errors import InputError, unknown
 from fedjax_lc.core.typing import Key, PyTree, Scalar
 from fedjax_lc.problems import Problem
@@ -157,7 +158,7 @@ def _record(
     """`every` steps of one run. Returns the run after them, their costs (every, 4), the metrics and the stop code."""
 
     def one_step(state: PyTree, t: jax.Array) -> tuple[PyTree, jax.Array]:
-        state, cost = algorithm.step(problem, hp, state, jax.random.fold_in(key, t))
+        state, cost = algorithm.step(problem, hp, settled(state, problem.n), jax.random.fold_in(key, t))
         return state, jnp.stack([jnp.asarray(part, jnp.float32) for part in cost])
 
     state, costs = jax.lax.scan(one_step, at.state, first + jnp.arange(every, dtype=jnp.uint32))

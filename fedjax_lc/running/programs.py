@@ -92,7 +92,7 @@ def free_bytes(device: Any = None) -> int | None:
     """
     if device is None:
         chosen = jax.config.jax_default_device  # type: ignore[attr-defined]
-        device = chosen if hasattr(chosen, "memory_stats") else jax.devices()[0]
+        device = chosen if hasattr(chosen, "memory_stats") else jax.local_devices()[0]
     stats = device.memory_stats()
     if stats and "bytes_limit" in stats:
         return int(stats["bytes_limit"] - stats["bytes_in_use"])

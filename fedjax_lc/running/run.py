@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-import functools
 import signal
 import time
 from collections.abc import Callable, Mapping
@@ -11,13 +11,15 @@ from pathlib import Path
 from typing import Any, Unpack
 
 import jax
-import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from fedjax_lc import algorithms
 from fedjax_lc.algorithms import Algorithm
 from fedjax_lc.core import pytree
+from fedjax_lc.core.devices import of_any, of_clients, of_first, of_shapes, on_host, together
 from fedjax_lc.core.errors import InputError
+from fedjax_lc.core.options import refuse_unknown
 from fedjax_lc.core.progress import bar, say
 from fedjax_lc.problems import Problem
 from fedjax_lc.results import ledger
@@ -27,8 +29,9 @@ from fedjax_lc.running import folder as folders
 from fedjax_lc.running import loop
 from fedjax_lc.running.checkpoints import Schedule
 from fedjax_lc.running.folder import Folder
-from fedjax_lc.running.loop import DIVERGED, STATUS, At, Limits, Metrics
+from fedjax_lc.running.loop import DIVERGED, STATUS, At, Limits
 from fedjax_lc.running.options import Options, Task, task
+from fedjax_lc.running.placing import Places
 from fedjax_lc.running.programs import check_memory, compile_once, memory_bytes, out_of_memory
 from fedjax_lc.running.signals import interruptible
 
@@ -47,7 +50,7 @@ def run(
     checkpoint_every: float | str | None = None,
     facts: Mapping[str, Any] | None = None,
     other_code: bool = False,
-    **options: Unpack[Options],
+    **options: Unpack[RunOptions],
 ) -> Trace:
     """Run `method` on `problem` and record F, its costs and further metrics every `every` steps.
 
@@ -65,6 +68,9 @@ def run(
         facts: plain values to add to the trace's config.
         other_code: whether to keep what other code of the method, functions, source of this package or versions of JAX
             computed in `out`, and to go on from there.
+        devices: `fl.devices(clients=4)` spreads the clients' data and states over so many devices; None for those of
+            `fl.problem(..., devices=...)`, else one. Of several processes each makes the same call; the first one
+            writes `out`, which all must see.
         steps: largest number of steps, cut to a multiple of `every`.
         every: steps between records; record j = 0, 1, ... is made after step (j + 1) * every.
         rel_gap: stop at the first record with F(x) - f_star <= rel_gap * (F(x_0) - f_star).
@@ -89,14 +95,26 @@ def run(
         >>> trace = fl.run("gd", problem, steps=10**6, out="runs/a")  # stopped and called again, it goes on
     """
     algorithm = algorithms.get(method)
+    refuse_unknown("run", options, RunOptions)
+    places = Places(of_clients(options.pop("devices", None) or problem.mesh))
     checked_task = task("run", algorithm, problem, options)
     hp = algorithm.theory(checked_task.problem) if hp is None else hp
     algorithm.check(checked_task.problem, hp)
     key = jax.random.key(key) if isinstance(key, int | np.integer) else key
-    work = Run(algorithm, checked_task, hp, key, progress, {"recipe": problem.recipe, **(facts or {})})
+    work = Run(algorithm, checked_task, hp, key, progress, {"recipe": problem.recipe, **(facts or {})}, places)
     schedule = Schedule(checkpoint_every)
-    with folders.opened(out, {} if out is None else work.identity(), schedule, other_code=other_code) as folder:
+    with contextlib.ExitStack() as stack:
+        with together(places.mesh):
+            identity = {} if out is None else work.identity()
+            opened = folders.opened(out, identity, schedule, other_code=other_code, writes=places.first)
+            folder = stack.enter_context(opened)
         return work.result(folder, on_chunk)
+
+
+class RunOptions(Options, total=False):
+    """Options of `fl.run`, explained there."""
+
+    devices: Mesh | None
 
 
 @dataclasses.dataclass
@@ -109,10 +127,12 @@ class Run:
     key: jax.Array
     progress: bool
     facts: dict[str, Any]
+    places: Places
 
     def __post_init__(self) -> None:
         self.problem, self.records, self.every, self.metrics, self.rel_gap, self.budget, self.notes = self.task
-        self.cast_hp = pytree.cast(self.hp, self.problem.dtype)
+        self.placed = self.places.problem(self.problem)
+        self.cast_hp, self.key = self.places.put((pytree.cast(self.hp, self.problem.dtype), self.key))
         self.capacity = max(1, min(CHUNK_STEPS // self.every, loop.CHUNK_RECORDS))
         self.totals = np.zeros(len(ledger.COSTS))
         self.blocks: list[dict[str, np.ndarray]] = []
@@ -147,15 +167,16 @@ class Run:
 
     def _go(self, folder: Folder, on_chunk: Callable[[Trace], Any] | None) -> Trace:
         at, done = self._begin(folder)
-        limits = jax.device_put(loop.make_limits(self.problem, self.initial["value"], self.rel_gap, self.budget))
+        limits = self.places.put(loop.make_limits(self.problem, self.initial["value"], self.rel_gap, self.budget))
         chunk, self.compile_seconds = self._compiled(at, limits)
         folder.begin(self._trace(None))
-        started, count = time.perf_counter(), 1
+        started, count, mesh = time.perf_counter(), 1, self.places.mesh
         shown = _StepsBar(self, done)
         due = folder.schedule.due
         with shown.bar, interruptible() as interrupted:
             while done < self.records and not self.stop:
                 count = min(count, self.records - done, folder.schedule.records(done * self.every, self.every))
+                count = of_first(count, mesh)
                 tick = time.perf_counter()
                 at, block = self._advance(chunk, at, limits, done, count)
                 done += len(block["step"])
@@ -163,16 +184,22 @@ class Run:
                 shown.show(block)
                 count = loop.next_count(count, self.capacity, time.perf_counter() - tick)
                 self.seconds = self.before + time.perf_counter() - started
-                stopped = on_chunk is not None and on_chunk(self._trace(at))
-                if done < self.records and not self.stop and (stopped or interrupted()):
+                stopped = on_chunk is not None and bool(on_chunk(self._trace(at)))
+                if done == self.records or self.stop:
+                    break
+                if of_any(stopped or interrupted(), mesh):
                     self.stop = "interrupted"
-                elif done < self.records and not self.stop and due(done * self.every):
+                elif of_first(due(done * self.every), mesh):
                     folder.checkpoint(self._trace(at))
             return folder.end(self._trace(at), self.records * self.every, interrupted.signal == signal.SIGTERM)
 
     def _begin(self, folder: Folder) -> tuple[At, int]:
         """Where the run begins, or goes on from its last checkpoint: the loop's carry, and the records made."""
-        resumed = folder.resume(self.shapes)
+        with together(mesh := self.places.mesh):
+            resumed = folder.resume(self.shapes)
+        made = 0 if resumed is None else len(resumed[1])
+        if of_any(of_first(made, mesh) != made, mesh):
+            raise InputError(f"not all processes find the same in {folder.path}: choose a folder that all of them see")
         if resumed is None:
             at, values = self._start()
             self.initial = {name: np.asarray(v, np.float64).tolist() for name, v in values.items()}
@@ -184,28 +211,32 @@ class Run:
         self.totals, self.seconds, self.x = np.array(totals), self.before, checkpoint.tree["x"]
         series = {"value": trace.value, **{name: getattr(trace, name) for name in ("step", *ledger.COSTS)}}
         self.blocks = [series | trace.metrics]
-        return At(*jax.device_put((checkpoint.tree["state"], checkpoint.tree["spent"]))), len(trace)
+        return self.places.run(At(checkpoint.tree["state"], checkpoint.tree["spent"]), self.problem.n), made
 
     def _start(self) -> tuple[At, dict[str, jax.Array]]:
-        return _start(self.algorithm, self.metrics)(self.problem, self.cast_hp, self.key)
+        return self.places.start(self.algorithm, self.metrics)(self.placed, self.cast_hp, self.key)
 
     def shapes(self) -> dict[str, Any]:
         """The shapes of what a checkpoint holds, see `Trace.end`; nothing is computed."""
         at, _ = jax.eval_shape(self._start)
+        at = of_shapes(at)
         return {"state": at.state, "spent": at.spent, "x": np.broadcast_to(np.float64(0), (self.problem.dim,))}
 
     def _compiled(self, at: At, limits: Limits) -> tuple[Any, float]:
-        arguments = (self.problem, self.cast_hp, at, self.key, _count(0), _count(1), limits)
-        chunk = loop.chunk(self.algorithm, self.every, self.capacity, self.metrics)
+        arguments = (self.placed, self.cast_hp, at, self.key, self._count(0), self._count(1), limits)
+        chunk = self.places.chunk(self.algorithm, self.every, self.capacity, self.metrics)
         compiled, seconds = compile_once(chunk, arguments)
         self.memory = memory_bytes(compiled)
         check_memory(self.memory)
         return compiled, seconds
 
+    def _count(self, number: int) -> jax.Array:
+        return self.places.put(np.uint32(number))
+
     def _advance(self, chunk: Any, at: At, limits: Limits, done: int, count: int) -> tuple[At, dict[str, np.ndarray]]:
         """Make up to `count` further records. Returns the run after them, and their columns."""
-        first = _count(done * self.every)
-        ran = chunk(self.problem, self.cast_hp, at, self.key, first, _count(count), limits)
+        first = self._count(done * self.every)
+        ran = chunk(self.placed, self.cast_hp, at, self.key, first, self._count(count), limits)
         recorded, self.stop, self.x = int(ran.done), STATUS[int(ran.stop)], ran.x
         totals = ledger.accumulate(np.asarray(ran.costs)[:recorded], self.totals)
         block: dict[str, np.ndarray] = {n: np.asarray(v, np.float64)[:recorded] for n, v in ran.values.items()}
@@ -231,7 +262,7 @@ class Run:
             f_star=self.problem.f_star,
             config=self._config(),
             notes=self.notes,
-            state=None if at is None else jax.device_get(at.state),
+            state=None if at is None else on_host(at.state),
             spent=None if at is None else np.asarray(at.spent),
             x=None if self.x is None else np.asarray(self.x, np.float64),
             **series,
@@ -254,20 +285,6 @@ class Run:
             **environment(),
         }
         return self.facts | config
-
-
-@functools.cache
-def _start(algorithm: Algorithm, metrics: Metrics) -> Callable[..., Any]:
-    @jax.jit
-    def start(problem: Problem, hp: Any, key: jax.Array) -> Any:
-        # Copies: the buffers of the state will be donated, and must not be shared with the problem.
-        return jax.tree.map(jnp.copy, loop.start(algorithm, problem, hp, key, metrics))
-
-    return start
-
-
-def _count(number: int) -> jax.Array:
-    return jnp.asarray(number, jnp.uint32)
 
 
 class _StepsBar:

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding
 
+from fedjax_lc.core.devices import EVERYWHERE, SPREAD, put
 from fedjax_lc.core.typing import PyTree
 from fedjax_lc.problems import Problem
 from fedjax_lc.results import ledger
@@ -20,7 +21,6 @@ from fedjax_lc.running import loop
 from fedjax_lc.running.checkpoints import Checkpoint
 from fedjax_lc.running.loop import DIVERGED, GO_ON, STATUS, At, Limits, Ran
 from fedjax_lc.running.programs import compile_once, memory_bytes
-from fedjax_lc.sweeping.mesh import EVERYWHERE, SPREAD, put
 from fedjax_lc.sweeping.program import Lanes, Program, advance, begin, start_shapes
 
 if TYPE_CHECKING:

@@ -13,12 +13,12 @@ import numpy as np
 from jax.sharding import Mesh
 
 from fedjax_lc.algorithms import Algorithm
+from fedjax_lc.core.devices import EVERYWHERE, SPREAD, SPREAD_SECOND, over_devices
 from fedjax_lc.core.errors import InputError
 from fedjax_lc.core.typing import PyTree
 from fedjax_lc.problems import Problem
 from fedjax_lc.running import loop
 from fedjax_lc.running.loop import Metrics, Ran
-from fedjax_lc.sweeping.mesh import EVERYWHERE, SPREAD, SPREAD_SECOND, over_devices
 
 
 class Axes(NamedTuple):

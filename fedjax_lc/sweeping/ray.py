@@ -17,9 +17,9 @@ import jax
 
 from fedjax_lc import algorithms
 from fedjax_lc.algorithms.frames.base import load
+from fedjax_lc.core.devices import of_lanes
 from fedjax_lc.core.errors import InputError
 from fedjax_lc.results.provenance import differences, identity
-from fedjax_lc.sweeping import mesh
 from fedjax_lc.sweeping.blocks import Ended
 from fedjax_lc.sweeping.farm import Lost, farm
 from fedjax_lc.sweeping.fit import Room
@@ -207,7 +207,7 @@ class Worker:
         import ray
 
         task, hparams, seeds, masked, (block_size, memory), shares = ray.cloudpickle.loads(payload)
-        room = Room(mesh.mesh(), block_size, memory)
+        room = Room(of_lanes(), block_size, memory)
         self.work = Work(algorithms.get(name), task, hparams, seeds, masked, room, shares, lambda line: None)
         self.made, self.stopped = (0, 0), threading.Event()
         self.under_way: UnderWay | None = None

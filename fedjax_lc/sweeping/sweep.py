@@ -11,9 +11,11 @@ from typing import Any, Unpack
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from fedjax_lc import algorithms
 from fedjax_lc.algorithms import Algorithm
+from fedjax_lc.core.devices import of_lanes
 from fedjax_lc.core.errors import InputError, unknown
 from fedjax_lc.core.lock import locked
 from fedjax_lc.core.options import refuse_unknown
@@ -25,7 +27,6 @@ from fedjax_lc.results.table import Table
 from fedjax_lc.running import loop
 from fedjax_lc.running.options import Options, task
 from fedjax_lc.running.signals import interruptible
-from fedjax_lc.sweeping import mesh
 from fedjax_lc.sweeping.axes import MOST
 from fedjax_lc.sweeping.blocks import Ended
 from fedjax_lc.sweeping.fit import RecordsBar, Room
@@ -56,7 +57,7 @@ def sweep(
     out: str | Path | None = None,
     block_size: int | None = None,
     memory: int | None = None,
-    devices: int | Sequence[Any] | None = None,
+    devices: Mesh | Sequence[Any] | int | None = None,
     progress: bool = True,
     **options: Unpack[SweepOptions],
 ) -> Table:
@@ -79,7 +80,7 @@ def sweep(
             on a CPU. Lanes do not depend on it but for rounding, which `sign` or `top_k` may amplify in float32: the
             table's config["side_by_side"] says it for each lane.
         memory: bytes to use on each device; default: half of what is free.
-        devices: number of local devices, or a list of them; default: all.
+        devices: number of local devices, a list of them, or `fl.devices(lanes=...)`; default: all.
         progress: print the plan (on stderr) and show a bar.
         other_code: whether to keep what such other code or versions computed in `out`, and to go on from there.
         shard: "i/N" runs the share i = 1..N of the lanes, and keeps it in a folder of its name in `out`;
@@ -119,7 +120,7 @@ def sweep(
     if (lanes := len(grid) * len(seeds)) > MOST:
         raise InputError(f"a sweep has at most {MOST:,} lanes, got {len(grid):,} configurations x {len(seeds):,} seeds "
                          f"= {lanes:,}: sweep them in turn")  # fmt: skip
-    room = Room(mesh.mesh(devices), _whole_number("block_size", block_size), _whole_number("memory", memory))
+    room = Room(of_lanes(devices), _whole_number("block_size", block_size), _whole_number("memory", memory))
     tell = say if progress else _nothing
     shares = where.shard.of if where.shard else getattr(where.engine, "size", 1)
     work = Work(algorithm, checked_task, grid.hparams, seeds, masked, room, shares, tell)

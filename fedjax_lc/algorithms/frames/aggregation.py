@@ -27,6 +27,7 @@ import jax
 import jax.numpy as jnp
 
 from fedjax_lc.core import lanes, products, pytree
+from fedjax_lc.core.devices import shared
 from fedjax_lc.core.errors import InputError, unknown
 from fedjax_lc.core.hyperparameters import hyperparameter
 from fedjax_lc.core.typing import ClientVecs, Key, PyTree, Scalar, Vec
@@ -154,7 +155,7 @@ class Aggregation:
         how many of n they are."""
         if present is None:
             return self(rows) * (len(rows) / n)
-        count = jnp.sum(present, dtype=rows.dtype)
+        count = jnp.sum(shared(present.astype(rows.dtype)))
         return self(rows, present / count) * (count / n)
 
     def rarely(self, coin: Scalar, talk: Callable[[T], T], operand: T) -> T:

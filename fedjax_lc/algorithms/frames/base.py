@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import dataclasses
 import functools
 import importlib.util
@@ -41,12 +42,26 @@ class Cost(NamedTuple):
     @classmethod
     def of(cls, bits_up: Scalar = 0, bits_down: Scalar = 0, grads: Scalar = 0, rounds: Scalar = 0) -> Cost:
         """A Cost from numbers; one that has an entry per client is averaged."""
-        parts = (bits_up, bits_down, grads, rounds)
-        return cls(*(jnp.mean(jnp.asarray(part, jnp.float32)) for part in parts))
+        return cls(*map(mean_cost, (bits_up, bits_down, grads, rounds)))
 
     def plus(self, other: Cost) -> Cost:
         """Both costs together."""
         return Cost(*(a + b for a, b in zip(self, other, strict=True)))
+
+
+#: the float type of the step that is traced, in which costs of clients are added
+_sums: contextvars.ContextVar[Any] = contextvars.ContextVar("fedjax_lc_cost_sums", default=jnp.float32)
+
+
+def mean_cost(each: Scalar, n: int | None = None) -> Scalar:
+    """() float32 mean over clients of what each pays, () or (c,); over n clients if c of them pay.
+
+    It is added in the problem's float type: where clients are spread over devices, XLA then sends it in one message
+    with the vectors that meet at the server.
+    """
+    each = jnp.asarray(each, jnp.float32)
+    total = jnp.sum(each, dtype=_sums.get())
+    return (total / (each.size if n is None else n)).astype(jnp.float32)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -176,7 +191,11 @@ def _casting(function: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(function)
     def call(problem: Problem, hp: Any, *rest: Any) -> Any:
-        return function(problem, pytree.cast(hp, problem.dtype), *rest)
+        token = _sums.set(problem.dtype)
+        try:
+            return function(problem, pytree.cast(hp, problem.dtype), *rest)
+        finally:
+            _sums.reset(token)
 
     return call
 

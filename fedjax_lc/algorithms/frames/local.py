@@ -20,8 +20,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from fedjax_lc.algorithms.frames.aggregation import Aggregated, Aggregation, Memories
-from fedjax_lc.algorithms.frames.base import Batches, Cost, tile
-from fedjax_lc.algorithms.frames.participation import Cohorts, select
+from fedjax_lc.algorithms.frames.base import Batches, Cost, mean_cost, tile
+from fedjax_lc.algorithms.frames.participation import Cohorts, Members, select, where_rows
 from fedjax_lc.algorithms.frames.schedules import Schedule, parse
 from fedjax_lc.compressors import Compressor
 from fedjax_lc.compressors.base import FLOAT_BITS
@@ -117,16 +117,17 @@ class Round:
 
     # --- the rows of a state (n, d), or any (n, ...) ---
 
+    @property
+    def members(self) -> Members:
+        return Members(self.ids, self.n, self.present)
+
     def rows(self, rows: Any) -> Any:
         """(c, ...) the cohort's rows of (n, ...)."""
-        return rows if self.ids is None else rows[self.ids]
+        return self.members.rows(rows)
 
     def put(self, rows: Any, new: Any) -> Any:
         """(n, ...) with the cohort's rows replaced by `new` (c, ...); who is absent keeps theirs."""
-        if self.ids is None:
-            return new if self.present is None else _where(self.present, new, rows)
-        places = self.ids if self.present is None else jnp.where(self.present, self.ids, self.n)
-        return rows.at[places].set(new, mode="drop", unique_indices=True)
+        return self.members.put(rows, new)
 
     def mean(self, rows: ClientVecs) -> Vec:
         """sum_i w_i rows_i over the cohort."""
@@ -173,7 +174,7 @@ class Round:
             new = one(h, carry)
             if jnp.ndim(self.steps) == 0:
                 return new
-            return jax.tree.map(lambda a, b: _where(h < self.steps, a, b), new, carry)
+            return jax.tree.map(lambda a, b: where_rows(h < self.steps, a, b), new, carry)
 
         return repeat(self.steps if jnp.ndim(self.steps) == 0 else jnp.max(self.steps), step, carry, first)
 
@@ -207,7 +208,7 @@ class Round:
     def _over_all(self, each: Any) -> jax.Array:
         """() mean over all n clients of what those present pay."""
         each = jnp.broadcast_to(jnp.asarray(each, jnp.float32), (self.c,))
-        return jnp.sum(each if self.present is None else jnp.where(self.present, each, 0)) / self.n
+        return mean_cost(each if self.present is None else jnp.where(self.present, each, 0), self.n)
 
 
 def begin(problem: Any, hp: Any, t: jax.Array, key: Key, aggregation: Memories = None) -> Round:
@@ -255,11 +256,6 @@ def scheduled(hp: Any, t: jax.Array) -> Any:
                 dtype = jnp.result_type(size)
                 changes[name] = size * jnp.asarray(parse(schedule)(t.astype(dtype)), dtype)
     return dataclasses.replace(hp, **changes)
-
-
-def _where(chosen: jax.Array, new: jax.Array, old: jax.Array) -> jax.Array:
-    """Rows (c, ...) of `new` where chosen (c,), of `old` elsewhere."""
-    return jnp.where(chosen.reshape(chosen.shape + (1,) * (new.ndim - 1)), new, old)
 
 
 def clock() -> jax.Array:

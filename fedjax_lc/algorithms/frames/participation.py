@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from fedjax_lc.core import pytree
+from fedjax_lc.core.devices import by_client, shared
 from fedjax_lc.core.errors import InputError
 from fedjax_lc.core.hyperparameters import ARRAY, hyperparameter
 from fedjax_lc.core.typing import Key
@@ -67,11 +68,16 @@ def _check_schedule(schedule: Any, n: int) -> None:
 
 
 def select(problem: Any, hp: Any, t: jax.Array, key: Key) -> tuple[jax.Array | None, jax.Array | None]:
-    """(ids (c,), present (c,)) of round t; ids None: all in order; present None: all of the cohort.
+    """(ids (c,), present (c,)) of round t; ids None: all in order; present None: all of the cohort. Drawn on every
+    device alike.
 
     Bernoulli's cohort has places for the mean and six deviations; more than these come once in 10^9 rounds at most, and
     the last ones are left out.
     """
+    return shared(_select(problem, hp, t, key))
+
+
+def _select(problem: Any, hp: Any, t: jax.Array, key: Key) -> tuple[jax.Array | None, jax.Array | None]:
     n, size = problem.n, hp.cohort_size
     if hp.selection == "schedule":
         ids = hp.schedule[t % hp.schedule.shape[0]]
@@ -89,12 +95,36 @@ def select(problem: Any, hp: Any, t: jax.Array, key: Key) -> tuple[jax.Array | N
     return ids, jnp.arange(places) < jnp.sum(comes)
 
 
-def sample(problem: Problem, key: Key, size: int) -> tuple[jax.Array, Problem]:
-    """A cohort of `size` distinct clients, uniform: their indices (size,) and the problem of their f_i alone.
+def sample(problem: Problem, key: Key, size: int) -> tuple[Members, Problem]:
+    """A cohort of `size` distinct clients, uniform, and the problem of their f_i alone.
 
     With size = n, all clients in their order and the problem itself, so full participation gathers nothing.
     """
     if size == problem.n:
-        return jnp.arange(size), problem
-    clients = distinct(key, jnp.int32(problem.n), size)[0]
-    return clients, problem.cohort(clients)
+        return Members(None, size), problem
+    clients = shared(distinct(key, jnp.int32(problem.n), size)[0])
+    return Members(clients, problem.n), problem.cohort(clients)
+
+
+class Members(NamedTuple):
+    """The clients of a cohort: their numbers ids (c,), None for all n in order; present (c,), None for all of them."""
+
+    ids: jax.Array | None
+    n: int
+    present: jax.Array | None = None
+
+    def rows(self, rows: Any) -> Any:
+        """(c, ...) their rows of (n, ...)."""
+        return rows if self.ids is None else by_client(rows[self.ids])
+
+    def put(self, rows: Any, new: Any) -> Any:
+        """(n, ...) with their rows replaced by `new` (c, ...); who is absent keeps theirs."""
+        if self.ids is None:
+            return new if self.present is None else where_rows(self.present, new, rows)
+        places = self.ids if self.present is None else jnp.where(self.present, self.ids, self.n)
+        return rows.at[places].set(new, mode="drop", unique_indices=True)
+
+
+def where_rows(chosen: jax.Array, new: jax.Array, old: jax.Array) -> jax.Array:
+    """Rows (c, ...) of `new` where chosen (c,), of `old` elsewhere."""
+    return jnp.where(chosen.reshape(chosen.shape + (1,) * (new.ndim - 1)), new, old)

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from fedjax_lc.algorithms.frames.aggregation import Aggregation
-from fedjax_lc.algorithms.frames.base import gradients
+from fedjax_lc.algorithms.frames.base import gradients, mean_cost
 from fedjax_lc.algorithms.frames.participation import select
 from fedjax_lc.compressors.base import FLOAT_BITS
 from fedjax_lc.core.typing import ClientVecs, Key, PyTree, Scalar, Vec
@@ -47,8 +47,7 @@ class Cohort(NamedTuple):
 
     def cost(self, each: Scalar) -> Scalar:
         """Mean over all clients of what those that take part pay, one number or (n,)."""
-        each = jnp.asarray(each, jnp.float32)
-        return jnp.mean(each if self.active is None else jnp.where(self.active, each, 0))
+        return mean_cost(each if self.active is None else jnp.where(self.active, each, 0))
 
 
 class Oracle(NamedTuple):

@@ -1,0 +1,243 @@
+"""Runs over several devices: programs of their own, since JAX fixes its devices and processes when it starts.
+
+    python -m tests.spread OUT TASK ...                         # over fake devices of one process
+    python -m tests.spread OUT TASK ... --at ADDRESS 2 0        # over one device of each of several processes
+
+A task is count/DEVICES/PROBLEM/LABEL, the collectives of a compiled loop, run/DEVICES/PROBLEM/LABEL, a run, or
+again/..., whether a run that was interrupted goes on with the same bits, or wait/..., a run on data that wait on the
+host. Process 0 writes what it finds to OUT, as
+JSON. A test starts them by `start` and compares with runs of its own process.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+
+COLLECTIVE = r"\b(all-reduce|all-gather|all-to-all|collective-permute|collective-broadcast|reduce-scatter)(?:-start)?\("
+CASES = {  # what a label stands for, besides a method's name: the method and its choices
+    "cohorts": ("fedavg", {"cohort_size": 3, "batch_size": 2}),
+    "epochs": ("scaffold", {"cohort_size": 5, "batch_size": 2, "local_epochs": 1}),
+    "schedule": ("fedavg", {"selection": "schedule", "schedule": np.array([[0, 3, -1], [6, 5, 2]])}),
+    "bernoulli": ("fedavg", {"cohort_size": 4, "selection": "bernoulli", "client_weights": "size"}),
+    "participation": ("rand_mcm", {"participation": 0.5, "batch_size": 3}),
+    "batches": ("fedavg", {"batch_size": 2}),
+    "groups": ("rand_mcm_g", {"groups": 3, "participation": 0.5}),
+    "median": ("locodl", {"aggregation": "median"}),
+    "perm_k": ("diana", {"compressor": "perm_k:7"}),
+    "threshold": ("ef21", {"compressor": "threshold:0.01"}),
+    "steps": ("fedavg", {"local_steps": np.arange(1, 8)}),
+}
+PARTS = [(0, 2), (2, 3), (5, 1), (6, 0), (6, 2), (8, 2), (10, 1)]  #: start and length of the clients' test rows
+ROUNDS = {"steps": 200, "every": 20}
+
+
+def choices(fl, label, problem):
+    """The method and hyperparameters of a case or a method's name."""
+    method, fields = CASES.get(label, (label, {}))
+    fields = {n: fl.compressors.parse(v) if n == "compressor" else v for n, v in fields.items()}
+    return method, dataclasses.replace(fl.algorithms.get(method).theory(problem), **fields)
+
+
+def trace_of(fl, label, problem, **options):
+    """The series of a run, as lists, and its last state: the sum of squares of every array."""
+    method, hp = choices(fl, label, problem)
+    trace = fl.run(method, problem, hp, 3, progress=False, **(ROUNDS | options))
+    state = [float(np.sum(np.square(np.asarray(leaf, np.float64)))) for leaf in _leaves(trace.state)]
+    return {name: np.asarray(series).tolist() for name, series in trace.columns().items()} | {"state": state}
+
+
+def _leaves(tree):
+    import jax
+
+    return jax.tree.leaves(tree)
+
+
+def again(fl, label, problem, devices, folder):
+    """Whether a run is interrupted, and goes on to the same records, bit for bit."""
+    options = {"devices": devices, "out": folder}
+    method, hp = choices(fl, label, problem)
+    stopped = fl.run(method, problem, hp, 3, progress=False, on_chunk=lambda trace: True, **ROUNDS, **options)
+    whole, rest = (trace_of(fl, label, problem, **given) for given in ({"devices": devices}, options))
+    return {"status": stopped.status, "records": len(stopped), "same": whole == rest}
+
+
+def wait(fl, label, devices):
+    """A run on data that wait on the host: its series, and the largest share of them that a device ever held."""
+    import jax
+
+    rng = np.random.default_rng(0)
+    data, held = (rng.normal(size=(700, 40)), rng.choice([-1.0, 1.0], size=700)), []
+
+    def look(trace):
+        held.extend(shard.data.nbytes for array in jax.live_arrays() for shard in array.addressable_shards)
+
+    problem = fl.problem(data, clients=7, kappa=30, devices=devices)
+    assert not any(isinstance(leaf, jax.Array) for leaf in (problem.features.array, problem.targets, problem.rows))
+    found = trace_of(fl, label, problem, on_chunk=look)
+    return {"share": max(held) / problem.features.array.nbytes, "f_star": problem.f_star, "value": found["value"]}
+
+
+def problem_of(fl, kind):
+    """The problem of a label such as sparse/locodl: seven ragged clients, or those of the contract tests."""
+    from tests.conftest import make_clients
+
+    sizes = (6, 9, 4, 7, 8, 5, 9)
+    rng = np.random.default_rng(0)
+    classes = [(rng.normal(size=(m, 5)), rng.integers(0, 3, size=m)) for m in sizes]
+    test = (rng.normal(size=(11, 5)), rng.integers(0, 3, size=11))
+    makers = {
+        "contract": lambda: fl.problems.logistic_regression(make_clients(), kappa=30),
+        "logistic": lambda: fl.problems.logistic_regression(make_clients(sizes), kappa=30),
+        "sparse": lambda: fl.problems.logistic_regression(make_clients(sizes), kappa=30, features="sparse"),
+        "softmax": lambda: fl.problems.softmax_regression(classes, kappa=30, weights="size"),
+        "quadratic": lambda: fl.problems.quadratic(rng.uniform(0.5, 2, (7, 5)), rng.normal(size=(7, 5)), noise=0.1),
+        "network": lambda: fl.problems.neural("mlp:hidden=4", classes, test, classes=3, dtype="float64"),
+        "norms": lambda: normalised(fl, classes, [(test[0][i : i + k], test[1][i : i + k]) for i, k in PARTS]),
+        "even": lambda: fl.problems.logistic_regression(make_clients((4,) * 16), kappa=30),
+    }
+    return makers[kind]()
+
+
+def normalised(fl, clients, test):
+    """A network with batch normalisation whose statistics are each client's, tested on parts that may be empty."""
+    import flax.linen as nn
+    import jax.numpy as jnp
+
+    class Net(nn.Module):
+        @nn.compact
+        def __call__(self, x, train=False):
+            x = nn.Dense(4, param_dtype=jnp.float64)(x)
+            x = nn.BatchNorm(use_running_average=not train, param_dtype=jnp.float64)(x)
+            return nn.Dense(3, param_dtype=jnp.float64)(nn.relu(x))
+
+    options = {"norm_statistics": "local", "measured_rows": 30, "smooth": 1e3}  # short steps: rounding does not grow
+    return fl.problems.neural(Net(), clients, test, dtype="float64", **options)
+
+
+def options_of(kind):
+    names = {"network": ("client_loss", "grad_norm"), "norms": ("client_accuracy", "client_loss", "train_accuracy")}
+    return {"steps": 20, "measure": names[kind]} if kind in names else {}
+
+
+def collectives(text):
+    """The shapes that each kind of collective of a compiled program moves, by the number of loops around it."""
+    loops, lines, where = {}, [], ""
+    for line in text.splitlines():
+        if opened := re.match(r"(ENTRY )?%?([\w.\-]+) \(.*\{$", line):
+            where = opened[2]
+            if opened[1]:
+                loops[where] = 0
+        lines.append((where, line))
+    refers = [(where, line) for where, line in lines if re.search(r"(=|\{|, )%[\w.\-]+", line)]
+    for _ in range(20):  # computations within computations, to any depth that there is
+        for where, line in refers:
+            for role, name in re.findall(r"(?:(\w+)=\{?|, )%([\w.\-]+)", line):
+                if where in loops:
+                    loops.setdefault(name, loops[where] + (role == "body"))
+    found = collections.defaultdict(list)
+    for where, line in lines:
+        if each := re.search("= (.*?) " + COLLECTIVE, line):
+            found[loops[where]].append(f"{each[2]} {re.sub(r'{[^}]*}', '', each[1])}")
+    return found
+
+
+def count(fl, label, problem, devices):
+    """The collectives of the compiled loop: those of a chunk, of a record, of a step, and of loops within a step."""
+    import jax
+
+    from fedjax_lc.core import pytree
+    from fedjax_lc.running import loop
+    from fedjax_lc.running.placing import Places
+
+    method, hp = choices(fl, label, problem)
+    algorithm, places = fl.algorithms.get(method), Places(devices)
+    metrics = loop.choose_metrics(algorithm, problem, ())
+    placed, hp, key = places.problem(problem), places.put(pytree.cast(hp, problem.dtype)), places.put(jax.random.key(0))
+    at = jax.eval_shape(places.start(algorithm, metrics), placed, hp, key)[0]
+    number, limits = places.put(np.uint32(1)), places.put(loop.make_limits(problem, 1.0))
+    chunk = places.chunk(algorithm, 3, 4, metrics)
+    found = collectives(jax.jit(chunk).lower(placed, hp, at, key, number, number, limits).compile().as_text())
+    return dict(zip(("chunk", "record", "step", "local"), (found[depth] for depth in range(4)), strict=True))
+
+
+# --- from a test ---
+
+
+def start(out, tasks, processes=1):
+    """Start it in so many processes; returns them."""
+    address = f"127.0.0.1:{free_port()}"
+    places = [["--at", address, str(processes), str(i)] for i in range(processes)] if processes > 1 else [[]]
+    return [python(["tests.spread", str(out), *tasks, *place], 8 if processes == 1 else 1) for place in places]
+
+
+def python(words, devices=1):
+    """Start a module with these arguments, on so many fake devices."""
+    names = ("PATH", "HOME", "PYTHONPATH", "LD_LIBRARY_PATH", "TMPDIR", "FEDJAX_LC_DATA")
+    environment = {name: os.environ[name] for name in names if name in os.environ}
+    flags = f"--xla_force_host_platform_device_count={devices} --xla_cpu_use_fusion_emitters=false"
+    environment |= {"XLA_FLAGS": flags, "FEDJAX_LC_CACHE": "off", "JAX_PLATFORMS": "cpu", "MPLBACKEND": "agg"}
+    return subprocess.Popen(
+        [sys.executable, "-m", *words], env=environment, cwd=Path(__file__).parents[1],
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+
+
+def free_port():
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return one.getsockname()[1]
+
+
+def finish(started, out, timeout=600):
+    """What they found, once all have ended well."""
+    said = [process.communicate(timeout=timeout)[0] for process in started]
+    assert [process.returncode for process in started] == [0] * len(started), "\n".join(said)
+    return json.loads(Path(out).read_text())
+
+
+# --- the program ---
+
+
+def main(out, *tasks):
+    import jax
+
+    jax.config.update("jax_enable_x64", True)
+    jax.config.update("jax_numpy_rank_promotion", "raise")
+    jax.config.update("jax_disable_most_optimizations", True)  # compiled soon, into slower code
+    if "--at" in tasks:
+        *tasks, _, address, processes, process = tasks
+        jax.config.update("jax_cpu_collectives_implementation", "gloo")
+        jax.distributed.initialize(address, int(processes), int(process))
+    import fedjax_lc as fl
+
+    found = {}
+    for task in tasks:
+        what, over, kind, label = task.split("/")
+        mesh = fl.devices(clients=int(over))
+        problem = None if what == "wait" else problem_of(fl, kind)
+        if what == "count":
+            found[task] = count(fl, label, problem, mesh)
+        elif what == "run":
+            found[task] = trace_of(fl, label, problem, devices=mesh, **options_of(kind))
+        elif what == "wait":
+            found[task] = wait(fl, label, mesh)
+        else:
+            found[task] = again(fl, label, problem, mesh, Path(out).parent / task.replace("/", "-"))
+    if jax.process_index() == 0:
+        Path(out).write_text(json.dumps(found))
+    if jax.process_count() > 1:
+        jax.distributed.shutdown()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

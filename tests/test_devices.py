@@ -1,0 +1,208 @@
+"""Clients over devices: the same results as on one, one reduction a round, and one line where it cannot be."""
+
+from __future__ import annotations
+
+import functools
+
+import jax
+import numpy as np
+import pytest
+
+import fedjax_lc as fl
+from fedjax_lc.cli import main
+from fedjax_lc.core import devices
+from fedjax_lc.core.errors import InputError
+from tests import spread
+
+SERVERS = ("locodl", "mcm", "fedavg", "savic")
+COUNTS = [f"count/8/even/{label}" for label in (*SERVERS, "batches")]
+FAKE = ["run/4/logistic/locodl", "run/4/logistic/cohorts"]
+PROCESSES = ["run/2/contract/locodl", "run/2/contract/fedavg"]
+WAIT = ["wait/4/data/locodl", "wait/1/data/locodl"]
+AGAIN = "again/2/contract/locodl"
+OTHERS = [f"run/4/logistic/{case}" for case in spread.CASES]
+OTHERS += [f"run/4/{kind}/{case}" for kind in ("sparse", "softmax", "quadratic") for case in ("locodl", "cohorts")]
+OTHERS += [f"run/4/network/{case}" for case in ("batches", "diana", "cohorts")] + ["run/4/norms/cohorts"]
+TWICE = {  # methods that talk more than once in a round, and why
+    "cser": "the errors are reset, every few rounds",
+    "liec_sgd": "the models are averaged, every few rounds",
+    "marina": "by the coin, full gradients or differences",
+    "pp_marina": "by the coin, full gradients or differences",
+    "mime": "the mean gradient at the model comes before the local steps",
+    "rand_mcm_1mem": "the server's memory follows the mean of what it sends to each client",
+    "savic": "the diagonal is made of gradients before the local steps",
+}
+
+
+@pytest.fixture(scope="module")
+def started(tmp_path_factory):
+    """What the programs of this file find, by their number of processes; all are started at once."""
+    folder = tmp_path_factory.mktemp("spread")
+    work = {1: COUNTS + FAKE + WAIT, 2: [*PROCESSES, AGAIN]}
+    begun = {count: spread.start(folder / f"{count}.json", tasks, count) for count, tasks in work.items()}
+    return functools.cache(lambda count: spread.finish(begun[count], folder / f"{count}.json"))
+
+
+@pytest.fixture(scope="module")
+def fake(started):
+    """The same of fake devices."""
+    return started(1)
+
+
+def compare(found):
+    """Runs of this process, on one device, against what was found for these tasks."""
+    for task, there in found.items():
+        _, _, kind, label = task.split("/")
+        here = spread.trace_of(fl, label, spread.problem_of(fl, kind), **spread.options_of(kind))
+        assert here.keys() == there.keys()
+        for name, series in here.items():
+            np.testing.assert_allclose(there[name], series, rtol=1e-10, atol=1e-10, err_msg=f"{task}: {name}")
+
+
+def test_clients_over_devices_give_what_one_device_gives(fake):
+    compare({task: fake[task] for task in FAKE})
+
+
+def test_two_processes_give_what_one_gives(started):
+    found = started(2)
+    compare({task: found[task] for task in PROCESSES})
+
+
+def test_data_that_wait_on_the_host_are_never_whole_on_a_device(fake):
+    over, alone = (fake[task] for task in WAIT)
+    assert over["share"] <= 2 / 7  # of 7 clients, 2 a device
+    assert alone["share"] == 1
+    assert over["f_star"] == pytest.approx(alone["f_star"], rel=1e-12)
+    np.testing.assert_allclose(over["value"], alone["value"], rtol=1e-10)
+
+
+def test_a_run_of_two_processes_goes_on_from_its_checkpoint(started):
+    assert started(2)[AGAIN] == {"status": "interrupted", "records": 1, "same": True}
+
+
+@pytest.mark.parametrize("method", [*SERVERS, "batches"])
+def test_a_round_has_one_reduction(fake, method):
+    """SAVIC talks twice. A record adds F; LoCoDL's point is a mean too, and is also taken at the end."""
+    found = fake[f"count/8/even/{method}"]
+    kinds = {where: [each.split()[0] for each in those] for where, those in found.items()}
+    assert kinds["step"] == ["all-reduce"] * (2 if method == "savic" else 1)
+    assert kinds["local"] == []
+    assert kinds["record"] == ["all-reduce"] * (2 if method == "locodl" else 1)
+    assert kinds["chunk"] in ([], ["all-reduce"])
+
+
+@pytest.mark.slow
+def test_every_method_has_one_reduction_a_round_or_says_why(tmp_path):
+    tasks = [f"count/4/even/{label}" for label in (*fl.algorithms.names(), "participation", "groups", "batches")]
+    tasks += [f"count/4/{kind}/locodl" for kind in ("sparse", "softmax", "quadratic")] + ["count/4/network/batches"]
+    found = spread.finish(spread.start(tmp_path / "out.json", tasks), tmp_path / "out.json", 1800)
+    for task, there in found.items():
+        label = task.split("/")[-1]
+        if label != "pp_marina":  # whose rounds move the data of a cohort to the devices that compute it
+            assert [each.split()[0] for each in there["step"]] == ["all-reduce"] * (2 if label in TWICE else 1), task
+        assert there["local"] == [], task
+
+
+@pytest.mark.slow
+def test_everything_else_over_devices_gives_what_one_device_gives(tmp_path):
+    compare(spread.finish(spread.start(tmp_path / "out.json", OTHERS), tmp_path / "out.json", 1800))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("processes", [2, 4])
+def test_every_method_in_several_processes_gives_what_one_gives(tmp_path, processes):
+    tasks = [f"run/{processes}/contract/{method}" for method in fl.algorithms.names()]
+    compare(spread.finish(spread.start(tmp_path / "out.json", tasks, processes), tmp_path / "out.json", 1800))
+
+
+def two_commands(*options):
+    """The exit codes and outputs of one command in two processes; options are those of both, or a pair."""
+    address = f"127.0.0.1:{spread.free_port()}"
+    words = ["fedjax_lc.cli", "run", "locodl", "--steps", "200", "--every", "20", "--quiet", "--distributed"]
+    words += ["--coordinator", address, "--processes", "2"]
+    each = [[option[i] if isinstance(option, tuple) else option for option in options] for i in range(2)]
+    begun = [spread.python([*words, "--process", str(i), *map(str, each[i])]) for i in range(2)]
+    said = [process.communicate(timeout=600)[0] for process in begun]
+    return [process.returncode for process in begun], said
+
+
+@pytest.mark.slow
+def test_a_command_in_two_processes_writes_what_one_writes(tmp_path):
+    two, one = tmp_path / "two", tmp_path / "one"
+    assert main(["run", "locodl", "--steps", "200", "--every", "20", "--quiet", "--out", str(one)]) == 0
+    codes, said = two_commands("--out", two)
+    assert codes == [0, 0]
+    assert "wrote" in said[0]
+    assert "LoCoDL" not in said[1]
+    here, there = fl.Trace.load(one), fl.Trace.load(two)
+    np.testing.assert_allclose(there.value, here.value, rtol=1e-10)
+    np.testing.assert_array_equal(there.bits_up, here.bits_up)
+    assert two_commands("--out", two)[0] == [0, 0]  # it is there already
+
+
+@pytest.mark.slow
+def test_where_one_process_cannot_start_none_does():
+    codes, said = two_commands("--x", ("rounds", "nonsense"))
+    assert codes == [2, 2]
+    assert "process 1 cannot go on, and says why" in said[0]
+    assert "nonsense" in said[1]
+
+
+# --- on one device ---
+
+
+def test_one_device_is_a_mesh_too(problem):
+    alone, meshed = (fl.run("locodl", problem, steps=40, progress=False, devices=mesh) for mesh in (None, fl.devices()))
+    np.testing.assert_allclose(meshed.value, alone.value, rtol=1e-12)
+    np.testing.assert_array_equal(meshed.bits_up, alone.bits_up)
+    assert meshed.state.x.shape == (problem.n, problem.dim)
+
+
+def test_rows_are_placed_and_come_back(problem):
+    mesh = fl.devices(clients=1)
+    placed = devices.place(problem, problem.n, mesh)
+    assert devices.is_rows(placed.targets)
+    assert not devices.is_rows(placed.x0)
+    back = jax.jit(devices.whole)(placed)
+    assert jax.tree.all(jax.tree.map(np.array_equal, problem, back))
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("clients=0", "whole numbers >= 1"),
+        ("clients=9999", "there are 1 (cpu)"),
+        ("client=4", "unknown axis of devices 'client': did you mean 'clients'?"),
+        ("clients=four", "given as clients=4"),
+        ("clients=-1", "given as clients=4"),
+    ],
+)
+def test_devices_that_cannot_be_are_refused_in_one_line(words, said, refused):
+    assert said in refused("run", "gd", "--devices", words)
+
+
+def test_more_devices_than_clients_are_refused(problem):
+    with pytest.raises(InputError, match="4 clients cannot share 5 devices"):
+        devices.place(problem, problem.n, jax.sharding.AbstractMesh((1, 5), ("lanes", "clients")))
+
+
+@pytest.mark.parametrize("mesh", [4, "clients=4", jax.sharding.Mesh(np.array(jax.devices()[:1]), ("x",))])
+def test_a_run_wants_a_mesh_with_clients(problem, mesh):
+    with pytest.raises(InputError, match=r"devices=fl\.devices\(clients=4\)"):
+        fl.run("gd", problem, steps=10, devices=mesh)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--process", "1"), "add --distributed"),
+        (("--distributed", "--process", "1"), "is missing: give --coordinator, --processes and --process together"),
+        (
+            ("--distributed", "--coordinator", "x:1", "--processes", "2", "--process", "2"),
+            "--process must be 0..1, got 2",
+        ),
+        (("--distributed",), "--distributed finds no other processes"),
+    ],
+)
+def test_processes_that_cannot_be_are_refused_in_one_line(options, said, refused):
+    assert said in refused("run", "gd", *options)
