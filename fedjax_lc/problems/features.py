@@ -6,8 +6,8 @@ except in the ragged form, where the rows of a client fill as many small blocks 
 
 The sparse form divides the entries of a row into pieces of PIECE entries, so that a few long rows, as texts have them,
 do not pad all others. For 20,242 rows with 72 entries on average and 1060 at most, a gradient takes 12 ms on a two-core
-CPU; with JAX's BCOO it takes 40 ms, with every row padded to the longest 340 ms, and the dense form would be 7.6 GB. On an
-NVIDIA H100, with as many rows of 76 entries and 113 at most, 0.21 ms, 0.22 ms and 1.6 ms.
+CPU; with JAX's BCOO it takes 40 ms, with every row padded to the longest 340 ms, and the dense form would be 7.6 GB. On
+an NVIDIA H100, with as many rows of 76 entries and 113 at most, 0.21 ms, 0.22 ms and 1.6 ms.
 """
 
 from __future__ import annotations
