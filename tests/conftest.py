@@ -60,6 +60,14 @@ def optimisations(request):
     forget_programs()
 
 
+@pytest.fixture(scope="module")
+def jax_cache():
+    """JAX looks programs up, as it does for users."""
+    jax.config.update("jax_enable_compilation_cache", True)
+    yield
+    jax.config.update("jax_enable_compilation_cache", False)
+
+
 def make_clients(sizes=(3, 6, 4, 5), dim=5, seed=0, labels=(-1.0, 1.0)):
     """Ragged heterogeneous clients: list of (features (m_i, dim), labels (m_i,))."""
     rng = np.random.default_rng(seed)

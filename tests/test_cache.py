@@ -23,12 +23,7 @@ def settings():
     return [getattr(jax.config, name) for name in SETTINGS]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def as_usual():
-    """The other tests do without JAX's cache."""
-    jax.config.update("jax_enable_compilation_cache", True)
-    yield
-    jax.config.update("jax_enable_compilation_cache", False)
+pytestmark = pytest.mark.usefixtures("jax_cache")
 
 
 @pytest.fixture
@@ -54,7 +49,7 @@ def compile_something(number):
 # --- processes ---
 
 
-@pytest.mark.parametrize("arguments", [RUN, SWEEP], ids=["run", "sweep"])
+@pytest.mark.parametrize("arguments", [RUN, pytest.param(SWEEP, marks=pytest.mark.slow)], ids=["run", "sweep"])
 def test_a_second_process_compiles_nothing(arguments, tmp_path):
     there = {"FEDJAX_LC_CACHE": str(tmp_path)}
     (first, _), (second, err) = (started(arguments, **there) for _ in range(2))

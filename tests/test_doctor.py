@@ -56,6 +56,7 @@ def test_quick_leaves_the_check_out(capsys, monkeypatch):
     assert json.loads(capsys.readouterr().out)["check"] is None
 
 
+@pytest.mark.usefixtures("jax_cache")
 def test_settings_folders_and_variables(monkeypatch, tmp_path):
     (tmp_path / "libsvm").mkdir()
     (tmp_path / "libsvm" / "a5a").write_text("")
@@ -94,6 +95,7 @@ def test_an_unknown_option_is_one_line(refused):
 # --- what it finds ---
 
 
+@pytest.mark.slow
 def test_every_check_is_ok_here(monkeypatch):
     """If a method was changed on purpose: `selfcheck.RECORDED.write_text(selfcheck.record())`."""
     compile_quickly(monkeypatch)

@@ -76,7 +76,7 @@ def machine() -> str:
     return f"jaxlib {jax.lib.__version__} {platform.machine()} {hashlib.sha256(flags.encode()).hexdigest()[:8]}"
 
 
-@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("dtype", ["float64", pytest.param("float32", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("method", RUNS)
 def test_a_trace_is_what_it_was(method, dtype):
     golden = json.loads(FILE.read_text())

@@ -294,6 +294,7 @@ def test_the_command_line_runs_on_a_sparse_file(tmp_path, always_sparse, capsys)
     np.testing.assert_allclose(trace.value, dense.value, rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_the_example_of_the_readme():
     readme = (Path(__file__).parent.parent / "README.md").read_text()
     space = {"fl": fl}

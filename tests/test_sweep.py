@@ -422,10 +422,16 @@ def test_sweeps_outside_the_main_thread(tiny, gd):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"seeds": 0}, "seeds must be a number >= 1 or different whole numbers >= 0, got 0"),
-        ({"seeds": -2}, "seeds must be a number >= 1 or different whole numbers >= 0, got -2"),
-        ({"seeds": [1, 1]}, "seeds must be a number >= 1 or different whole numbers >= 0, got [1, 1]"),
-        ({"seeds": [0, -1]}, "seeds must be a number >= 1 or different whole numbers >= 0, got [0, -1]"),
+        ({"seeds": 0}, "seeds must be a number >= 1 or different whole numbers >= 0, 1,000,000 at most, got 0"),
+        ({"seeds": -2}, "seeds must be a number >= 1 or different whole numbers >= 0, 1,000,000 at most, got -2"),
+        (
+            {"seeds": [1, 1]},
+            "seeds must be a number >= 1 or different whole numbers >= 0, 1,000,000 at most, got [1, 1]",
+        ),
+        (
+            {"seeds": [0, -1]},
+            "seeds must be a number >= 1 or different whole numbers >= 0, 1,000,000 at most, got [0, -1]",
+        ),
         ({"seeds": 2.5}, "seeds must be"),
         ({"seeds": [1.5]}, "seeds must be"),
         ({"masked": ["gamma"]}, "unknown field to mask 'gamma': did you mean 'local_steps'?"),

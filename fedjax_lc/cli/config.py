@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Annotated, Any, Self
 
 from fedjax_lc.cli import axes, toml
-from fedjax_lc.cli.options import Option, add_cache, reader
+from fedjax_lc.cli.options import Option, add_cache
 from fedjax_lc.core import files, spec
 from fedjax_lc.core.errors import InputError, unknown
 
@@ -115,7 +115,7 @@ class Config:
         groups = {declared.group for _, declared in options.values()}
         places = {name: parser.add_argument_group(name) for name in GROUPS if name in groups}
         for name, (kind, declared) in options.items():
-            places[declared.group].add_argument(f"--{_dashed(name)}", **_argument(kind, declared, usual[name]))
+            places[declared.group].add_argument(f"--{_dashed(name)}", **declared.argument(kind, usual[name]))
         add_cache(places["run"])
 
     @classmethod
@@ -312,7 +312,8 @@ class SweepConfig(Config):
             if name == "methods":
                 said[name] = [str(word) for word in (value if isinstance(value, list) else [value])]
             elif name in known:
-                said[name] = _typed(path, key, value, *known[name])
+                kind, declared = known[name]
+                said[name] = declared.typed(path, key, value, kind)
             else:
                 raise unknown(f"key in {path}", key, {"methods", *map(_dashed, known)})
         return said
@@ -366,30 +367,6 @@ def _given(cls: type[Config], options: argparse.Namespace) -> dict[str, Any]:
 
 def _dashed(name: str) -> str:
     return name.replace("_", "-")
-
-
-def _argument(kind: type, declared: Option, default: Any) -> dict[str, Any]:
-    """How argparse adds an option."""
-    text = declared.text
-    if default not in (None, False, dataclasses.MISSING) and "default" not in text:
-        text += f" (default: {default})"
-    about: dict[str, Any] = {"help": text, "default": argparse.SUPPRESS}
-    if kind is bool:
-        return about | {"action": "store_true"}
-    about |= {"metavar": declared.metavar or "|".join(declared.choices) or None}
-    return about | ({"action": "append"} if kind in (list, dict) else {"type": reader(declared.field(kind), kind)})
-
-
-def _typed(path: str, key: str, value: Any, kind: type, declared: Option) -> Any:
-    """A value of a file as the option has it."""
-    if kind is dict:
-        return toml.flat(path, key, value)
-    if kind is list:
-        return [str(each) for each in (value if isinstance(value, list) else [value])]
-    field = declared.field(kind)
-    if isinstance(value, list | dict) or isinstance(value, bool) != (kind is bool):
-        raise field.refused(f"{path}: {key}", value)
-    return kind(field.value(f"{path}: {key}", str(value)))
 
 
 def _limits(budget: Mapping[str, Any]) -> dict[str, float]:

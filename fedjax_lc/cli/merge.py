@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
-from fedjax_lc.cli.options import Help
+from fedjax_lc.cli.options import PATH, Help
 from fedjax_lc.cli.sweep import show
 from fedjax_lc.core.errors import InputError
 
@@ -25,7 +24,7 @@ def add(commands: Any, arguments: Sequence[str]) -> None:
         formatter_class=Help,
     )
     parser.set_defaults(command=_merge)
-    parser.add_argument("folder", type=Path, metavar="DIR", help="the --out of the shards")
+    parser.add_argument("folder", type=PATH, metavar="DIR", help="the --out of the shards")
     parser.add_argument("--rel-gap", type=float, help="the target (default: the sweep's, or what all methods reach)")
 
 

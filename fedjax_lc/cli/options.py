@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fedjax_lc.cli import toml
 from fedjax_lc.core import spec
 from fedjax_lc.core.errors import InputError
 from fedjax_lc.core.hyperparameters import Range
@@ -77,6 +78,28 @@ class Option:
             within = Range.parse(self.within)
             return spec.Field((kind,), fits=lambda number: within.holds(number, 0), words=within.words())
         return spec.Field((kind,), fits=lambda word: word in (self.choices or (word,)), words=" or ".join(self.choices))
+
+    def argument(self, kind: type, default: Any) -> dict[str, Any]:
+        """How argparse adds it."""
+        text = self.text
+        if default not in (None, False, dataclasses.MISSING) and "default" not in text:
+            text += f" (default: {default})"
+        about: dict[str, Any] = {"help": text, "default": argparse.SUPPRESS}
+        if kind is bool:
+            return about | {"action": "store_true"}
+        about |= {"metavar": self.metavar or "|".join(self.choices) or None}
+        return about | ({"action": "append"} if kind in (list, dict) else {"type": reader(self.field(kind), kind)})
+
+    def typed(self, path: str, key: str, value: Any, kind: type) -> Any:
+        """The value of a key of a TOML file as the option has it."""
+        if kind is dict:
+            return toml.flat(path, key, value)
+        if kind is list:
+            return [str(each) for each in (value if isinstance(value, list) else [value])]
+        field = self.field(kind)
+        if isinstance(value, list | dict) or isinstance(value, bool) != (kind is bool):
+            raise field.refused(f"{path}: {key}", value)
+        return kind(field.value(f"{path}: {key}", str(value)))
 
 
 def make_problem(config: Config, download: bool = True, mesh: Any = None) -> tuple[Any, Callable[[], Any]]:

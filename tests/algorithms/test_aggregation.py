@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import dataclasses
-import sys
+import importlib
 from pathlib import Path
 
 import jax
@@ -25,7 +25,7 @@ from tests.quickly import compile_quickly
 NAMES = algorithms.names()
 FOLDER = Path(algorithms.__file__).parent
 STEPS = 30
-RUN = sys.modules["fedjax_lc.running.run"]
+RUN = importlib.import_module("fedjax_lc.running.run")
 
 # Means over clients that are no aggregation of what they send: of iterates and errors that are looked at, of a
 # downlink's messages, and of FedNova's step counts.

@@ -76,7 +76,8 @@ def coins(keys, p):
 
 def cohorts(keys, problem, size):
     """`cohort(t)` of the references: the clients' numbers."""
-    chosen = np.asarray(jax.vmap(lambda key: sample(problem, key, size)[0])(keys))
+    ids = jax.vmap(lambda key: sample(problem, key, size)[0])(keys).ids
+    chosen = np.broadcast_to(np.arange(problem.n), (len(keys), size)) if ids is None else np.asarray(ids)
     return lambda t: chosen[t]
 
 

@@ -27,6 +27,7 @@ def test_it_is_a_suite():
     assert SUITES["feedback"] is feedback
 
 
+@pytest.mark.slow
 def test_every_entry_is_measured(results):
     labels = [entry.label for entry in RACED]
     assert list(results["vectors"]) == list(results["compile_s"]) == labels

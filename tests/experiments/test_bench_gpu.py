@@ -163,6 +163,7 @@ def test_ways_of_selecting_give_one_mask(ties):
     assert gpu_select.differ(masks) == ["argsort"]
 
 
+@pytest.mark.slow
 def test_branches_have_rows_for_every_size():
     (numbers,) = TINY.numbers
     found, size = facts("branches", "float32"), gpu_branches.power(numbers)
@@ -216,6 +217,7 @@ def test_a_sweep_is_judged_where_it_is_whole():
     assert gpu_large.IN_THE_LOOP["float64"] == 9
 
 
+@pytest.mark.slow
 def test_networks_stand_beside_their_targets():
     found = facts("networks", "ours")
     assert first_column("networks", "ours") == ["chosen by itself", "patches"]
@@ -407,6 +409,7 @@ def test_tables_are_printed_as_soon_as_they_are_done(monkeypatch, tmp_path, caps
     assert len(list(tmp_path.iterdir())) == 2
 
 
+@pytest.mark.slow
 def test_a_child_answers_in_a_process_of_its_own():
     found = gpu._ask("precision", "float32", GIVEN._replace(ends=time.time() + 60), time.time() + 60)
     assert set(found["rows"]) == set(facts("precision", "float32")["rows"])

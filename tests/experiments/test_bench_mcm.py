@@ -38,6 +38,7 @@ def floors():
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_both_contestants_settle_at_the_same_floor(method, floors):
     (ours, error), (numpy, other) = (mean_and_error(gaps) for gaps in floors[method].values())

@@ -206,6 +206,7 @@ def test_part_i_races_ours_and_theirs(monkeypatch):
     assert found["parameters"] == made[0][1].dim
 
 
+@pytest.mark.slow
 def test_part_ii_trains_all_clients_and_compiles_each_program_once():
     before = compile_count()
     found = neural_parts.small(TINY, 2, False)

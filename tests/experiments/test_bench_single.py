@@ -148,6 +148,7 @@ def test_targets_are_judged_by_the_ratio_of_medians(ours_ms, compile_s, start, m
     assert [line.endswith(" met") and not line.endswith("not met") for line in verdicts] == met
 
 
+@pytest.mark.slow
 def test_peak_memory_grows_with_an_allocation():
     before = single.peak_mib()
     block = np.ones(int(2**20 * (before + 20) / 8))

@@ -129,12 +129,14 @@ def test_the_full_resnet_builds_without_data_of_its_own(small):
 
 
 @pytest.mark.parametrize("name", ["mcm/deep/gpu/mnist", pytest.param("mcm/deep/gpu/cifar10", marks=pytest.mark.slow)])
-def test_compressed_trainings_build_as_the_authors_have_them(name, small):
+def test_compressed_trainings_build_as_the_authors_have_them(name, monkeypatch):
+    for module in (_networks, deep, _images):
+        monkeypatch.setattr(module, "load", functools.partial(images, rows=20 * 130))  # a batch is 128 rows
     recipe = catalogue.get(name)
     problem = recipe.problem()
     s = 4 if "mnist" in name else 16
     assert (problem.n, problem.dim) == (20, 21_840 if s == 4 else 62_006)
-    assert np.all(np.diff(np.asarray(problem.starts)) == 10)
+    assert np.all(np.diff(np.asarray(problem.starts)) == 130)
     mcm = next(run for run in recipe.curves if run.method == "mcm")
     before, after = builds(mcm, problem)
     assert before == after
