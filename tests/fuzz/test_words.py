@@ -94,7 +94,7 @@ def test_words_of_a_command_line(line):
 
 @pytest.mark.slow
 @given(line=words.command_lines())
-@times(4000)
+@times(2000)
 def test_words_of_a_command_line_at_length(line):
     check(line)
 
@@ -187,6 +187,6 @@ def test_saved_settings(saved, case):
 
 @pytest.mark.slow
 @given(case=st.data())
-@times(2000)
+@times(200)
 def test_saved_settings_at_length(saved, case):
     read_again(saved, case.draw)
