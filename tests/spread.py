@@ -21,7 +21,9 @@ import json
 import os
 import pickle
 import re
+import resource
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -151,6 +153,7 @@ def damage(devices, folder):
     import jax
 
     from fedjax_lc.core.devices import place
+    from fedjax_lc.core.errors import InputError
     from fedjax_lc.running import checkpoints
 
     found = {}
@@ -171,7 +174,18 @@ def damage(devices, folder):
         other = {"x": jax.ShapeDtypeStruct((7, 4), np.float64), "y": np.float32(0)}
         assert checkpoints.latest(folder / "none", other, "none") is None
     checkpoints.remove(folder / "none")
-    return found | {"another tree": said.getvalue(), "removed": visible(folder / "none")}
+    found |= {"another tree": said.getvalue(), "removed": visible(folder / "none")}
+    large = place({"x": np.random.default_rng(0).normal(size=(7, 3000))}, 7, devices)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))
+    with contextlib.redirect_stderr(io.StringIO()):  # tensorstore's threads
+        try:
+            checkpoints.save(folder / "full", large, {}, step=1, identity=0, mesh=devices)
+        except InputError as error:
+            found["full"] = str(error), visible(folder / "full")
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    return found
 
 
 def flip(path):

@@ -116,6 +116,12 @@ def test_of_a_damaged_folder_one_line_is_said_and_the_one_before_is_used(fake, n
         )
 
 
+def test_where_the_disk_is_full_the_error_is_one_line_and_nothing_is_left(fake):
+    error, left = fake[DAMAGE]["full"]
+    assert re.fullmatch(r"cannot write \S+1\.orbax: File too large; make room, and repeat the command", error)
+    assert left == []
+
+
 def test_a_folder_of_another_tree_is_not_taken(fake):
     said, left = (fake[DAMAGE][name] for name in ("another tree", "removed"))
     assert said.count("it holds another tree: ['x'] must be float64 (7, 4), got float64 (7, 3)") == 2

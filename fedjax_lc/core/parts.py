@@ -7,8 +7,11 @@ folder is recognised before orbax reads it.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-from collections.abc import Iterable, Mapping
+import logging
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -55,13 +58,15 @@ def write(folder: Path, rows: Mapping[str, Rows]) -> dict[str, Any]:
 
     arrays = {number: rows[name].array for name, number in _numbers(rows).items()}
     try:
-        with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as orbax:
+        with _silent(), ocp.Checkpointer(ocp.StandardCheckpointHandler()) as orbax:
             orbax.save(folder.absolute(), args=ocp.args.StandardSave(arrays), force=True)
         files = _files(folder) if jax.process_index() == 0 else {}
         return {"shapes": _shapes(rows), "files": {name: _digest(path) for name, path in files.items()}}
     except OSError as error:
         raise unwritable(folder, error) from None
     except (ValueError, RuntimeError) as error:  # tensorstore's
+        if code := re.search(r"os_error_code='(\d+)'", str(error)):
+            raise unwritable(folder, OSError(int(code[1]), "")) from None
         raise InputError(f"cannot write {folder}: {str(error).partition(chr(10))[0]}") from None
 
 
@@ -98,7 +103,7 @@ def read(folder: Path, holds: Mapping[str, Any], like: PyTree) -> dict[str, Any]
 
     wanted, numbers = _at(like, holds["shapes"]), _numbers(holds["shapes"])
     try:
-        with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as orbax:
+        with _silent(), ocp.Checkpointer(ocp.StandardCheckpointHandler()) as orbax:
             asked = {number: _target(wanted[name]) for name, number in numbers.items()}
             # not strict: the rows of zeros that fill up the last devices' shares depend on the number of devices
             stored = orbax.restore(folder.absolute(), args=ocp.args.StandardRestore(asked, strict=False))
@@ -106,6 +111,17 @@ def read(folder: Path, holds: Mapping[str, Any], like: PyTree) -> dict[str, Any]
         raise InputError(f"{folder.name} is damaged ({type(error).__name__})") from None
     put = lambda like, array: Rows(array, like.n, like.mesh) if is_rows(like) else array
     return {name: put(wanted[name], stored[number]) for name, number in numbers.items()}
+
+
+@contextlib.contextmanager
+def _silent() -> Iterator[None]:
+    """Without the tracebacks that orbax logs of an error that it also raises."""
+    logger = logging.getLogger("absl")
+    before, logger.disabled = logger.disabled, True
+    try:
+        yield
+    finally:
+        logger.disabled = before
 
 
 def _numbers(names: Iterable[str]) -> dict[str, str]:

@@ -69,11 +69,17 @@ def save(
     """
     path = folder / f"{prefix}-{step:012d}.safetensors"
     rest, rows = parts.split(tree)
-    with agreed(mesh):
-        spread = parts.write(path.with_suffix(SPREAD), rows) if rows else None
-    if not writes:
-        return path
-    tensors.write(path, gathered(rest), {"identity": identity, "step": step, "facts": dict(facts), "spread": spread})
+    try:
+        with agreed(mesh):
+            spread = parts.write(path.with_suffix(SPREAD), rows) if rows else None
+        if not writes:
+            return path
+        about = {"identity": identity, "step": step, "facts": dict(facts), "spread": spread}
+        tensors.write(path, gathered(rest), about)
+    except InputError:
+        if writes:
+            _remove_folders(folder, prefix, keep=listed(folder, prefix))
+        raise
     paths = listed(folder, prefix)
     here = paths.index(path)  # those of larger steps could not be used, or this computation would be beyond them
     for old in [*paths[:here], *paths[here + KEPT :]]:
