@@ -4,18 +4,26 @@
     python -m tests.spread OUT TASK ... --at ADDRESS 2 0        # over one device of each of several processes
 
 A task is count/DEVICES/PROBLEM/LABEL, the collectives of a compiled loop, run/DEVICES/PROBLEM/LABEL, a run, or
-again/..., whether a run that was interrupted goes on with the same bits, or wait/..., a run on data that wait on the
-host. Process 0 writes what it finds to OUT, as
-JSON. A test starts them by `start` and compares with runs of its own process.
+again/..., whether a run that was interrupted goes on with the same bits, killed/..., the same where it died while it
+wrote a checkpoint, torn/..., where a file of one is damaged, damage/..., how damaged checkpoints are recognised, or
+wait/..., a run on data that wait on the host. Process 0 writes what it finds to OUT, as JSON. A test starts them by
+`start` and compares with runs of its own process.
 """
 
 from __future__ import annotations
 
 import collections
+import contextlib
 import dataclasses
+import io
+import itertools
 import json
 import os
+import pickle
 import re
+import resource
+import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -67,8 +75,131 @@ def again(fl, label, problem, devices, folder):
     options = {"devices": devices, "out": folder}
     method, hp = choices(fl, label, problem)
     stopped = fl.run(method, problem, hp, 3, progress=False, on_chunk=lambda trace: True, **ROUNDS, **options)
+    by = sorted(part.name for part in folder.glob("*.orbax/ocdbt.process_*"))
     whole, rest = (trace_of(fl, label, problem, **given) for given in ({"devices": devices}, options))
-    return {"status": stopped.status, "records": len(stopped), "same": whole == rest}
+    return {"status": stopped.status, "records": len(stopped), "same": whole == rest, "by": by}
+
+
+def torn(fl, label, problem, devices, folder):
+    """Whether a run of several processes goes on with the same bits, where one of them reads a damaged file."""
+    import jax
+    from jax.experimental import multihost_utils
+
+    options, count = {"devices": devices, "out": folder, "checkpoint_every": "steps:20"}, itertools.count(1)
+    trace_of(fl, label, problem, on_chunk=lambda trace: next(count) == 4, **options)
+    if jax.process_index() == 0:
+        last = sorted(folder.glob("*.orbax"))[-1]
+        flip(files(last)[1])  # process 1 reads every second one
+    multihost_utils.sync_global_devices("damaged")
+    with contextlib.redirect_stderr(io.StringIO()) as said:
+        rest = trace_of(fl, label, problem, **options)
+    return {"same": trace_of(fl, label, problem, devices=devices) == rest, "said": said.getvalue()}
+
+
+class Died(BaseException):
+    pass
+
+
+def killed(fl, label, problem, devices, folder):
+    """A run that dies after the folder of its third checkpoint was written, and before the file: what goes on from it,
+    over the same devices, over two and on one."""
+    from fedjax_lc.core import tensors
+
+    options, write, count = {"out": folder, "checkpoint_every": "steps:20"}, tensors.write, itertools.count(1)
+
+    def dying(path, tree, facts):
+        if next(count) == 3:
+            raise Died
+        write(path, tree, facts)
+
+    tensors.write = dying
+    with contextlib.suppress(Died):
+        trace_of(fl, label, problem, devices=devices, **options)
+    tensors.write = write
+    left, held = visible(folder), tensors.read(folder / "checkpoint-000000000040.safetensors")
+    found = {"left": left, "spread": held.facts["spread"]["shapes"], "whole": list(held.leaves)}
+    for name, mesh in {"two": fl.devices(clients=2), "alone": None}.items():
+        shutil.copytree(folder, folder.with_name(name))
+        found[name] = trace_of(fl, label, problem, devices=mesh, out=folder.with_name(name))
+    found["rest"] = trace_of(fl, label, problem, devices=devices, **options)
+    found["once"] = trace_of(fl, label, problem, devices=devices)
+    return found | {"right": visible(folder)}
+
+
+class Trap:
+    def __reduce__(self):
+        return os._exit, (3,)
+
+
+DAMAGES = {  # of a checkpoint's folder, whose files are given
+    "none": lambda folder, files: None,
+    "a torn file": lambda folder, files: os.truncate(max(files, key=os.path.getsize), 100),
+    "a flipped bit": lambda folder, files: flip(max(files, key=os.path.getsize)),
+    "a file less": lambda folder, files: files[-1].unlink(),
+    "a file more": lambda folder, files: (folder / "d" / "more").touch(),
+    "a pickle": lambda folder, files: (folder / "_METADATA").write_bytes(pickle.dumps(Trap())),
+    "a pipe": lambda folder, files: (files[0].unlink(), os.mkfifo(files[0])),
+    "no folder": lambda folder, files: shutil.rmtree(folder),
+    "a file in its place": lambda folder, files: (shutil.rmtree(folder), folder.touch()),
+    "another's folder": lambda folder, files: (
+        shutil.rmtree(folder),
+        shutil.copytree(folder.with_name("checkpoint-000000000001.orbax"), folder),
+    ),
+}
+
+
+def damage(devices, folder):
+    """Of two checkpoints, of which the later one is damaged: the step and the array that is used, and what is said."""
+    import jax
+
+    from fedjax_lc.core.devices import place
+    from fedjax_lc.core.errors import InputError
+    from fedjax_lc.running import checkpoints
+
+    found = {}
+    for name, do in DAMAGES.items():
+        there = folder / name.replace(" ", "-")
+        for step in (1, 2):
+            tree = {"x": np.arange(21.0).reshape(7, 3) + step, "y": np.float32(step)}
+            placed = place(tree, 7, devices)
+            checkpoints.save(there, placed, {}, step=step, identity=name, mesh=devices)
+        last = there / "checkpoint-000000000002.orbax"
+        do(last, files(last))
+        with contextlib.redirect_stderr(io.StringIO()) as said:
+            used = checkpoints.latest(there, placed, name, mesh=devices)
+        same = used.tree["x"].array.sharding == placed["x"].array.sharding
+        rows = np.asarray(used.tree["x"].array)[:7].tolist()
+        found[name] = {"step": used.step, "rows": rows, "placed": same, "said": said.getvalue()}
+    with contextlib.redirect_stderr(io.StringIO()) as said:
+        other = {"x": jax.ShapeDtypeStruct((7, 4), np.float64), "y": np.float32(0)}
+        assert checkpoints.latest(folder / "none", other, "none") is None
+    checkpoints.remove(folder / "none")
+    found |= {"another tree": said.getvalue(), "removed": visible(folder / "none")}
+    large = place({"x": np.random.default_rng(0).normal(size=(7, 3000))}, 7, devices)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))
+    with contextlib.redirect_stderr(io.StringIO()):  # tensorstore's threads
+        try:
+            checkpoints.save(folder / "full", large, {}, step=1, identity=0, mesh=devices)
+        except InputError as error:
+            found["full"] = str(error), visible(folder / "full")
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    return found
+
+
+def flip(path):
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+def files(folder):
+    return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+def visible(folder):
+    return sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
 
 
 def wait(fl, label, devices):
@@ -101,6 +232,7 @@ def problem_of(fl, kind):
         "sparse": lambda: fl.problems.logistic_regression(make_clients(sizes), kappa=30, features="sparse"),
         "softmax": lambda: fl.problems.softmax_regression(classes, kappa=30, weights="size"),
         "quadratic": lambda: fl.problems.quadratic(rng.uniform(0.5, 2, (7, 5)), rng.normal(size=(7, 5)), noise=0.1),
+        "pair": lambda: fl.problems.logistic_regression(make_clients(sizes[:2]), kappa=30),
         "network": lambda: fl.problems.neural("mlp:hidden=4", classes, test, classes=3, dtype="float64"),
         "norms": lambda: normalised(fl, classes, [(test[0][i : i + k], test[1][i : i + k]) for i, k in PARTS]),
         "even": lambda: fl.problems.logistic_regression(make_clients((4,) * 16), kappa=30),
@@ -224,15 +356,18 @@ def main(out, *tasks):
     for task in tasks:
         what, over, kind, label = task.split("/")
         mesh = fl.devices(clients=int(over))
-        problem = None if what == "wait" else problem_of(fl, kind)
+        problem = None if what in ("wait", "damage") else problem_of(fl, kind)
+        folder = Path(out).parent / task.replace("/", "-")
         if what == "count":
             found[task] = count(fl, label, problem, mesh)
         elif what == "run":
             found[task] = trace_of(fl, label, problem, devices=mesh, **options_of(kind))
         elif what == "wait":
             found[task] = wait(fl, label, mesh)
+        elif what == "damage":
+            found[task] = damage(mesh, folder)
         else:
-            found[task] = again(fl, label, problem, mesh, Path(out).parent / task.replace("/", "-"))
+            found[task] = {"again": again, "torn": torn, "killed": killed}[what](fl, label, problem, mesh, folder)
     if jax.process_index() == 0:
         Path(out).write_text(json.dumps(found))
     if jax.process_count() > 1:

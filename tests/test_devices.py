@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 
 import jax
 import numpy as np
@@ -20,6 +21,7 @@ FAKE = ["run/4/logistic/locodl", "run/4/logistic/cohorts"]
 PROCESSES = ["run/2/contract/locodl", "run/2/contract/fedavg"]
 WAIT = ["wait/4/data/locodl", "wait/1/data/locodl"]
 AGAIN = "again/2/contract/locodl"
+PAIR, KILLED, DAMAGE = "again/2/pair/locodl", "killed/4/logistic/locodl", "damage/4/data/rows"
 OTHERS = [f"run/4/logistic/{case}" for case in spread.CASES]
 OTHERS += [f"run/4/{kind}/{case}" for kind in ("sparse", "softmax", "quadratic") for case in ("locodl", "cohorts")]
 OTHERS += [f"run/4/network/{case}" for case in ("batches", "diana", "cohorts")] + ["run/4/norms/cohorts"]
@@ -38,7 +40,7 @@ TWICE = {  # methods that talk more than once in a round, and why
 def started(tmp_path_factory):
     """What the programs of this file find, by their number of processes; all are started at once."""
     folder = tmp_path_factory.mktemp("spread")
-    work = {1: COUNTS + FAKE + WAIT, 2: [*PROCESSES, AGAIN]}
+    work = {1: COUNTS + FAKE + WAIT + [PAIR, KILLED, DAMAGE], 2: [*PROCESSES, AGAIN]}
     begun = {count: spread.start(folder / f"{count}.json", tasks, count) for count, tasks in work.items()}
     return functools.cache(lambda count: spread.finish(begun[count], folder / f"{count}.json"))
 
@@ -77,7 +79,53 @@ def test_data_that_wait_on_the_host_are_never_whole_on_a_device(fake):
 
 
 def test_a_run_of_two_processes_goes_on_from_its_checkpoint(started):
-    assert started(2)[AGAIN] == {"status": "interrupted", "records": 1, "same": True}
+    """Each of which wrote the rows of its own devices."""
+    by = ["ocdbt.process_0", "ocdbt.process_1"]
+    assert started(2)[AGAIN] == {"status": "interrupted", "records": 1, "same": True, "by": by}
+
+
+def test_a_run_of_two_clients_over_two_devices_goes_on(fake):
+    """Its costs, (2, 4), have as many rows."""
+    assert fake[PAIR] == {"status": "interrupted", "records": 1, "same": True, "by": ["ocdbt.process_0"]}
+
+
+def test_a_run_over_devices_that_died_within_a_checkpoint_goes_on_from_the_one_before(fake):
+    """The rows of clients are never gathered; the folder that the last checkpoint left is not used, and goes."""
+    found = fake[KILLED]
+    names = [f"checkpoint-0000000000{step}.{kind}" for step in (20, 40) for kind in ("orbax", "safetensors")]
+    assert found["left"] == [*names, "checkpoint-000000000060.orbax", "config.json", "trace.parquet"]
+    assert found["spread"]["['state'].x"] == "float64 (7, 5)"
+    assert not found["spread"].keys() & set(found["whole"])
+    assert found["rest"] == found["once"]
+    assert found["right"] == ["config.json", "state.safetensors", "trace.parquet"]
+    for other in ("two", "alone"):
+        for name, series in found["once"].items():
+            np.testing.assert_allclose(found[other][name], series, rtol=1e-10, atol=1e-10, err_msg=f"{other}: {name}")
+
+
+@pytest.mark.parametrize("name", spread.DAMAGES)
+def test_of_a_damaged_folder_one_line_is_said_and_the_one_before_is_used(fake, name):
+    found, step = fake[DAMAGE][name], 2 if name == "none" else 1
+    assert (found["step"], found["placed"]) == (step, True)
+    np.testing.assert_array_equal(found["rows"], np.arange(21.0).reshape(7, 3) + step)
+    if name == "none":
+        assert found["said"] == ""
+    else:
+        assert re.fullmatch(
+            r"note: \S+02\.safetensors cannot be used, [^\n]+ checkpoint-0+1\.safetensors\n", found["said"]
+        )
+
+
+def test_where_the_disk_is_full_the_error_is_one_line_and_nothing_is_left(fake):
+    error, left = fake[DAMAGE]["full"]
+    assert re.fullmatch(r"cannot write \S+1\.orbax: File too large; make room, and repeat the command", error)
+    assert left == []
+
+
+def test_a_folder_of_another_tree_is_not_taken(fake):
+    said, left = (fake[DAMAGE][name] for name in ("another tree", "removed"))
+    assert said.count("it holds another tree: ['x'] must be float64 (7, 4), got float64 (7, 3)") == 2
+    assert left == []
 
 
 @pytest.mark.parametrize("method", [*SERVERS, "batches"])
@@ -138,6 +186,14 @@ def test_a_command_in_two_processes_writes_what_one_writes(tmp_path):
     np.testing.assert_allclose(there.value, here.value, rtol=1e-10)
     np.testing.assert_array_equal(there.bits_up, here.bits_up)
     assert two_commands("--out", two)[0] == [0, 0]  # it is there already
+
+
+@pytest.mark.slow
+def test_two_processes_use_the_same_checkpoint_where_one_reads_a_damaged_file(tmp_path):
+    task = "torn/2/contract/locodl"
+    found = spread.finish(spread.start(tmp_path / "out.json", [task], 2), tmp_path / "out.json")[task]
+    assert found["same"]
+    assert "process 1 cannot go on, and says why: going on from checkpoint-" in found["said"]
 
 
 @pytest.mark.slow

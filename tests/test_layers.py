@@ -41,6 +41,7 @@ FILES_OF = {
         "lanes",
         "devices",
         "tensors",
+        "parts",
     ],
     "results": ["ledger", "provenance", "columns", "trace", "arrays", "ranking", "storage", "table", "report"],
     "running": ["cache", "programs", "signals", "checkpoints", "folder", "loop", "options", "placing", "run", "extend"],

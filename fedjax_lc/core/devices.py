@@ -152,6 +152,11 @@ def of_first(number: int, mesh: Mesh | None) -> int:
     return int(multihost_utils.broadcast_one_to_all(np.int64(number)))
 
 
+def is_first(mesh: Mesh | None) -> bool:
+    """Whether this process prints and writes: the only one, or the first of the mesh."""
+    return mesh is None or not mesh.is_multi_process or jax.process_index() == 0
+
+
 def of_any(truth: bool, mesh: Mesh | None) -> bool:
     """Whether it is true in one process of a mesh or more, in every process."""
     if mesh is None or not mesh.is_multi_process:
@@ -218,6 +223,7 @@ def padded(n: int, mesh: Mesh) -> int:
 
 def place(tree: PyTree, n: int, mesh: Mesh) -> PyTree:
     """The arrays of `tree`, which the host holds, on the devices: those (n, ...) as `Rows`, the others on every device.
+    `Rows` stay where they lie.
 
     A process reads only the rows of its own devices, `leaf[start:stop]`.
 
@@ -226,8 +232,8 @@ def place(tree: PyTree, n: int, mesh: Mesh) -> PyTree:
     """
     if n < mesh.shape[CLIENTS]:
         raise InputError(f"{n} clients cannot share {mesh.shape[CLIENTS]} devices: ask for {n} or fewer")
-    one = lambda leaf: _rows(leaf, n, mesh) if of_each_client(leaf, n) else everywhere(leaf, mesh)
-    return jax.tree.map(one, tree)
+    new = lambda leaf: _rows(leaf, n, mesh) if of_each_client(leaf, n) else everywhere(leaf, mesh)
+    return jax.tree.map(lambda leaf: leaf if is_rows(leaf) else new(leaf), tree, is_leaf=is_rows)
 
 
 def _rows(leaf: Any, n: int, mesh: Mesh) -> Rows:
@@ -360,15 +366,20 @@ def of_shapes(tree: PyTree) -> PyTree:
     return jax.tree.map(one, tree, is_leaf=is_rows)
 
 
-def on_host(tree: PyTree) -> PyTree:
-    """The arrays of `tree` in NumPy, `Rows` as (n, ...); in every process, if there are several."""
+def gathered(tree: PyTree) -> PyTree:
+    """`tree` with its `Rows` in NumPy, (n, ...), in every process, if there are several."""
 
     def one(leaf: Any) -> Any:
         if not is_rows(leaf):
-            return np.asarray(leaf)
+            return leaf
         array = leaf.array
         if not array.is_fully_addressable:
             array = jax.jit(lambda array: array, out_shardings=NamedSharding(leaf.mesh, EVERYWHERE))(array)
         return np.asarray(array)[: leaf.n]
 
     return jax.tree.map(one, tree, is_leaf=is_rows)
+
+
+def on_host(tree: PyTree) -> PyTree:
+    """The arrays of `tree` in NumPy, `Rows` as (n, ...); in every process, if there are several."""
+    return jax.tree.map(np.asarray, gathered(tree))

@@ -1,7 +1,9 @@
 """Checkpoints: files from which a computation that was stopped goes on with the same bits, and when to write one.
 
 A checkpoint is one file, checkpoint-STEP.safetensors, which holds a tree of arrays, the identity of what computes and
-the step it had reached (`core.tensors` says how a file recognises its contents). The last two of a folder are kept.
+the step it had reached (`core.tensors` says how a file recognises its contents). What of the tree is spread over
+devices lies beside it in a folder, checkpoint-STEP.orbax (`core.parts`); the file, which is written last, makes it
+valid. The last two checkpoints are kept.
 """
 
 from __future__ import annotations
@@ -9,18 +11,23 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import re
+import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from fedjax_lc.core import spec, tensors
+from jax.sharding import Mesh
+
+from fedjax_lc.core import parts, spec, tensors
+from fedjax_lc.core.devices import gathered, of_shapes, together
 from fedjax_lc.core.errors import InputError
 from fedjax_lc.core.progress import say
 from fedjax_lc.core.typing import PyTree
 
 KEPT = 2  #: checkpoints of a folder
 NAME = re.compile(r"(?P<prefix>.*)-(?P<step>\d{12,})\.safetensors")
+SPREAD = ".orbax"  #: the suffix of folders
 FAR = 2**62  #: more records than any run has
 SHARE = 0.01  #: of the time that checkpoints may take where nothing else is asked for
 LEAST_SECONDS = 60.0  #: from one checkpoint to the next, where nothing else is asked for
@@ -36,27 +43,49 @@ class Checkpoint:
 
 
 def save(
-    folder: Path, tree: PyTree, facts: Mapping[str, Any], *, step: int, identity: Any, prefix: str = "checkpoint"
+    folder: Path,
+    tree: PyTree,
+    facts: Mapping[str, Any],
+    *,
+    step: int,
+    identity: Any,
+    prefix: str = "checkpoint",
+    mesh: Mesh | None = None,
+    writes: bool = True,
 ) -> Path:
     """Write a checkpoint and keep the last two.
 
     Args:
-        tree: arrays of any dtype, PRNG keys and numbers.
+        tree: arrays of any dtype, PRNG keys and numbers; `Rows` are written from the devices where they lie.
         facts: plain values, as JSON can write them.
         step: how far the computation had come; of two checkpoints the one with the larger step is the later.
         identity: plain values that determine the results; a checkpoint is used only where they are the same.
         prefix: the beginning of the file's name, for a folder with several computations.
+        mesh: the devices of the computation; all of its processes make the same call.
+        writes: whether this process writes the file, as one of them does.
 
     Raises:
         InputError: it cannot be written; those before it are kept.
     """
     path = folder / f"{prefix}-{step:012d}.safetensors"
-    tensors.write(path, tree, {"identity": identity, "step": step, "facts": dict(facts)})
-    paths = _paths(folder, prefix)
+    rest, rows = parts.split(tree)
+    try:
+        with agreed(mesh):
+            spread = parts.write(path.with_suffix(SPREAD), rows) if rows else None
+        if not writes:
+            return path
+        about = {"identity": identity, "step": step, "facts": dict(facts), "spread": spread}
+        tensors.write(path, gathered(rest), about)
+    except InputError:
+        if writes:
+            _remove_folders(folder, prefix, keep=listed(folder, prefix))
+        raise
+    paths = listed(folder, prefix)
     here = paths.index(path)  # those of larger steps could not be used, or this computation would be beyond them
     for old in [*paths[:here], *paths[here + KEPT :]]:
         with contextlib.suppress(OSError):
             old.unlink()
+    _remove_folders(folder, prefix, keep=listed(folder, prefix))
     return path
 
 
@@ -66,36 +95,81 @@ def latest(
     identity: Any,
     *,
     prefix: str = "checkpoint",
+    mesh: Mesh | None = None,
 ) -> Checkpoint | None:
     """The last checkpoint that can be used, or None; one line on stderr says of each later one why it cannot.
 
     Args:
         like: a tree with the structure, shapes and dtypes of the one that was saved; nothing of it is computed. Where
-            they depend on the facts, a function of those.
+            they depend on the facts, a function of those. What was spread over devices comes back spread where `like`
+            has `Rows`; all else comes back on the host.
         identity: as given to `save`.
+        mesh: the devices of the computation; all of its processes make the same call, and use the same checkpoint.
     """
-    paths = _paths(folder, prefix)
+    paths = listed(folder, prefix)
     for path, before in zip(paths, [*(path.name for path in paths), "the start"][1:], strict=True):
         try:
-            stored = tensors.read(path)
-            facts = stored.facts
-            if facts.get("identity") != identity:
-                raise InputError("it is of something else")
-            tree = stored.tree(like(facts["facts"]) if callable(like) else like)
-            return Checkpoint(tree, facts["step"], facts["facts"])
-        except (InputError, KeyError, TypeError) as error:
+            with agreed(mesh):
+                facts, tree, wanted = _checked(path, like, identity)
+            with agreed(mesh):
+                rows = parts.read(path.with_suffix(SPREAD), facts["spread"], wanted) if facts.get("spread") else {}
+            return Checkpoint(parts.joined(tree, rows), facts["step"], facts["facts"])
+        except InputError as error:
             say(f"note: {path} cannot be used, {error}: going on from {before}")
     return None
 
 
+def _checked(path: Path, like: Any, identity: Any) -> tuple[dict[str, Any], PyTree, PyTree]:
+    """The facts of a checkpoint, its tree without what is spread over devices, and the tree that is wanted.
+
+    Raises:
+        InputError: it cannot be used.
+    """
+    stored = tensors.read(path)
+    facts = stored.facts
+    if facts.get("identity") != identity:
+        raise InputError("it is of something else")
+    try:
+        wanted, spread = like(facts["facts"]) if callable(like) else like, facts.get("spread")
+        if not isinstance(facts["step"], int):
+            raise TypeError
+        if spread:
+            parts.check(path.with_suffix(SPREAD), spread, wanted)
+        return facts, stored.tree(of_shapes(parts.without(wanted, spread["shapes"] if spread else {}))), wanted
+    except InputError:
+        raise
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise InputError(f"it is damaged ({type(error).__name__})") from None
+    except OSError as error:
+        raise InputError(f"it cannot be read ({type(error).__name__})") from None
+
+
+@contextlib.contextmanager
+def agreed(mesh: Mesh | None) -> Iterator[None]:
+    """As `devices.together`, where several processes compute; without a mesh each process is on its own."""
+    with contextlib.nullcontext() if mesh is None else together(mesh):
+        yield
+
+
 def remove(folder: Path, prefix: str = "checkpoint") -> None:
     """Remove all checkpoints."""
-    for path in _paths(folder, prefix):
+    for path in listed(folder, prefix):
         with contextlib.suppress(OSError):
             path.unlink()
+    _remove_folders(folder, prefix, keep=[])
 
 
-def _paths(folder: Path, prefix: str) -> list[Path]:
+def _remove_folders(folder: Path, prefix: str, keep: list[Path]) -> None:
+    """Remove the folders of checkpoints that have no file, and those that killed processes left half-written."""
+    kept = {path.with_suffix(SPREAD) for path in keep}
+    for path in folder.glob(f"{prefix}-*{SPREAD}*"):
+        if path not in kept:
+            shutil.rmtree(path, ignore_errors=True)
+            with contextlib.suppress(OSError):
+                path.unlink()  # a link, or a file
+
+
+def listed(folder: Path, prefix: str = "checkpoint") -> list[Path]:
     """All checkpoints, the latest first."""
     steps = {path: NAME.fullmatch(path.name) for path in folder.glob("*.safetensors")}
     ours = [(int(match["step"]), path) for path, match in steps.items() if match and match["prefix"] == prefix]

@@ -11,11 +11,15 @@ import hashlib
 import itertools
 import json
 import time
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from jax.sharding import Mesh
+
 from fedjax_lc.core import tensors
+from fedjax_lc.core.devices import is_first, of_any, of_first
 from fedjax_lc.core.errors import InputError
 from fedjax_lc.core.files import remove_leftovers, unwritable
 from fedjax_lc.core.lock import NAME as LOCK
@@ -39,7 +43,7 @@ def opened(
     *,
     other_code: bool = False,
     extended: bool = False,
-    writes: bool = True,
+    mesh: Mesh | None = None,
 ) -> Iterator[Folder]:
     """The folder of a run, locked within the block. Leftovers of killed processes are removed at both ends.
 
@@ -48,20 +52,20 @@ def opened(
         identity: what determines the results, as plain values.
         other_code: whether to go on with what other code or versions computed.
         extended: whether a run that is done will go on, too.
-        writes: whether this process writes, or only reads what another one writes.
+        mesh: the devices of the run. Of several processes the first one writes; what is spread over devices, each.
 
     Raises:
         InputError: the folder holds something else, is in use, or cannot be written.
     """
     if out is None:
-        yield Folder(None, identity, schedule)
+        yield Folder(None, identity, schedule, mesh)
         return
     path = Path(out)
     if not str(out) or (path.exists() and not path.is_dir()):
         raise InputError(f"out must be a folder, got {str(out)!r}")
     _check(path, identity, other_code, extended)  # before a lock, so that nothing is written beside something else
-    if not writes:
-        yield Folder(path, identity, schedule, writes=False)
+    if not is_first(mesh):
+        yield Folder(path, identity, schedule, mesh)
         return
     # a run that is done is only read, maybe in an archive
     with contextlib.nullcontext() if _is_done(read(path)) and not extended else locked(path):
@@ -70,7 +74,7 @@ def opened(
         if remark is not None:
             say(f"note: {remark}")
         try:
-            yield Folder(path, identity, schedule)
+            yield Folder(path, identity, schedule, mesh)
         finally:
             remove_leftovers(path)
 
@@ -142,14 +146,17 @@ class Folder:
     """A run's folder within `opened`; with path None nothing is read or written.
 
     Attributes:
-        writes: whether it is written, too.
+        mesh: the devices of the run.
+        writes: whether this process writes, or only reads what another one writes.
         config: config.json as it was, or None if the run begins now.
         identity: what determined the results when the run began.
         trouble: why the last try to write failed; empty if it did not.
     """
 
-    def __init__(self, path: Path | None, identity: Mapping[str, Any], schedule: Schedule, writes: bool = True) -> None:
-        self.path, self.schedule, self.trouble, self.writes = path, schedule, "", writes
+    def __init__(
+        self, path: Path | None, identity: Mapping[str, Any], schedule: Schedule, mesh: Mesh | None = None
+    ) -> None:
+        self.path, self.schedule, self.trouble, self.mesh, self.writes = path, schedule, "", mesh, is_first(mesh)
         self.config = None if path is None else read(path)
         self.identity = dict(identity) if self.config is None else self.config["identity"]
 
@@ -171,9 +178,11 @@ class Folder:
         Raises:
             InputError: the records are not those of the checkpoint.
         """
+        if of_any(of_first(seen := self._seen(), self.mesh) != seen, self.mesh):
+            raise InputError(f"not all processes find the same in {self.path}: choose a folder that all of them see")
         if self.path is None or self.config is None:
             return None
-        checkpoint = checkpoints.latest(self.path, like(), name(self.identity))
+        checkpoint = checkpoints.latest(self.path, like(), name(self.identity), mesh=self.mesh)
         if checkpoint is None:
             return None
         trace, records = Trace.load(self.path), checkpoint.facts["records"]
@@ -181,6 +190,12 @@ class Folder:
             raise InputError(f"{self.path}/trace.parquet does not hold the records of the checkpoint at step "
                              f"{checkpoint.step}: restore it, or begin anew in another folder")  # fmt: skip
         return checkpoint, trace.head(records)
+
+    def _seen(self) -> int:
+        """A number for what the folder holds."""
+        if self.path is None or self.config is None:
+            return 0
+        return 1 + zlib.crc32("/".join(path.name for path in checkpoints.listed(self.path)).encode()) % 2**30
 
     def lengthen(self, steps: int, like: Callable[[], PyTree], facts: Mapping[str, Any]) -> None:
         """Turn a run that is done into one of `steps` steps, interrupted where the other ended.
@@ -217,33 +232,46 @@ class Folder:
             self._save_config(self.path, trace)
             trace.save_records(self.path)
 
-    def checkpoint(self, trace: Trace) -> None:
-        """Write the records so far and a checkpoint. If that fails, one line says so and the run goes on."""
-        if self.path is None or not self.writes:
+    def checkpoint(self, trace: Trace, at: Mapping[str, PyTree]) -> None:
+        """Write the records so far and a checkpoint. If that fails, one line says so and the run goes on.
+
+        Args:
+            trace: the records; its state is not used.
+            at: what of `Trace.end` lies on the devices.
+        """
+        if self.path is None:
             return
         step, started = int(trace.step[-1]), time.monotonic()
         with self._lines():
-            trace.save_records(self.path)
-            self._save_config(self.path, trace)
-            checkpoints.save(self.path, *trace.end(), step=step, identity=name(self.identity))
+            with checkpoints.agreed(self.mesh):
+                if self.writes:
+                    trace.save_records(self.path)
+                    self._save_config(self.path, trace)
+            tree, facts = trace.end()
+            identity, tree = name(self.identity), tree | dict(at)
+            checkpoints.save(self.path, tree, facts, step=step, identity=identity, mesh=self.mesh, writes=self.writes)
         self.schedule.written(step, time.monotonic() - started)
 
-    def end(self, trace: Trace, steps: int, ended: bool) -> Trace:
+    def end(self, trace: Trace, at: Mapping[str, PyTree], steps: int, ended: bool) -> Trace:
         """Write the results of a run that is done, or where one of `steps` steps was interrupted. Returns the trace.
 
         If that fails, one line says so, and the trace has no folder.
 
         Args:
+            at: as for `checkpoint`.
             ended: whether the process ends after it.
         """
-        if self.path is None or not self.writes:
+        if self.path is None:
             if ended and self.writes:
                 say(f"terminated at step {trace.step[-1]:.0f} of {steps}: nothing is kept of a run without out")
             return trace
-        self.trouble, trace.folder = "", self.path
+        self.trouble = ""
         if trace.status == "interrupted":
-            self.checkpoint(trace)
-        else:
+            self.checkpoint(trace, at)
+        if not self.writes:
+            return trace
+        trace.folder = self.path
+        if trace.status != "interrupted":
             with self._lines():
                 trace.config["identity"] = self.identity
                 trace.config.pop(EXTENDED, None)

@@ -33,11 +33,6 @@ class Places(NamedTuple):
             return jax.device_put(tree)
         return jax.tree.map(functools.partial(devices.everywhere, mesh=self.mesh), tree)
 
-    @property
-    def first(self) -> bool:
-        """Whether this process prints and writes: the only one, or the first of the mesh."""
-        return self.mesh is None or not self.mesh.is_multi_process or jax.process_index() == 0
-
     def run(self, at: At, n: int) -> At:
         """A run that the host holds, on the devices."""
         return At(*jax.device_put(tuple(at))) if self.mesh is None else devices.place(at, n, self.mesh)

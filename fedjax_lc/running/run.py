@@ -17,7 +17,7 @@ from jax.sharding import Mesh
 from fedjax_lc import algorithms
 from fedjax_lc.algorithms import Algorithm
 from fedjax_lc.core import pytree
-from fedjax_lc.core.devices import of_any, of_clients, of_first, of_shapes, on_host, together
+from fedjax_lc.core.devices import of_any, of_clients, of_first, on_host, together
 from fedjax_lc.core.errors import InputError
 from fedjax_lc.core.options import refuse_unknown
 from fedjax_lc.core.progress import bar, say
@@ -106,7 +106,7 @@ def run(
     with contextlib.ExitStack() as stack:
         with together(places.mesh):
             identity = {} if out is None else work.identity()
-            opened = folders.opened(out, identity, schedule, other_code=other_code, writes=places.first)
+            opened = folders.opened(out, identity, schedule, other_code=other_code, mesh=places.mesh)
             folder = stack.enter_context(opened)
         return work.result(folder, on_chunk)
 
@@ -190,16 +190,15 @@ class Run:
                 if of_any(stopped or interrupted(), mesh):
                     self.stop = "interrupted"
                 elif of_first(due(done * self.every), mesh):
-                    folder.checkpoint(self._trace(at))
-            return folder.end(self._trace(at), self.records * self.every, interrupted.signal == signal.SIGTERM)
+                    folder.checkpoint(self._trace(None), at._asdict())
+            return folder.end(
+                self._trace(at), at._asdict(), self.records * self.every, interrupted.signal == signal.SIGTERM
+            )
 
     def _begin(self, folder: Folder) -> tuple[At, int]:
         """Where the run begins, or goes on from its last checkpoint: the loop's carry, and the records made."""
-        with together(mesh := self.places.mesh):
+        with together(self.places.mesh):
             resumed = folder.resume(self.shapes)
-        made = 0 if resumed is None else len(resumed[1])
-        if of_any(of_first(made, mesh) != made, mesh):
-            raise InputError(f"not all processes find the same in {folder.path}: choose a folder that all of them see")
         if resumed is None:
             at, values = self._start()
             self.initial = {name: np.asarray(v, np.float64).tolist() for name, v in values.items()}
@@ -211,7 +210,7 @@ class Run:
         self.totals, self.seconds, self.x = np.array(totals), self.before, checkpoint.tree["x"]
         series = {"value": trace.value, **{name: getattr(trace, name) for name in ("step", *ledger.COSTS)}}
         self.blocks = [series | trace.metrics]
-        return self.places.run(At(checkpoint.tree["state"], checkpoint.tree["spent"]), self.problem.n), made
+        return self.places.run(At(checkpoint.tree["state"], checkpoint.tree["spent"]), self.problem.n), len(trace)
 
     def _start(self) -> tuple[At, dict[str, jax.Array]]:
         return self.places.start(self.algorithm, self.metrics)(self.placed, self.cast_hp, self.key)
@@ -219,7 +218,6 @@ class Run:
     def shapes(self) -> dict[str, Any]:
         """The shapes of what a checkpoint holds, see `Trace.end`; nothing is computed."""
         at, _ = jax.eval_shape(self._start)
-        at = of_shapes(at)
         return {"state": at.state, "spent": at.spent, "x": np.broadcast_to(np.float64(0), (self.problem.dim,))}
 
     def _compiled(self, at: At, limits: Limits) -> tuple[Any, float]:
@@ -263,7 +261,7 @@ class Run:
             config=self._config(),
             notes=self.notes,
             state=None if at is None else on_host(at.state),
-            spent=None if at is None else np.asarray(at.spent),
+            spent=None if at is None else on_host(at.spent),
             x=None if self.x is None else np.asarray(self.x, np.float64),
             **series,
         )
