@@ -58,7 +58,9 @@ FILES_OF = {
         "ray",
         "outline",
         "shards",
+        "start",
         "sweep",
+        "extend",
         "theory",
     ],
 }
