@@ -1,6 +1,7 @@
 """Chosen lanes of a sweep that is done go on: bit for bit as in the sweep of the total length, into a table of their
 own."""
 
+import json
 import shutil
 
 import numpy as np
@@ -129,6 +130,9 @@ def test_lanes_that_ended_early_stay_as_they_are(problem, grid, tmp_path):
     sweep(problem, fl.grid(grid.hparams[0]), tmp_path / "b", budget={"rounds": 3})
     with pytest.raises(InputError, match=r"lane 1 of .* spent its budget at step 5:"):
         extend(problem, grid, tmp_path / "b", [1])
+    sweep(problem, fl.grid(grid.hparams[0]), tmp_path / "m", measure={"m": lambda problem, hp, state: state.w[0]})
+    with pytest.raises(InputError, match=r"has metrics that are functions \(value, m\): give measure="):
+        extend(problem, fl.grid(grid.hparams[0]), tmp_path / "m", [1])
     for shard in ("1/2", "2/2"):
         sweep(problem, fl.grid(grid.hparams[0]), tmp_path / "c", shard=shard)
     fl.merge(tmp_path / "c")
@@ -158,6 +162,14 @@ def test_what_cannot_go_on(problem, grid, out, tmp_path):
     with pytest.raises(InputError, match="holds no sweep that is done"):
         fl.extend(tmp_path / "none", MORE, lanes=[1])
     assert contents(out) == before
+    config = json.loads((out / "config.json").read_text())
+    for name in ("steps", "budget", "seeds", "every"):
+        for edit in ({name: "x"}, {name: [7]}, {name: None}, {}):
+            kept = {key: fact for key, fact in config["identity"].items() if key != name}
+            (out / "config.json").write_text(json.dumps(config | {"identity": kept | edit}))
+            with pytest.raises(InputError, match=r"^[^\n]* (is damaged|is of another sweep)[^\n]*$"):
+                extend(problem, grid, out, [3])
+    (out / "config.json").write_text(json.dumps(config))
     for path in out.glob("states-*"):
         path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(InputError, match=r"keeps no last state of lane 3 \(states-.* cannot be used, it is damaged"):
@@ -166,23 +178,31 @@ def test_what_cannot_go_on(problem, grid, out, tmp_path):
 
 # --- the command line ---
 
-SWEEP = ["gd", "--clients", "3", "--steps", "20", "--seeds", "2", "--grid", "gamma=theory*0.1, 0.5, 1", "--quiet"]
+SWEEP = ["gd", "--clients", "3", "--steps", "20", "--every", "5", "--seeds", "2", "--quiet"]
+SWEEP += ["--grid", "gamma=theory*0.1, 0.5, 1"]
 
 
-def test_the_best_lanes_on_the_command_line(tmp_path, capsys, refused):
+def test_the_best_lanes_on_the_command_line(tmp_path, capsys, refused, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(fl.plot, "best", lambda *terms, path: drawn.append(path))
     assert main(["sweep", *SWEEP, "--out", str(tmp_path / "whole"), "--steps", "30"]) == 0
     assert main(["sweep", *SWEEP, "--out", str(tmp_path / "out")]) == 0
     out, whole = tmp_path / "out" / "gd", fl.Table.load(tmp_path / "whole")
-    capsys.readouterr()
+    chosen = ["--lanes", "3, 1", "--into", str(tmp_path / "new")]
+    with pytest.MonkeyPatch.context() as patch:
+        interrupt_after(patch, 1)
+        capsys.readouterr()
+        assert main(["extend", str(out), "--steps", "10", "--quiet", *chosen, "--checkpoint-every", "0"]) == 130
+        assert f"interrupted with 0 of 2 lanes done; {tmp_path}/new keeps them" in capsys.readouterr().err
     for words, lanes, into in (
         (["--best", "2"], [4, 5], out / "extended-30"),
-        (["--lanes", "3, 1", "--into", str(tmp_path / "new")], [1, 3], tmp_path / "new"),
+        (chosen, [1, 3], tmp_path / "new"),
     ):
         assert main(["extend", str(out), "--steps", "10", "--quiet", *words]) == 0
         assert f"lanes {lanes[0]}, {lanes[1]} of {out}" in capsys.readouterr().out
         table = fl.Table.load(into)
         assert [table.trace(row).digest() for row in (0, 1)] == [whole.trace(lane).digest() for lane in lanes]
-        assert (into / "plot.png").exists()
+        assert drawn[-1] == into / "plot.png"
     before = contents(tmp_path)
     assert refused("extend", out, "--steps", 10).endswith("say which of its lanes go on, by --best 5 or --lanes 3,17")
     assert refused("extend", out, "--steps", 10, "--best", 9).endswith("only 6 made all their steps")

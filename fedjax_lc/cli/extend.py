@@ -25,7 +25,8 @@ def add(commands: Any, arguments: Sequence[str]) -> None:
         help="continue a run that is done, or lanes of a sweep",
         description="Continue a run that is done by more steps: the results are, bit for bit, those of one run of the "
         "total length. Of a sweep (DIR is the folder of one method, as in out/locodl) the lanes that --best or --lanes "
-        "choose go on, into a table of their own. An extension that was interrupted goes on with the same command.",
+        "choose go on, into a table of their own; a sweep keeps what that needs where it takes 1 GB at most. An "
+        "extension that was interrupted goes on with the same command.",
         epilog="Examples: fedjax-lc extend out --steps 100000; fedjax-lc extend out/locodl --steps 100000 --best 5",
         formatter_class=Help,
     )
@@ -83,7 +84,7 @@ def _extend_lanes(options: argparse.Namespace) -> int:
     from fedjax_lc import algorithms
     from fedjax_lc.core.paths import is_there
     from fedjax_lc.results.table import Table
-    from fedjax_lc.sweeping.extend import begun, extend
+    from fedjax_lc.sweeping.extend import extend
 
     folder = options.folder
     if options.best is None and options.lanes is None:
@@ -92,17 +93,16 @@ def _extend_lanes(options: argparse.Namespace) -> int:
         raise InputError(f"{folder} holds a sweep that Python began: extend it by fl.extend")
     table = Table.load(folder)
     lanes = _best(folder, table, options.best) if options.lanes is None else _numbers(options.lanes)
-    method = begun(folder, lanes).identity["method"]
     config = SweepConfig(**SweepConfig.read(str(folder / "sweep.toml")) | {"quiet": options.quiet})
-    algorithm = algorithms.get(method)
+    algorithm = algorithms.get(next(iter(table.config["methods"])))
     problem, _ = make_problem(config)
     grid = axes.build(algorithm, problem, config.grid, num=config.sample, kind=config.sample_method,
                       index_bits=config.index_bits)  # fmt: skip
-    into = folder / f"extended-{table.config['steps'] + options.steps}" if options.into is None else options.into
     longer = extend(
-        folder, options.steps, lanes=lanes, into=into, problem=problem, hp=grid, measure=config.measure,
+        folder, options.steps, lanes=lanes, into=options.into, problem=problem, hp=grid, measure=config.measure,
         progress=not options.quiet, checkpoint_every=options.checkpoint_every, other_code=options.other_code,
     )  # fmt: skip
+    into = folder / f"extended-{longer.config['steps']}" if options.into is None else options.into
     left = int((longer.lanes["status"] == "interrupted").sum())
     if left:
         say(f"fedjax-lc: interrupted with {len(longer) - left} of {len(longer)} lanes done; {into} keeps them, and the "

@@ -5,8 +5,9 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypedDict, Unpack
+from typing import Any, TypedDict, Unpack, overload
 
+from fedjax_lc import algorithms
 from fedjax_lc.core.errors import InputError
 from fedjax_lc.core.options import refuse_unknown
 from fedjax_lc.core.progress import say
@@ -19,6 +20,10 @@ from fedjax_lc.running import loop
 from fedjax_lc.sweeping.start import Start
 from fedjax_lc.sweeping.store import name_of, read_config, read_states
 from fedjax_lc.sweeping.sweep import sweep
+
+#: entries of a sweep's identity that are taken from there
+KINDS: dict[str, Any] = {"method": str, "steps": int, "every": int, "rel_gap": float | int | None, "budget": dict,
+                         "seeds": list, "masked": list, "metrics": list}  # fmt: skip
 
 
 class ExtendOptions(TypedDict, total=False):
@@ -34,6 +39,17 @@ class ExtendOptions(TypedDict, total=False):
     other_code: bool
 
 
+@overload
+def extend(out: str | Path, steps: int, *, lanes: None = None, **options: Unpack[ExtendOptions]) -> Trace: ...
+@overload
+def extend(
+    out: str | Path,
+    steps: int,
+    *,
+    lanes: Sequence[int],
+    into: str | Path | None = None,
+    **options: Unpack[ExtendOptions],
+) -> Table: ...
 def extend(
     out: str | Path,
     steps: int,
@@ -41,12 +57,12 @@ def extend(
     lanes: Sequence[int] | None = None,
     into: str | Path | None = None,
     **options: Unpack[ExtendOptions],
-) -> Any:
+) -> Trace | Table:
     """Continue a run that is done, or chosen lanes of a sweep that is done, by more steps.
 
-    The trace of a run is, bit for bit, that of one run of the total length. Lanes go on with as many slots side by side
-    as before, at most that many lanes in a part: bit for bit as in a sweep of the total length where the lanes of a
-    part are few enough steps from their end not to be packed into a smaller block, else to rounding.
+    The trace of a run is, bit for bit, that of one run of the total length. Lanes of a sweep go on in blocks of the
+    same size, and are bit for bit those of a sweep of the total length with that block_size. Where so few lanes of a
+    large block go on that a smaller one repays compiling it, they are those lanes to rounding.
 
     What the folder cannot make again must be given as it was given to `fl.run` or `fl.sweep`; anything else than that
     is refused. An extension that was interrupted goes on when the same call is made again.
@@ -110,23 +126,21 @@ def _lanes(
         raise InputError("on_chunk is for a run: lanes of a sweep have none")
     if problem is None:
         raise InputError(f"{path} does not say how its problem was made: give problem=")
-    start = begun(path, lanes)
+    start = _start(path, lanes)
     facts = start.identity
-    try:
-        every, metrics, method = int(facts["every"]), list(facts["metrics"]), facts["method"]
-        same = {name: facts[name] for name in ("every", "rel_gap", "budget", "seeds", "masked")}
-    except (KeyError, TypeError, ValueError):
-        raise InputError(f"{path}/config.json is damaged: restore it, or sweep anew elsewhere") from None
-    records, every, notes = loop.whole_records(steps, every)
+    if measure is None:
+        measure = runs.metrics(path, facts["metrics"], algorithms.get(facts["method"]), problem)
+    same = {name: facts[name] for name in ("every", "rel_gap", "budget", "seeds", "masked")}
+    records, every, notes = loop.whole_records(steps, facts["every"])
     for note in notes:
         say(f"note: {note}")
     total = start.steps + records * every
     out = path / f"extended-{total}" if into is None else into
-    return sweep(method, problem, hp, out=out, steps=total, x0=x0, measure=metrics if measure is None else measure,
-                 start=start, **same, **options)  # fmt: skip
+    return sweep(facts["method"], problem, hp, out=out, steps=total, x0=x0, measure=measure, start=start,
+                 **same, **options)  # fmt: skip
 
 
-def begun(path: Path, lanes: Sequence[int]) -> Start:
+def _start(path: Path, lanes: Sequence[int]) -> Start:
     """The lanes of a finished sweep's folder, with their last states.
 
     Raises:
@@ -134,6 +148,8 @@ def begun(path: Path, lanes: Sequence[int]) -> Start:
     """
     table = Table.load(path)
     identity, blocks, _ = read_config(path)
+    if not all(isinstance(identity.get(name, ...), kind) for name, kind in KINDS.items()):
+        raise InputError(f"{path}/config.json is damaged: restore it, or sweep anew elsewhere")
     if "shards" in table.config or "lanes" in identity:
         what = "was merged from shards" if "shards" in table.config else "is itself an extension"
         raise InputError(f"{path} {what}, which keeps no last states: sweep anew with more steps, or extend the sweep")

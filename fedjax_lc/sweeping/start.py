@@ -83,13 +83,13 @@ class Start(NamedTuple):
         return {"at": jax.tree.unflatten(structure, pytree.stacked(rows)), "log": log, "last": []}, facts
 
     def _log(self, lanes: np.ndarray) -> dict[str, np.ndarray]:
-        """The lanes' records as a block logs them: by place, each with its own costs. Costs are sums of float32, which
-        float64 holds exactly up to 2^29 times the least of them, so that they add up to the same sums again."""
+        """The lanes' records as a block logs them: by place, with the costs since the record before. Costs are sums of
+        float32, which float64 holds exactly up to 2^29 times the least of them: they add up to the same sums again."""
         place = {int(lane): number for number, lane in enumerate(lanes)}
         records = self.table.records[self.table.records["lane"].isin(lanes)]
         sums, lane = [*COSTS, "seconds"], records["lane"]
-        own = records[sums] - records.groupby("lane")[sums].shift(fill_value=0.0)
-        frame = records.assign(lane=lane.map(place), **{name: own[name] for name in sums})
+        since = records[sums] - records.groupby("lane")[sums].shift(fill_value=0.0)
+        frame = records.assign(lane=lane.map(place), **{name: since[name] for name in sums})
         return {name: column.to_numpy(copy=True) for name, column in frame.items()}
 
     # --- the table of these lanes alone ---
