@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from fedjax_lc.core.errors import InputError
     from fedjax_lc.problems import problem
     from fedjax_lc.results.table import Table
-    from fedjax_lc.running.extend import extend
     from fedjax_lc.running.run import Trace, run
     from fedjax_lc.sweeping.axes import loguniform, times, uniform
+    from fedjax_lc.sweeping.extend import extend
     from fedjax_lc.sweeping.grid import Grid, grid, sample
     from fedjax_lc.sweeping.shards import merge
     from fedjax_lc.sweeping.sweep import sweep
@@ -59,9 +59,9 @@ _HOMES = {
     "core.errors": ("InputError",),
     "problems": ("problem",),
     "results.table": ("Table",),
-    "running.extend": ("extend",),
     "running.run": ("Trace", "run"),
     "sweeping.axes": ("loguniform", "times", "uniform"),
+    "sweeping.extend": ("extend",),
     "sweeping.grid": ("Grid", "grid", "sample"),
     "sweeping.shards": ("merge",),
     "sweeping.sweep": ("sweep",),

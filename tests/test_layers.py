@@ -59,7 +59,9 @@ FILES_OF = {
         "ray",
         "outline",
         "shards",
+        "start",
         "sweep",
+        "extend",
         "theory",
     ],
 }

@@ -105,7 +105,8 @@ def test_what_killed_processes_left_is_removed(problem, hp, stopped):  # noqa: F
     for name in (".part-00000004.4194304999.parquet", ".config.4194304999.json"):
         (stopped / name).write_text("half")
     sweep(problem, hp, stopped)
-    assert sorted(path.name for path in stopped.iterdir()) == ["config.json", "lanes.parquet", "records.parquet"]
+    assert visible(stopped) == ["config.json", "lanes.parquet", "records.parquet"]
+    assert not any(stopped.glob(".*"))
 
 
 # --- lanes under way ---

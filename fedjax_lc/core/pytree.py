@@ -7,6 +7,7 @@ to the structure if they are plain whole numbers.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any, TypeVar, dataclass_transform
 
 import jax
@@ -123,3 +124,14 @@ def is_traced(tree: Any) -> bool:
 def nbytes(tree: Any) -> int:
     """Bytes of all arrays of `tree`."""
     return int(sum(np.prod(np.shape(leaf)) * jnp.result_type(leaf).itemsize for leaf in jax.tree.leaves(tree)))
+
+
+def stacked(rows: Sequence[list[Any]]) -> list[Any]:
+    """The leaves of several lanes, one list for each, with the lanes as their first axis."""
+    stack = lambda leaves: (jnp if isinstance(leaves[0], jax.Array) else np).stack(leaves)
+    return [stack(leaves) for leaves in zip(*rows, strict=True)]
+
+
+def unstacked(lanes: Sequence[int], leaves: Sequence[Any]) -> dict[int, list[Any]]:
+    """The leaves of each of these lanes, which are their first axis."""
+    return {lane: [leaf[row] for leaf in leaves] for row, lane in enumerate(lanes)}

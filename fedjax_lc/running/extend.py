@@ -90,6 +90,19 @@ def extend(
         return work.result(folder, on_chunk)
 
 
+def metrics(path: Path, names: list[str], algorithm: Algorithm, problem: Problem) -> list[str]:
+    """The names of the metrics that a folder's results have.
+
+    Raises:
+        InputError: one of them is a function.
+    """
+    try:
+        loop.choose_metrics(algorithm, problem, names)
+    except InputError:
+        raise InputError(f"{path} has metrics that are functions ({', '.join(names)}): give measure=") from None
+    return names
+
+
 @dataclasses.dataclass
 class _Begun:
     """A run as its config.json describes it."""
@@ -100,7 +113,7 @@ class _Begun:
     def __post_init__(self) -> None:
         identity = self.config["identity"]
         kinds = {"steps": int, "every": int, "rel_gap": float | int | None, "budget": dict, "metrics": list}
-        if not all(isinstance(identity.get(name, kinds), kind) for name, kind in kinds.items()):
+        if not all(isinstance(identity.get(name, ...), kind) for name, kind in kinds.items()):
             raise self._damaged()
         self.steps, self.names = identity["steps"], [str(name) for name in identity["metrics"]]
         self.options = {name: identity[name] for name in ("every", "rel_gap", "budget")}
@@ -142,13 +155,7 @@ class _Begun:
         Raises:
             InputError: one of them is a function.
         """
-        try:
-            loop.choose_metrics(algorithm, problem, self.names)
-        except InputError:
-            raise InputError(
-                f"{self.path} has metrics that are functions ({', '.join(self.names)}): give measure="
-            ) from None
-        return self.names
+        return metrics(self.path, self.names, algorithm, problem)
 
     def hparams(self, algorithm: Algorithm) -> Any:
         """The hyperparameters, made again from their description.

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding
 
+from fedjax_lc.core import pytree
 from fedjax_lc.core.devices import EVERYWHERE, SPREAD, put
 from fedjax_lc.core.typing import PyTree
 from fedjax_lc.problems import Problem
@@ -40,11 +41,13 @@ class Ended:
         records: as `Table.records`, sorted by lane and step.
         lanes: indexed by lane; columns status, initial, seconds.
         block: lanes side by side when the part began.
+        last: the leaves of `At` after the last step, for lanes that ran to their end where that is kept.
     """
 
     records: pd.DataFrame
     lanes: pd.DataFrame
     block: int
+    last: dict[int, list[Any]] = dataclasses.field(default_factory=dict)
 
     @property
     def whole(self) -> bool:
@@ -61,11 +64,13 @@ class Watch:
             early) and of lanes that ended.
         interrupted: whether to stop now.
         save: called after each chunk with the block and whether it stops; it keeps the lanes under way when it is time.
+        keeps: whether the results hold the last state of lanes that run to their end.
     """
 
     advanced: Callable[[int, int], Any]
     interrupted: Callable[[], bool]
     save: Callable[[Block, bool], Any] = lambda block, stops: None
+    keeps: bool = False
 
 
 def buffered(every: int, size: int) -> int:
@@ -93,6 +98,7 @@ class Block:
         self.steps, self.begun = 0, size
         self.log: list[pd.DataFrame] = []
         self.outcomes: dict[int, dict[str, Any]] = {}
+        self.last: dict[int, list[Any]] = {}  # by a lane's place in the part
         self.compiled, self.compile_seconds = compile_once(advance(program), self._shapes(lanes))
         self.memory = memory_bytes(self.compiled)  #: on each device
 
@@ -153,7 +159,7 @@ class Block:
             ran = self._advance(count)
             seconds = time.perf_counter() - started
             self.steps += int(np.max(np.asarray(ran.done))) * self.program.every
-            watch.advanced(*self._book(ran, seconds))
+            watch.advanced(*self._book(ran, seconds, watch.keeps))
             count = loop.next_count(int(np.max(np.asarray(ran.done))), self.program.capacity, seconds)
             self._refill()
             stops = watch.interrupted()
@@ -161,7 +167,7 @@ class Block:
                 watch.save(self, stops)
             if stops:
                 break
-        return ended(self._logged(), self.outcomes, self.lanes.numbers, self.begun)
+        return ended(self._logged(), self.outcomes, self.lanes.numbers, self.begun, self.last)
 
     # --- lanes under way ---
 
@@ -175,21 +181,23 @@ class Block:
             "outcomes": [[lane, *(row[name] for name in OUTCOME)] for lane, row in self.outcomes.items()],
             "columns": list(log),
             "records": len(log["lane"]),
+            "last": list(self.last),
             "steps": self.steps,
             "block": self.begun,
         }
-        return {"at": jax.device_get(self.at), "log": log}, facts
+        return {"at": jax.device_get(self.at), "log": log, "last": pytree.stacked([*self.last.values()])}, facts
 
     def shapes_under_way(self, facts: Mapping[str, Any]) -> PyTree:
         """The shapes of the arrays that belong to such facts; nothing is computed."""
         one = start_shapes(self.program, self.problem, self.like)[0]
-        many = lambda leaf: jax.ShapeDtypeStruct((len(facts["lane"]), *leaf.shape), leaf.dtype)
+        many = lambda leaf, name="lane": jax.ShapeDtypeStruct((len(facts[name]), *leaf.shape), leaf.dtype)
         whole = ("lane", "step")
         log = {
             name: jax.ShapeDtypeStruct((facts["records"],), np.int64 if name in whole else np.float64)
             for name in self._columns()
         }
-        return {"at": jax.tree.map(many, one), "log": log}
+        last = [many(leaf, "last") for leaf in jax.tree.leaves(one)] if facts["last"] else []
+        return {"at": jax.tree.map(many, one), "log": log, "last": last}
 
     def progress(self, facts: Mapping[str, Any]) -> tuple[int, int]:
         """Records made, or not needed any more, and lanes that ended, of facts that `under_way` gave."""
@@ -205,6 +213,7 @@ class Block:
         self.lane, self.made = np.array(facts["lane"]), np.array(facts["made"])
         self.waiting, self.outcomes = facts["waiting"], outcomes(facts)
         self.log = [pd.DataFrame(kept.tree["log"])[facts["columns"]]]
+        self.last = pytree.unstacked(facts["last"], kept.tree["last"])
         self.limits = self._no_limits()
         for slot in map(int, np.flatnonzero(self.lane != IDLE)):
             self._limit(slot, self.outcomes[int(self.lane[slot])]["initial"])
@@ -233,7 +242,7 @@ class Block:
     def _packed(self, size: int) -> Block:
         """A block of that size with the lanes that still run."""
         block = self._of_size(size)
-        block.steps, block.begun = self.steps, self.begun
+        block.steps, block.begun, block.last = self.steps, self.begun, self.last
         slots = np.argsort(self.lane == IDLE, kind="stable")[:size]
         block.lanes, block.waiting, block.log, block.outcomes = self.lanes, self.waiting, self.log, self.outcomes
         block.lane, block.made = self.lane[slots], self.made[slots]
@@ -251,7 +260,7 @@ class Block:
         self.lanes, self.waiting = lanes, [list(places[d :: self.devices]) for d in range(self.devices)]
         self.lane = np.full(self.size, IDLE)  # the lane's place in the part, not its number in the sweep
         self.made = np.zeros(self.size, np.int64)  # records made by each slot's lane
-        self.log, self.outcomes = [], {}
+        self.log, self.outcomes, self.last = [], {}, {}
         self.limits = self._no_limits()
         self.at = self._blank()
         self._refill()
@@ -312,7 +321,7 @@ class Block:
         self.at = ran.at
         return jax.block_until_ready(ran)
 
-    def _book(self, ran: Ran, seconds: float) -> tuple[int, int]:
+    def _book(self, ran: Ran, seconds: float, keeps: bool) -> tuple[int, int]:
         """Log the records of a chunk and free the slots whose lanes ended; returns the counts that `run` reports."""
         live, stop = self.lane != IDLE, np.asarray(ran.stop)
         done = np.where(live, np.repeat(np.asarray(ran.done), self.size // self.devices).astype(np.int64), 0)
@@ -321,6 +330,9 @@ class Block:
         over = live & ((stop != GO_ON) | (self.made >= self.records))
         for slot in np.flatnonzero(over):
             self.outcomes[int(self.lane[slot])]["status"] = STATUS[int(stop[slot])] or "finished"
+        whole = np.flatnonzero(over & (stop == GO_ON)) if keeps else ()
+        leaves = jax.tree.leaves(jax.device_get(self.at)) if len(whole) else []
+        self.last |= {int(self.lane[slot]): [leaf[slot].copy() for leaf in leaves] for slot in whole}
         self.lane[over] = IDLE
         self.limits.live[over] = False
         return int(np.sum(done) + np.sum(self.records - self.made[over])), int(np.sum(over))
@@ -355,7 +367,13 @@ def outcomes(facts: Mapping[str, Any]) -> dict[int, dict[str, Any]]:
     return {lane: dict(zip(OUTCOME, row, strict=True)) for lane, *row in facts["outcomes"]}
 
 
-def ended(log: pd.DataFrame, outcomes: Mapping[int, dict[str, Any]], numbers: np.ndarray, block: int) -> Ended:
+def ended(
+    log: pd.DataFrame,
+    outcomes: Mapping[int, dict[str, Any]],
+    numbers: np.ndarray,
+    block: int,
+    last: Mapping[int, list[Any]],
+) -> Ended:
     """The results of a part: sorted by lane and step, with cumulative costs and seconds.
 
     Args:
@@ -363,6 +381,7 @@ def ended(log: pd.DataFrame, outcomes: Mapping[int, dict[str, Any]], numbers: np
         outcomes: status, initial and seconds by a lane's place.
         numbers: (lanes,) the lanes' numbers in the sweep.
         block: lanes side by side.
+        last: as `Ended.last`, by a lane's place.
     """
     import pandas as pd
 
@@ -374,4 +393,4 @@ def ended(log: pd.DataFrame, outcomes: Mapping[int, dict[str, Any]], numbers: np
     lanes["seconds"] = records.groupby("lane")["seconds"].last().reindex(lanes.index).fillna(0.0)
     records["lane"] = numbers[records["lane"].to_numpy()]
     lanes.index = pd.Index(numbers[lanes.index.to_numpy()], name="lane")
-    return Ended(records, lanes, block)
+    return Ended(records, lanes, block, {int(numbers[place]): leaves for place, leaves in last.items()})

@@ -93,17 +93,25 @@ class Blocks:
         """Lanes at most that run side by side: those of a share."""
         return -(-self.members.largest // self.shares)
 
-    def parts(self, places: np.ndarray) -> list[np.ndarray]:
-        """These places of the group's lanes, in parts."""
-        size = planner.part_size(self.side_by_side, self.plan.block)
+    def parts(self, places: np.ndarray, at_once: bool = False) -> list[np.ndarray]:
+        """These places of the group's lanes, in parts.
+
+        Args:
+            at_once: whether no lane of a part waits for another.
+        """
+        size = self.plan.block if at_once else planner.part_size(self.side_by_side, self.plan.block)
         return np.split(places, range(size, len(places), size))
+
+    @functools.cached_property
+    def start(self) -> Any:
+        """The shapes of what `loop.start` returns for one lane."""
+        one = Program(self.algorithm, self.task.every, 1, self.task.metrics, Axes((), 0, 0), self.room.mesh)
+        return start_shapes(one, self.task.problem, self.members.lanes)
 
     @functools.cached_property
     def plan(self) -> Plan:
         """The plan, made (and its block compiled) when lanes have to run, but not if all of them are saved."""
-        task, room = self.task, self.room
-        one = Program(self.algorithm, task.every, 1, task.metrics, Axes((), 0, 0), room.mesh)
-        at = start_shapes(one, task.problem, self.members.lanes)
+        task, room, at = self.task, self.room, self.start
         placed = jax.eval_shape(lambda problem: problem.for_lanes(), task.problem)
         plan = planner.plan(
             self.side_by_side,
@@ -173,7 +181,7 @@ class Blocks:
                 kept = under_way.latest(block.shapes_under_way)
                 if kept is not None:
                     count(*block.progress(kept.facts))
-                return block.run(lanes, Watch(count, interrupted, under_way.save), kept)
+                return block.run(lanes, Watch(count, interrupted, under_way.save, under_way.keeps), kept)
             except jax.errors.JaxRuntimeError as error:
                 if not out_of_memory(error):
                     raise

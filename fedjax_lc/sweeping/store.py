@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from fedjax_lc.core import tensors
+from fedjax_lc.core import pytree, tensors
 from fedjax_lc.core.digest import digest
 from fedjax_lc.core.errors import InputError
 from fedjax_lc.core.files import remove_leftovers, replacing
@@ -25,6 +25,7 @@ from fedjax_lc.running.checkpoints import Checkpoint, Schedule
 from fedjax_lc.sweeping.blocks import OUTCOME, Block, Ended, ended, outcomes
 
 ABOUT = b"fedjax_lc lanes"  #: key of the lanes' rows in the metadata of a part's file
+STATES = "states"  #: beginning of the names of the files with last states
 Say = Callable[[str], None]
 
 
@@ -32,7 +33,7 @@ class Store:
     """The folder of a sweep: config.json, a file for each part that is done or under way, and in the end the table.
 
     Each file names its lanes and the sweep that it belongs to, so that a sweep may go on in other parts than it began
-    with. With folder=None nothing is written or read.
+    with. Last states of lanes stay beside the table, for `fl.extend`. With folder=None nothing is written or read.
 
     Attributes:
         ended: the results of the parts that are done.
@@ -85,8 +86,8 @@ class Store:
 
     @property
     def name(self) -> str:
-        """A digest of the sweep, which its files hold; what `other_code` admits does not enter it."""
-        return digest({key: fact for key, fact in self.identity.items() if key not in CODE})
+        """The digest of the sweep."""
+        return name_of(self.identity)
 
     @property
     def config(self) -> dict[str, Any]:
@@ -117,6 +118,8 @@ class Store:
         self.ended.append(part)
         self.done |= {int(lane) for lane in part.lanes.index}
         if self.folder is not None:
+            if part.last:
+                write_states(self.folder, part, self.name)
             write_part(self.folder, part, self.name)
             checkpoints.remove(self.folder, _prefix(part.lanes.index))
 
@@ -134,10 +137,14 @@ class Store:
 
     # --- lanes under way ---
 
-    def under_way(self, lanes: np.ndarray, block: int, devices: int) -> UnderWay:
-        """The lanes under way of the part with these lanes, `block` of them side by side on so many devices."""
+    def under_way(self, lanes: np.ndarray, block: int, devices: int, keeps: bool = False) -> UnderWay:
+        """The lanes under way of the part with these lanes, `block` of them side by side on so many devices.
+
+        Args:
+            keeps: whether their last states are kept, too.
+        """
         identity = {"sweep": self.name, "lanes": lanes.tolist(), "slots": [block, devices]}
-        return UnderWay(self.folder, lanes, identity, self.every)
+        return UnderWay(self.folder, lanes, identity, self.every, keeps)
 
     def keep_finished(self, group: np.ndarray, parts: Sequence[np.ndarray], block: int, devices: int) -> None:
         """Keep the finished lanes of parts of a group that were under way otherwise than now; their others run again.
@@ -166,8 +173,10 @@ class Store:
 
         over = {place: row for place, row in outcomes(facts).items() if row["status"]}
         if over:
-            log = pd.DataFrame(stored.rebuilt()["log"])[facts["columns"]]
-            self.add(ended(log[log["lane"].isin(list(over))], over, np.array(lanes), facts["block"]))
+            tree = stored.rebuilt()
+            log = pd.DataFrame(tree["log"])[facts["columns"]]
+            last = pytree.unstacked(facts["last"], tree.get("last", ()))
+            self.add(ended(log[log["lane"].isin(list(over))], over, np.array(lanes), facts["block"], last))
 
     def _checkpoints(self) -> list[Path]:
         """The files of parts under way, the last one of each part first."""
@@ -178,9 +187,14 @@ class UnderWay:
     """The lanes under way of a part: kept on a schedule while they run, and read when the sweep goes on."""
 
     def __init__(
-        self, folder: Path | None, lanes: np.ndarray, identity: dict[str, Any], every: float | str | None
+        self,
+        folder: Path | None,
+        lanes: np.ndarray,
+        identity: dict[str, Any],
+        every: float | str | None,
+        keeps: bool = False,
     ) -> None:
-        self.folder, self.identity, self.prefix = folder, identity, _prefix(lanes)
+        self.folder, self.identity, self.prefix, self.keeps = folder, identity, _prefix(lanes), keeps
         self.schedule = Schedule(every)
 
     def latest(self, like: Callable[[Mapping[str, Any]], Any]) -> Checkpoint | None:
@@ -195,9 +209,13 @@ class UnderWay:
         """Keep the lanes of the block, if it is time or the block stops."""
         if self.folder is not None and (stops or self.schedule.due(block.steps)):
             started = time.monotonic()
-            tree, facts = block.under_way()
-            checkpoints.save(self.folder, tree, facts, step=block.steps, identity=self.identity, prefix=self.prefix)
+            self.put(*block.under_way(), block.steps)
             self.schedule.written(block.steps, time.monotonic() - started)
+
+    def put(self, tree: Any, facts: Mapping[str, Any], step: int) -> None:
+        """Keep what `Block.under_way` gave, or would give, at this step."""
+        if self.folder is not None:
+            checkpoints.save(self.folder, tree, facts, step=step, identity=self.identity, prefix=self.prefix)
 
     def files(self) -> dict[str, bytes]:
         """The files that are kept now, by name."""
@@ -229,6 +247,11 @@ class UnderWay:
             checkpoints.remove(self.folder, self.prefix)
 
 
+def name_of(identity: Mapping[str, Any]) -> str:
+    """The digest of a sweep that its files hold; what `other_code` admits does not enter it."""
+    return digest({key: fact for key, fact in identity.items() if key not in CODE})
+
+
 def read_config(folder: Path) -> tuple[dict[str, Any], dict[str, int], list[str]]:
     """The identity, the blocks and the remarks on other code in the config.json of a sweep.
 
@@ -257,6 +280,33 @@ def write_part(folder: Path, part: Ended, name: str) -> None:
     about = json.dumps({"sweep": name, "block": part.block, "lanes": rows}, default=_plain).encode()
     with replacing(folder / f"{_prefix(part.lanes.index)}.parquet") as path:
         pq.write_table(records.replace_schema_metadata({**(records.schema.metadata or {}), ABOUT: about}), path)
+
+
+def write_states(folder: Path, part: Ended, name: str) -> None:
+    """Write the last states of a part's lanes of the sweep with that name."""
+    path = folder / f"{STATES}-{int(part.lanes.index[0]):08d}.safetensors"
+    tensors.write(path, pytree.stacked([*part.last.values()]), {"sweep": name, "lanes": list(part.last)})
+
+
+def read_states(folder: Path, name: str, lanes: Sequence[int]) -> dict[int, list[Any]]:
+    """The last states of these lanes of the sweep with that name, as `Ended.last`.
+
+    Raises:
+        InputError: some are not there, or their file cannot be used.
+    """
+    last: dict[int, list[Any]] = {}
+    trouble = ""
+    for path in sorted(folder.glob(f"{STATES}-*.safetensors")):
+        try:
+            stored = tensors.read(path)
+            if stored.facts.get("sweep") != name:
+                raise InputError("it is of another sweep")
+            last |= pytree.unstacked(stored.facts["lanes"], list(stored.leaves.values()))
+        except (InputError, KeyError, TypeError, IndexError) as error:
+            trouble = f" ({path.name} cannot be used, {error})"
+    if missing := [lane for lane in lanes if lane not in last]:
+        raise InputError(f"{folder} keeps no last state of lane {missing[0]}{trouble}: sweep anew with more steps")
+    return {lane: last[lane] for lane in lanes}
 
 
 def read_parts(folder: Path, name: str) -> Iterator[Ended]:

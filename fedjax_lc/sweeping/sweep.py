@@ -15,6 +15,7 @@ from jax.sharding import Mesh
 
 from fedjax_lc import algorithms
 from fedjax_lc.algorithms import Algorithm
+from fedjax_lc.core import pytree
 from fedjax_lc.core.devices import of_lanes
 from fedjax_lc.core.errors import InputError, unknown
 from fedjax_lc.core.lock import locked
@@ -29,13 +30,16 @@ from fedjax_lc.running.options import Options, task
 from fedjax_lc.running.signals import interruptible
 from fedjax_lc.sweeping.axes import MOST
 from fedjax_lc.sweeping.blocks import Ended
-from fedjax_lc.sweeping.fit import RecordsBar, Room
+from fedjax_lc.sweeping.fit import Blocks, RecordsBar, Room
 from fedjax_lc.sweeping.grid import Grid
 from fedjax_lc.sweeping.groups import TRIP_COUNTS
 from fedjax_lc.sweeping.outline import filled, outline
 from fedjax_lc.sweeping.shards import Shard
+from fedjax_lc.sweeping.start import Start
 from fedjax_lc.sweeping.store import Store
 from fedjax_lc.sweeping.work import Engine, Eyes, Part, Work, local
+
+MOST_STATES = 10**9  #: bytes that the last states of all lanes may take on disk
 
 
 class SweepOptions(Options, total=False):
@@ -45,6 +49,7 @@ class SweepOptions(Options, total=False):
     shard: str | tuple[int, int] | None
     engine: Engine
     checkpoint_every: float | str | None
+    start: Start | None
 
 
 def sweep(
@@ -74,8 +79,9 @@ def sweep(
         masked: ["local_steps"] runs lanes with different numbers of local steps side by side, each masked once it is
             done; by default one number of local steps runs after the other.
         out: folder of the results. Parts are written as they finish, and lanes under way now and then; the same call
-            continues an unfinished sweep, bit for bit. One process at a time may have it. Other code of the method,
-            functions, source of this package or versions of JAX than those that began it are refused.
+            continues an unfinished sweep, bit for bit. Last states are kept for `fl.extend` where those of all lanes
+            take 1 GB at most. One process at a time may have it. Other code of the method, functions, source of this
+            package or versions of JAX than those that began it are refused.
         block_size: lanes side by side; default: those of a sweep that goes on, else what fits in `memory`, at most 256
             on a CPU. Lanes do not depend on it but for rounding, which `sign` or `top_k` may amplify in float32: the
             table's config["side_by_side"] says it for each lane.
@@ -88,6 +94,7 @@ def sweep(
         engine: where the parts of a sweep run; default: in this process.
         checkpoint_every: minutes between two checkpoints of lanes under way, or "steps:N"; default: so that they take
             a hundredth of the time.
+        start: the lanes of another sweep that go on here, as `fl.extend` gives them.
         options: steps, every, rel_gap, budget, x0 and measure, as in `fl.run`, for every lane.
 
     Returns:
@@ -126,12 +133,13 @@ def sweep(
     work = Work(algorithm, checked_task, grid.hparams, seeds, masked, room, shares, tell)
     for note in checked_task.notes:
         tell(f"note: {note}")
+    swept = _Sweep(work, grid, where)
     with contextlib.ExitStack() as stack:
         if where.folder is not None:
             archived = contextlib.suppress(InputError) if is_table(where.folder) else contextlib.nullcontext()
             with archived:  # a sweep that is done is only read, maybe where nothing can be written
                 stack.enter_context(locked(where.folder))
-        return _Sweep(work, grid, where).go(progress)
+        return swept.go(progress)
 
 
 def _nothing(line: str) -> None:
@@ -173,15 +181,22 @@ class _Where:
         shard: str | tuple[int, int] | None = None,
         engine: Engine = local,
         checkpoint_every: float | str | None = None,
+        start: Start | None = None,
     ) -> None:
         self.shard = None if shard is None else Shard.of_text(shard)
         if self.shard is not None and out is None:
             raise InputError("a shard needs a folder for its share of the lanes: give out")
         self.folder = None if out is None else Path(out) / (self.shard.folder if self.shard else "")
-        self.other_code, self.engine, self.checkpoint_every = other_code, engine, checkpoint_every
+        self.other_code, self.engine, self.checkpoint_every, self.start = other_code, engine, checkpoint_every, start
+
+    def holds(self, lanes: np.ndarray) -> np.ndarray:
+        """(lanes,) whether the lanes with these numbers run here."""
+        if self.start is not None:
+            return np.isin(lanes, self.start.lanes)
+        return np.full(len(lanes), True) if self.shard is None else self.shard.holds(lanes)
 
 
-WHERE = ("other_code", "shard", "engine", "checkpoint_every")
+WHERE = ("other_code", "shard", "engine", "checkpoint_every", "start")
 
 
 @dataclasses.dataclass
@@ -192,10 +207,15 @@ class _Sweep:
     grid: Grid
     where: _Where
 
+    def __post_init__(self) -> None:
+        self.identity = self._identity()
+        if self.where.start is not None:
+            self.where.start.check(self.identity, self.where.other_code)
+
     def go(self, progress: bool) -> Table:
-        work, where = self.work, self.where
+        work, where, start = self.work, self.where, self.where.start
         self.store = Store(
-            where.folder, self._identity(), work.say, other_code=where.other_code, every=where.checkpoint_every
+            where.folder, self.identity, work.say, other_code=where.other_code, every=where.checkpoint_every
         )
         finished = self.store.table()
         if finished is not None:
@@ -204,9 +224,12 @@ class _Sweep:
         title, lanes = work.algorithm.title, len(self.grid) * len(work.seeds)
         programs = len({str(g.lanes.structure) for g in work.groups})
         share = f", of which this is shard {where.shard}" if where.shard else ""
+        share = share if start is None else f", of which {len(start.lanes)} go on from step {start.steps}"
         work.say(f"{title}: {len(self.grid)} configurations x {len(work.seeds)} seeds = "
                  f"{lanes} lanes in {programs} program{'s' * (programs > 1)}{share}")  # fmt: skip
         empty = outline(work.algorithm, work.task, self.grid, work.seeds)
+        if start is not None:
+            empty, lanes = start.outline(empty), len(start.lanes)
         if where.shard and where.folder is not None:
             where.shard.save(empty, where.folder)
         stopped: list[Ended] = []
@@ -217,7 +240,9 @@ class _Sweep:
             eyes = Eyes(lambda part: bar.at(part.number, part.parts), bar.show, interrupted)
             for part in where.engine(work, self._parts(bar, interrupted), eyes):
                 self.store.add(part) if part.whole else stopped.append(part)
-            table = filled(empty, [*self.store.ended, *stopped], self.store.config)
+            ended = [*self.store.ended, *stopped]
+            ended = ended if start is None else start.numbered(ended)
+            table = filled(empty, ended, self.store.config)
             self._report_diverged(table)
             if len(self.store.done) == lanes:
                 self.store.finish(table)
@@ -225,16 +250,18 @@ class _Sweep:
 
     def _parts(self, bar: RecordsBar, interrupted: Callable[[], bool]) -> Iterator[Part]:
         """The parts that are left to run, as they are asked for."""
-        work, store = self.work, self.store
+        work, store, start = self.work, self.store, self.where.start
         for number, members in enumerate(work.groups):
             if interrupted():
                 return
             lanes = members.lanes.numbers
             places = np.arange(len(lanes))
-            share = places if self.where.shard is None else places[self.where.shard.holds(lanes)]
+            share = places[self.where.holds(lanes)]
             left = self._left(lanes, share)
             if len(left):
-                blocks = work.blocks(number, store.block(number))
+                begun = None if start is None else start.blocks.get(str(number))
+                blocks = work.blocks(number, store.block(number) or begun)
+                keeps = self._keeps(blocks)
                 block = blocks.plan.block
                 store.begin(number, block)
                 cut = [lanes[part] for part in self._cut(number, share)]
@@ -243,7 +270,10 @@ class _Sweep:
             bar.show((len(share) - len(left)) * work.task.records, len(share) - len(left))
             parts = self._cut(number, share) if len(left) else []
             for i, part in enumerate(parts):
-                under_way = store.under_way(lanes[part], block, work.room.mesh.size)
+                under_way = store.under_way(lanes[part], block, work.room.mesh.size, keeps)
+                if start is not None and not under_way.files():
+                    at_end = start.under_way(lanes[part], block, work.room.mesh.size, blocks.start[0])
+                    under_way.put(*at_end, start.steps)
                 yield Part(number, part, lanes[part], block, i, len(parts), under_way)
 
     def _left(self, lanes: np.ndarray, places: np.ndarray) -> np.ndarray:
@@ -253,8 +283,19 @@ class _Sweep:
     def _cut(self, number: int, share: np.ndarray) -> list[np.ndarray]:
         """The parts of a group's lanes, without the lanes that are done."""
         lanes = self.work.groups[number].lanes.numbers
-        cut = [self._left(lanes, part) for part in self.work.blocks(number, None).parts(share)]
+        parts = self.work.blocks(number, None).parts(share, at_once=self.where.start is not None)
+        cut = [self._left(lanes, part) for part in parts]
         return [part for part in cut if len(part)]
+
+    def _keeps(self, blocks: Blocks) -> bool:
+        """Whether the last states of a group's lanes are kept."""
+        if self.where.folder is None or self.where.shard is not None or self.where.start is not None:
+            return False
+        needed = len(self.grid) * len(self.work.seeds) * pytree.nbytes(blocks.start[0])
+        if needed > MOST_STATES:
+            self.work.say(f"  last states are not kept ({needed / 1e9:.1f} GB, {MOST_STATES / 1e9:g} GB at most): "
+                          "fl.extend cannot go on with these lanes")  # fmt: skip
+        return needed <= MOST_STATES
 
     def _identity(self) -> dict[str, Any]:
         """Everything that determines the results."""
@@ -269,6 +310,7 @@ class _Sweep:
             "metrics": list(task.metrics.names),
             "masked": list(work.masked),
             **({"shard": str(self.where.shard)} if self.where.shard else {}),
+            **({"lanes": list(self.where.start.lanes)} if self.where.start else {}),
         }
 
     def _report_diverged(self, table: Table) -> None:
