@@ -61,6 +61,7 @@ def compare(found):
             np.testing.assert_allclose(there[name], series, rtol=1e-10, atol=1e-10, err_msg=f"{task}: {name}")
 
 
+@pytest.mark.slow
 def test_clients_over_devices_give_what_one_device_gives(fake):
     compare({task: fake[task] for task in FAKE})
 
@@ -70,6 +71,7 @@ def test_two_processes_give_what_one_gives(started):
     compare({task: found[task] for task in PROCESSES})
 
 
+@pytest.mark.slow
 def test_data_that_wait_on_the_host_are_never_whole_on_a_device(fake):
     over, alone = (fake[task] for task in WAIT)
     assert over["share"] <= 2 / 7  # of 7 clients, 2 a device
@@ -84,11 +86,13 @@ def test_a_run_of_two_processes_goes_on_from_its_checkpoint(started):
     assert started(2)[AGAIN] == {"status": "interrupted", "records": 1, "same": True, "by": by}
 
 
+@pytest.mark.slow
 def test_a_run_of_two_clients_over_two_devices_goes_on(fake):
     """Its costs, (2, 4), have as many rows."""
     assert fake[PAIR] == {"status": "interrupted", "records": 1, "same": True, "by": ["ocdbt.process_0"]}
 
 
+@pytest.mark.slow
 def test_a_run_over_devices_that_died_within_a_checkpoint_goes_on_from_the_one_before(fake):
     """The rows of clients are never gathered; the folder that the last checkpoint left is not used, and goes."""
     found = fake[KILLED]
@@ -103,6 +107,7 @@ def test_a_run_over_devices_that_died_within_a_checkpoint_goes_on_from_the_one_b
             np.testing.assert_allclose(found[other][name], series, rtol=1e-10, atol=1e-10, err_msg=f"{other}: {name}")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", spread.DAMAGES)
 def test_of_a_damaged_folder_one_line_is_said_and_the_one_before_is_used(fake, name):
     found, step = fake[DAMAGE][name], 2 if name == "none" else 1
@@ -116,18 +121,21 @@ def test_of_a_damaged_folder_one_line_is_said_and_the_one_before_is_used(fake, n
         )
 
 
+@pytest.mark.slow
 def test_where_the_disk_is_full_the_error_is_one_line_and_nothing_is_left(fake):
     error, left = fake[DAMAGE]["full"]
     assert re.fullmatch(r"cannot write \S+1\.orbax: File too large; make room, and repeat the command", error)
     assert left == []
 
 
+@pytest.mark.slow
 def test_a_folder_of_another_tree_is_not_taken(fake):
     said, left = (fake[DAMAGE][name] for name in ("another tree", "removed"))
     assert said.count("it holds another tree: ['x'] must be float64 (7, 4), got float64 (7, 3)") == 2
     assert left == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", [*SERVERS, "batches"])
 def test_a_round_has_one_reduction(fake, method):
     """SAVIC talks twice. A record adds F; LoCoDL's point is a mean too, and is also taken at the end."""

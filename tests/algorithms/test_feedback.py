@@ -511,7 +511,8 @@ def below(one, other, which, by=4):
     return a[which] < b[which] - by * np.hypot(da[which], db[which])
 
 
-@pytest.mark.parametrize("k", [*(pytest.param(k, marks=pytest.mark.slow) for k in (4, 2)), 1])
+@pytest.mark.slow
+@pytest.mark.parametrize("k", [4, 2, 1])
 def test_o4_o5_alike_clients_with_aggressive_compression(k):
     """delta = k/40. Loss: P-SGD < LIEC(32) < MEM-SGD < DoubleSqueeze; errors: LIEC < MEM-SGD < DoubleSqueeze."""
     sgd, liec = noisy("sgd", 1), noisy("liec_sgd", k, period=32)

@@ -58,6 +58,7 @@ def path():
     return work, layers_of(tree), picks, layers_of(x)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", list(RIVALS))
 def test_rivals_walk_the_path_of_plain_loops(name, path, monkeypatch):
     make = installed(name)

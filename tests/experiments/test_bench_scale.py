@@ -20,7 +20,7 @@ def once(monkeypatch):
     monkeypatch.setattr(scale, "TURNS", 1)
 
 
-@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize("part", ["lanes", *(pytest.param(p, marks=pytest.mark.slow) for p in PARTS if p != "lanes")])
 def test_every_part_measures_a_row(part):
     number = getattr(TINY, part)
     rows = PARTS[part].measure(TINY, number[0] if isinstance(number, tuple) else number)

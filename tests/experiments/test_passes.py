@@ -104,6 +104,7 @@ def tables(recipe, problem):
 # --- what is written ---
 
 
+@pytest.mark.slow
 def test_it_writes_its_files(made):
     folder, _, _ = made
     endings = (".md", ".json", ".png", "-bits.png")

@@ -62,6 +62,7 @@ def made(recipe, tmp_path_factory):
     return folder, text, json.loads((folder / "tiny.json").read_text())
 
 
+@pytest.mark.slow
 def test_it_writes_its_files(made):
     folder, text, _ = made
     endings = (".md", ".json", ".png", "-steps.png")

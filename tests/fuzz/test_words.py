@@ -179,6 +179,7 @@ def read_again(saved, draw):
         assert config.read_bytes() == before  # never deleted or written over
 
 
+@pytest.mark.slow
 @given(case=st.data())
 @times(20)
 def test_saved_settings(saved, case):
