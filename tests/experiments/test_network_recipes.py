@@ -42,6 +42,13 @@ def small(monkeypatch):
         monkeypatch.setattr(module, "load", images)
 
 
+@pytest.fixture
+def enough(monkeypatch):
+    """Every image set is a random one with enough rows for batches of 128 of each of 20 clients."""
+    for module in (_networks, deep, _images):
+        monkeypatch.setattr(module, "load", functools.partial(images, rows=20 * 130))
+
+
 def test_every_training_is_known():
     assert len(TRAININGS) == len(NAMES) - 2 == 13
 
@@ -121,7 +128,7 @@ def builds(run, problem):
 
 
 @pytest.mark.slow
-def test_the_full_resnet_builds_without_data_of_its_own(small):
+def test_the_full_resnet_builds_without_data_of_its_own(enough):
     problem = catalogue.get("savic/gpu/cifar10-resnet18").problem()
     assert problem.dim == 11_171_146
     before, after = builds(catalogue.get("savic/gpu/cifar10-resnet18").curves[1], problem)
@@ -129,9 +136,7 @@ def test_the_full_resnet_builds_without_data_of_its_own(small):
 
 
 @pytest.mark.parametrize("name", ["mcm/deep/gpu/mnist", pytest.param("mcm/deep/gpu/cifar10", marks=pytest.mark.slow)])
-def test_compressed_trainings_build_as_the_authors_have_them(name, monkeypatch):
-    for module in (_networks, deep, _images):
-        monkeypatch.setattr(module, "load", functools.partial(images, rows=20 * 130))  # a batch is 128 rows
+def test_compressed_trainings_build_as_the_authors_have_them(name, enough):
     recipe = catalogue.get(name)
     problem = recipe.problem()
     s = 4 if "mnist" in name else 16
