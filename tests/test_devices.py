@@ -38,11 +38,16 @@ TWICE = {  # methods that talk more than once in a round, and why
 
 @pytest.fixture(scope="module")
 def started(tmp_path_factory):
-    """What the programs of this file find, by their number of processes; all are started at once."""
+    """What the programs of this file find, by their number of processes; each is started when it is first asked for."""
     folder = tmp_path_factory.mktemp("spread")
     work = {1: COUNTS + FAKE + WAIT + [PAIR, KILLED, DAMAGE], 2: [*PROCESSES, AGAIN]}
-    begun = {count: spread.start(folder / f"{count}.json", tasks, count) for count, tasks in work.items()}
-    return functools.cache(lambda count: spread.finish(begun[count], folder / f"{count}.json"))
+
+    @functools.cache
+    def found(count):
+        file = folder / f"{count}.json"
+        return spread.finish(spread.start(file, work[count], count), file)
+
+    return found
 
 
 @pytest.fixture(scope="module")
