@@ -21,6 +21,7 @@ from fedjax_lc.cli import axes, toml
 from fedjax_lc.cli.options import Option, add_cache
 from fedjax_lc.core import files, spec
 from fedjax_lc.core.errors import InputError, unknown
+from fedjax_lc.core.paths import user_path
 
 GROUPS = ("data", "network", "grid", "run", "devices")  #: of options, in the order of help
 UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
@@ -127,7 +128,7 @@ class Config:
     def checked(self) -> Self:
         """The same; an error for an option that would be without effect."""
         usual = {field.name: field.default for field in dataclasses.fields(self)}
-        if self.data_dir is not None and not files.user_path(self.data_dir, "--data-dir ").is_dir():
+        if self.data_dir is not None and not user_path(self.data_dir, "--data-dir ").is_dir():
             raise InputError(f"--data-dir {self.data_dir}: no such folder")
         for name, (_, declared) in _options(type(self)).items():
             if declared.group == "network" and self.model is None and getattr(self, name) != usual[name]:

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 from typing import Any
 
-from fedjax_lc.cli.options import PATH, Help
+from fedjax_lc.cli.options import PATH, Help, add_target
 from fedjax_lc.cli.sweep import show
 from fedjax_lc.core.errors import InputError
 
@@ -25,7 +25,7 @@ def add(commands: Any, arguments: Sequence[str]) -> None:
     )
     parser.set_defaults(command=_merge)
     parser.add_argument("folder", type=PATH, metavar="DIR", help="the --out of the shards")
-    parser.add_argument("--rel-gap", type=float, help="the target (default: the sweep's, or what all methods reach)")
+    add_target(parser)
 
 
 def _merge(options: argparse.Namespace) -> int:

@@ -102,6 +102,12 @@ class Option:
         return kind(field.value(f"{path}: {key}", str(value)))
 
 
+def add_target(parser: Any) -> None:
+    """The option of the relative gap at which the methods of a sweep are compared."""
+    target = Option("the target (default: the sweep's, or what all methods reach)", within="(0, inf)")
+    parser.add_argument("--rel-gap", type=reader(target.field(float)), help=target.text)
+
+
 def make_problem(config: Config, download: bool = True, mesh: Any = None) -> tuple[Any, Callable[[], Any]]:
     """The problem that the data options ask for, for the devices of a mesh, and a function that draws the picture of
     its partition where that is asked for, once results may be written. Notes on the data go to stderr."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fedjax_lc.cli import compare
-from fedjax_lc.cli.options import PATH, Help
+from fedjax_lc.cli.options import PATH, Help, add_target
 from fedjax_lc.core.errors import InputError, unknown
 from fedjax_lc.core.paths import is_there
 
@@ -50,7 +50,7 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--by", default="method", help="columns that make the groups, with commas between them")
     known = "bits_up, bits_down, grads, rounds, step, seconds or total_bits; or accuracy, value, ... at the end"
     parser.add_argument("--metric", default="bits_up", help=f"what it costs to reach the target: {known}")
-    parser.add_argument("--rel-gap", type=float, help="the target (default: the sweep's, or what all methods reach)")
+    add_target(parser)
 
 
 def _best(options: argparse.Namespace) -> int:

@@ -46,17 +46,6 @@ def replacing(path: str | Path) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
-def user_path(text: str | os.PathLike[str], what: str = "") -> Path:
-    """The path that a user wrote, `~` expanded. Raises InputError for one that no file can have."""
-    try:
-        path = Path(text).expanduser()
-        path.exists()
-    except (OSError, RuntimeError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise InputError(f"{what}{os.fspath(text)}: not a path that can be read ({reason})") from None
-    return path
-
-
 def check_writable(path: str | Path) -> None:
     """Raise InputError if `path` cannot be written; call it before a long computation. Nothing is left: neither a file
     nor a folder that was not there, and an existing file is kept."""

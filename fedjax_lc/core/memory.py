@@ -22,7 +22,7 @@ def free_on_host(root: Path = Path("/")) -> int | None:
     return min([*_of_groups(root), *_of_host(root)], default=None)
 
 
-def check(needed: int, what: str, cure: str, free: int | None = None) -> None:
+def check(needed: float, what: str, cure: str, free: float | None = None) -> None:
     """Raise InputError if `what` needs more bytes than are free (None: on the host)."""
     free = free_on_host() if free is None else free
     if free is not None and needed > free:

@@ -1,4 +1,4 @@
-"""Paths that people give, and files of settings that anyone may have edited."""
+"""Paths that people give, and what the files there hold."""
 
 from __future__ import annotations
 
@@ -33,18 +33,23 @@ def is_there(path: str | Path) -> bool:
         return False
 
 
-def read_json(path: str | Path) -> dict[str, Any]:
-    """The object that a JSON file holds; anyone may have edited the file.
+def user_path(text: str | os.PathLike[str], what: str = "") -> Path:
+    """The path that a user wrote, `~` expanded. Raises InputError for one that no file can have."""
+    try:
+        path = Path(text).expanduser()
+        path.exists()
+    except (OSError, RuntimeError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise InputError(f"{what}{os.fspath(text)}: not a path that can be read ({reason})") from None
+    return path
+
+
+def read_json(path: str | Path) -> Any:
+    """What a JSON file holds; a pipe in its place is not waited for.
 
     Raises:
-        InputError: it cannot be read, or holds something else.
+        OSError, ValueError, RecursionError: it cannot be read, or holds no JSON.
     """
-    try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"{path}: {(error.strerror or 'cannot be read').lower()}") from None
-    except (ValueError, RecursionError):
-        content = None
-    if not isinstance(content, dict):
-        raise InputError(f"{path} is damaged, or none of fedjax-lc's: choose another folder")
-    return content
+    if not Path(path).is_file():
+        raise FileNotFoundError(path)
+    return json.loads(Path(path).read_text(encoding="utf-8"))

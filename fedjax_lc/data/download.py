@@ -19,7 +19,7 @@ from typing import Any, Protocol
 import platformdirs
 
 from fedjax_lc.core.errors import InputError
-from fedjax_lc.core.files import user_path
+from fedjax_lc.core.paths import user_path
 from fedjax_lc.core.progress import bar
 
 DATA_VARIABLE = "FEDJAX_LC_DATA"

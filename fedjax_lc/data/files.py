@@ -62,10 +62,7 @@ def free_bytes() -> float:
 
 def check_memory(where: str | Path, need: float, what: str) -> None:
     """Raise InputError if `what`, which needs that many bytes, does not fit into the free memory."""
-    free = free_bytes()
-    if need > free:
-        wanted, there = (f"{min(count, 2.0**900) / 2**30:.3g} GiB" for count in (need, free))
-        raise InputError(f"{where}: {what} need {wanted}, but {there} of memory are free; keep fewer rows or columns")
+    memory.check(need, f"{where}: holding {what}", "keep fewer rows or columns", free_bytes())
 
 
 # --- bytes ---
@@ -109,7 +106,7 @@ def unpacked(content: bytes, path: Path, where: str = "") -> bytes:
     with refusing(f"{where}: the {path.suffix} file is truncated or corrupt; {_AGAIN}"):
         for piece in unpack(content):
             if out.write(piece) and out.tell() > min(limit, free):
-                most = f"{MOST_UNPACKED} times its size" if limit <= free else f"{free / 2**30:.1f} GiB, which are free"
+                most = f"{MOST_UNPACKED} times its size" if limit <= free else f"{memory.size(free)}, which are free"
                 raise InputError(f"{where}: unpacks to more than {most}; {_AGAIN}")
     return out.getvalue()
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from fedjax_lc.core import spec
 from fedjax_lc.core.errors import InputError, unknown
-from fedjax_lc.core.files import user_path
+from fedjax_lc.core.paths import user_path
 from fedjax_lc.data import libsvm, synthetic
 from fedjax_lc.data.catalogue import CATALOGUE, Entry
 from fedjax_lc.data.dataset import Dataset, from_arrays

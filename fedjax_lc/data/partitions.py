@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedjax_lc.core.errors import InputError, unknown
-from fedjax_lc.core.files import user_path
+from fedjax_lc.core.paths import user_path
 from fedjax_lc.data.arrays import parse_npy
 from fedjax_lc.data.files import read_bytes
 from fedjax_lc.data.targets import is_real

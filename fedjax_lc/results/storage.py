@@ -11,6 +11,7 @@ import numpy as np
 
 from fedjax_lc.core.errors import InputError
 from fedjax_lc.core.files import replacing
+from fedjax_lc.core.paths import read_json
 from fedjax_lc.results.columns import HEAD, STATUSES, TAIL
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ def read(folder: Path) -> Parts:
     import pandas as pd
 
     try:
-        config = json.loads((folder / "config.json").read_text())
+        config = read_json(folder / "config.json")
         lanes, records = (pd.read_parquet(folder / f"{name}.parquet") for name in ("lanes", "records"))
         for name in config.pop("objects"):
             lanes[name] = pd.Series([json.loads(cell) for cell in lanes[name]], dtype=object)

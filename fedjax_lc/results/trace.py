@@ -13,6 +13,7 @@ import numpy as np
 from fedjax_lc.core import tensors
 from fedjax_lc.core.errors import InputError, unknown
 from fedjax_lc.core.files import replacing
+from fedjax_lc.core.paths import read_json
 from fedjax_lc.core.progress import say
 from fedjax_lc.results.columns import STATUSES
 from fedjax_lc.results.ledger import COSTS
@@ -189,9 +190,9 @@ class Trace:
         folder = Path(folder)
         known = ("step", "value", *COSTS)
         try:
-            if not all((folder / name).is_file() for name in ("config.json", "trace.parquet")):
+            config = read_json(folder / "config.json")
+            if not (folder / "trace.parquet").is_file():
                 raise FileNotFoundError
-            config = json.loads((folder / "config.json").read_text())
             frame = pd.read_parquet(folder / "trace.parquet")
             facts = {name: config.pop(name) for name in ("status", "f_star", "initial", "notes")}
             _check_facts(config["method"], **facts)

@@ -24,6 +24,7 @@ from fedjax_lc.core.errors import InputError
 from fedjax_lc.core.files import remove_leftovers, unwritable
 from fedjax_lc.core.lock import NAME as LOCK
 from fedjax_lc.core.lock import locked
+from fedjax_lc.core.paths import read_json
 from fedjax_lc.core.progress import say
 from fedjax_lc.core.typing import PyTree
 from fedjax_lc.results.provenance import check_identity
@@ -113,9 +114,7 @@ def read(path: Path) -> dict[str, Any] | None:
             raise InputError(f"{path} holds a run without its config.json: choose another folder")
         return None
     try:
-        if not kept.is_file():  # a pipe would be waited for
-            raise TypeError
-        config = json.loads(kept.read_text())
+        config = read_json(kept)
         if not isinstance(config["identity"], dict) or not isinstance(config["method"], str):
             raise TypeError
     except (OSError, ValueError, KeyError, TypeError, RecursionError):

@@ -16,6 +16,7 @@ from fedjax_lc.core import pytree, tensors
 from fedjax_lc.core.digest import digest
 from fedjax_lc.core.errors import InputError
 from fedjax_lc.core.files import remove_leftovers, replacing
+from fedjax_lc.core.paths import read_json
 from fedjax_lc.results.ledger import COSTS
 from fedjax_lc.results.provenance import CODE, check_identity
 from fedjax_lc.results.storage import is_table
@@ -259,9 +260,7 @@ def read_config(folder: Path) -> tuple[dict[str, Any], dict[str, int], list[str]
         InputError: it is not that of a sweep, or has been edited.
     """
     try:
-        if not (folder / "config.json").is_file():  # a pipe would be waited for
-            raise ValueError
-        kept = json.loads((folder / "config.json").read_text())
+        kept = read_json(folder / "config.json")
         identity, blocks, remarks = dict(kept["identity"]), dict(kept["blocks"]), list(kept.get("other_code", []))
         if not all(type(block) is int and block >= 1 for block in blocks.values()):
             raise ValueError(blocks)

@@ -196,7 +196,7 @@ class _Where:
         return np.full(len(lanes), True) if self.shard is None else self.shard.holds(lanes)
 
 
-WHERE = ("other_code", "shard", "engine", "checkpoint_every", "start")
+WHERE = SweepOptions.__annotations__.keys() - Options.__annotations__.keys()  #: the names of these options
 
 
 @dataclasses.dataclass

@@ -154,7 +154,7 @@ def test_a_member_that_claims_more_than_deflate_can_hold(tmp_path, complaint):
 def test_a_member_larger_than_memory(tmp_path, complaint, monkeypatch):
     monkeypatch.setattr(files, "free_bytes", lambda: 100.0)
     path = write_zip(tmp_path / "a.npz", GOOD)
-    assert complaint(load, path).startswith(f"{path}: X.npy: its content and a copy need ")
+    assert complaint(load, path).startswith(f"{path}: X.npy: holding its content and a copy needs ")
 
 
 def test_a_clusters_file_that_is_an_archive_or_without_end(tmp_path, complaint):
@@ -308,15 +308,15 @@ def test_a_line_of_words_larger_than_memory(tmp_path, complaint, monkeypatch):
     for name, text in (("a.csv", "1," * 2**20), ("a.libsvm", "1 " * 2**20)):
         (tmp_path / name).write_text(text)
         assert complaint(load, tmp_path / name) == (
-            f"{tmp_path / name}: the words of a line of {2**21} characters need 0.117 GiB, "
-            "but 0.0488 GiB of memory are free; keep fewer rows or columns"
+            f"{tmp_path / name}: holding the words of a line of {2**21} characters needs 126 MB and 52.4 MB are free: "
+            "keep fewer rows or columns"
         )
 
 
 def test_small_numbers_that_become_large_ones(complaint, monkeypatch):
     monkeypatch.setattr(files, "free_bytes", lambda: 1000.0)
     assert complaint(from_arrays, np.zeros((10, 10), bool), np.zeros(10)).startswith(
-        "arrays: 100 features as float64 and a working copy need "
+        "arrays: holding 100 features as float64 and a working copy needs "
     )
 
 
@@ -324,7 +324,7 @@ def test_a_text_larger_than_memory(tmp_path, complaint, monkeypatch):
     monkeypatch.setattr(files, "free_bytes", lambda: 100.0)
     for name, text in (("a.csv", TABLE), ("a.libsvm", "1 1:2\n0 1:3\n")):
         (tmp_path / name).write_text(text)
-        assert complaint(load, tmp_path / name).startswith(f"{tmp_path / name}: its 3 rows of float64 need")
+        assert complaint(load, tmp_path / name).startswith(f"{tmp_path / name}: holding its 3 rows of float64 needs")
 
 
 # --- packed files and archives ---
@@ -517,8 +517,8 @@ def test_no_redirection_leaves_https(old, new, followed):
 def test_synthetic_data_larger_than_memory(complaint, size):
     for name in ("synthetic_logistic", "synthetic_least_squares"):
         message = complaint(load, f"{name}:num_clients={size},rows=1000,dim=100")
-        assert message.startswith("synthetic data: 10")
-        assert message.endswith("GiB of memory are free; keep fewer rows or columns")
+        assert message.startswith("synthetic data: holding 10")
+        assert message.endswith("GB are free: keep fewer rows or columns")
 
 
 # --- paths ---

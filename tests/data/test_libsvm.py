@@ -127,8 +127,8 @@ def test_a_dense_table_larger_than_memory(tmp_path, complaint, monkeypatch):
     monkeypatch.setattr(files, "free_bytes", lambda: 1000.0)
     path = written(tmp_path, b"1 1:1\n0 100:1\n")
     assert complaint(libsvm.read, path) == (
-        f"{path}: 2 x 100 float64 features and a working copy need 2.98e-06 GiB, "
-        "but 9.31e-07 GiB of memory are free; keep fewer rows or columns"
+        f"{path}: holding 2 x 100 float64 features and a working copy needs 3.2 kB and 1 kB are free: "
+        "keep fewer rows or columns"
     )
 
 
