@@ -145,15 +145,20 @@ ENDS = {signal.SIGKILL: {-signal.SIGKILL}, signal.SIGTERM: {-signal.SIGTERM}, si
 
 
 def kill_at_random(sweeping, out, delays, number, part):
-    """A signal some time after the sweep began (it then loads its program) or, for `part`, after its next part came."""
+    """A signal some time after the sweep began (it then loads its program) or, for `part`, after its next part came.
+    False if the sweep had ended before the signal came."""
     had, process = len(parts(out)), sweeping.start(out, "slow")
     assert process.stdout.readline() == "running\n", process.stderr.read()
     while part and len(parts(out)) == had and process.poll() is None:
         time.sleep(0.002)
     time.sleep(delays.uniform(0, 0.3 if part else 0.7))
     process.send_signal(number)
-    process.communicate()
+    said, _ = process.communicate()
+    if process.returncode == 0:
+        assert said.split()[-1:] == ["finished"]
+        return False
     assert process.returncode in ENDS[number]
+    return True
 
 
 MOMENTS = ("part", "table", "parts")
