@@ -30,6 +30,8 @@ STEPS = {
     "econtrol": 2000,
     "ef21": 2000,
     "ef21_bc": 3000,
+    "ef21_p": 2500,
+    "ef21_p_diana": 13000,
     "ef21_sgdm": 2000,
     "fedcomgate": 800,
     "five_gcs_cc": 800,
