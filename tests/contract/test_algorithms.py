@@ -41,6 +41,7 @@ STEPS = {
     "pp_marina": 1000,
     "scaffnew": 800,
     "tamuna": 600,
+    "two_direction": 400,
 }
 OTHERS = 2000
 BOUNDED = [name for name in NAMES if algorithms.get(name).rate is not None]
