@@ -39,6 +39,7 @@ STEPS = {
     "locodl": 2000,
     "marina": 600,
     "pp_marina": 1000,
+    "powersgd": 300,
     "scaffnew": 800,
     "tamuna": 600,
     "two_direction": 400,
