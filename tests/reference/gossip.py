@@ -28,7 +28,7 @@ def mix(W, X):
     """W X, one sum over the nodes for each node."""
     result = np.zeros_like(X)
     for i in range(len(W)):
-        for j in range(len(W)):
+        for j in np.flatnonzero(W[i]):
             result[i] = result[i] + W[i, j] * X[j]
     return result
 
