@@ -1,0 +1,218 @@
+"""Methods without a server agree with their slow references, fed the same random draws, and have their identities."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import fedjax_lc as fl
+from fedjax_lc import algorithms, compressors, problems
+from tests.algorithms.shared import KEY, purposes, replay, step_keys, walk
+from tests.conftest import make_clients
+from tests.reference import gossip, gossip_theory, graphs
+from tests.reference import problems as ref_problems
+
+N, D, STEPS, L2 = 6, 5, 40, 0.5
+SIZES = (3, 6, 4, 5, 4, 7)
+CLIENTS = [(A, 2 * b + A.sum(axis=1)) for A, b in make_clients(SIZES)]
+PROBLEM = problems.least_squares(CLIENTS, l2=L2).replace(x0=jnp.asarray(np.random.default_rng(1).normal(size=D)))
+REF = ref_problems.LeastSquares(CLIENTS, L2)
+L = float(PROBLEM.smooth.max())
+EDGES = [(0, 1), (0, 2), (1, 2), (2, 3), (3, 4), (3, 5)]  # of degrees 1 to 3
+W = graphs.mixing(N, EDGES)
+GRAPH = fl.topology(EDGES, N)
+APART = np.random.default_rng(2).normal(size=(N, D))
+BATCHES = {"batch_size": 2}
+A, B = (
+    np.array([REF.hess(i, None) + L2 * np.eye(D) for i in range(N)]),
+    np.array([-REF.grad(i, np.zeros(D)) for i in range(N)]),
+)
+STAR = np.linalg.solve(A.mean(axis=0), B.mean(axis=0))
+STARS, STAR_GRADS = np.array([STAR] * N), A @ STAR - B
+
+
+def close(got, want, what="", tol=1e-12):
+    """To `tol` of the largest entry."""
+    want = np.asarray(want)
+    np.testing.assert_allclose(got, want, rtol=0, atol=tol * max(1.0, np.abs(want).max()), err_msg=what)
+
+
+# --- topologies ---
+
+NAMED = (
+    [("ring", n) for n in (1, 2, 3, 7)] + [("torus", n) for n in (4, 6, 7, 9, 12)] + [("hypercube", n) for n in (2, 8)]
+)
+NAMED += [(name, n) for name in ("path", "star", "complete", "exponential") for n in (1, 2, 5, 16)]
+
+
+@pytest.mark.parametrize("weights", graphs.WEIGHTS)
+@pytest.mark.parametrize(("name", "n"), NAMED)
+def test_topologies(name, n, weights):
+    pairs = graphs.edges(name, n)
+    if weights == "uniform" and len(set(graphs.degrees(n, pairs))) > 1:
+        with pytest.raises(fl.InputError, match="regular"):
+            fl.topology(name, n, weights=weights)
+        return
+    for lazy in (False, True):
+        ours, W = fl.topology(name, n, weights=weights, lazy=lazy), graphs.mixing(n, pairs, weights, lazy)
+        assert ours.edges.tolist() == [list(pair) for pair in pairs]
+        assert ours.degrees.tolist() == graphs.degrees(n, pairs)
+        close(ours.W, W, tol=1e-14)
+        if n > 1:
+            for field, want in {"gap": "rho", "beta": "beta", "lmin": "lmin", "kappa_g": "kappa_g"}.items():
+                assert getattr(ours, field) == pytest.approx(graphs.spectrum(W)[want], rel=1e-9, abs=1e-13), field
+
+
+@pytest.mark.parametrize("given", [EDGES, np.array(EDGES)[::-1, ::-1], W])
+def test_graphs_of_the_users(given):
+    made = fl.topology(given, N)
+    assert made.edges.tolist() == [list(pair) for pair in EDGES]
+    close(made.W, W, tol=1e-15)
+    close(made.mix(jnp.asarray(APART)), gossip.mix(W, APART))
+    assert made == fl.topology(given, N)
+
+
+def test_random_graphs():
+    for text in ("erdos_renyi:0.3", "erdos_renyi:0.3,seed=4", "regular:4", "regular:3"):
+        made = fl.topology(text, 12)
+        pairs = [tuple(pair) for pair in made.edges.tolist()]
+        assert pairs == sorted({(min(pair), max(pair)) for pair in pairs})
+        assert graphs.connected(12, pairs)
+        close(made.W, graphs.mixing(12, pairs), tol=1e-15)
+        if text.startswith("regular"):
+            assert set(graphs.degrees(12, pairs)) == {int(text[-1])}
+    counts = [len(fl.topology(f"erdos_renyi:0.5,seed={seed}", 12).edges) for seed in range(40)]
+    assert abs(np.mean(counts) - 33) < 4 * np.sqrt(66 / 4 / 40)
+
+
+@pytest.mark.parametrize("name", ["hypercube", "exponential"])
+def test_one_peer_rounds(name):
+    """The links of every round, and that a turn of rounds averages exactly."""
+    n = 8
+    problem = problems.quadratic(np.array([np.eye(2)] * n), np.zeros((n, 2)))
+    hp = algorithms.get("dgd").Hparams(gamma=0.1, topology=f"one_peer_{name}")
+    total = np.eye(n)
+    for t in range(3):
+        links = hp.links(problem, t)
+        got = np.asarray(links.mix(jnp.eye(n)))
+        close(got, graphs.one_peer(name, n, t), tol=1e-15)
+        assert float(links.cost(7.0, 1.0).bits_up) == 7
+        total = got @ total
+    close(total, np.full((n, n), 1 / n), tol=1e-15)
+
+
+# --- agreement ---
+
+
+def parsed(hp):
+    return {name: compressors.parse(value) if name == "compressor" else value for name, value in hp.items()}
+
+
+def hparams(name, **hp):
+    return algorithms.get(name).Hparams(**{"topology": GRAPH} | parsed(hp))
+
+
+def started(name, hp, x0=None):
+    """Our first state; nodes start apart where x0 is (n, d)."""
+    state = algorithms.get(name).init(PROBLEM, hp, jax.random.fold_in(KEY, 2**32 - 1))
+    return state if x0 is None else state._replace(x=jnp.asarray(x0))
+
+
+def gradient(hp, keys):
+    """grad(t, i, x) of the references: of all rows, or of those that our sampler draws with keys[t]."""
+    if hp.batch_size is None:
+        return lambda t, i, x: REF.grad(i, x)
+    picks, weights = jax.vmap(lambda key: PROBLEM.draw(key, hp.batch_size, hp.replacement))(keys)
+
+    def grad(t, i, x):
+        (A, b), g = CLIENTS[i], L2 * x
+        for row, weight in zip(np.asarray(picks)[t, i], np.asarray(weights)[t, i], strict=True):
+            g = g + weight * (A[row] @ x - b[row]) * A[row]
+        return g
+
+    return grad
+
+
+#: what our fields are called in the references
+SYMBOLS = {"X": "x", "D": "d", "H": "h", "Hw": "hw", "Z": "z", "V": "v", "Gh": "gh"}
+
+
+def draws(name, hp, ahead):
+    """(gradients, compress) of the reference, whose iteration t has the draws of our step t + ahead."""
+    keys = purposes(STEPS + 1, 1 + slots(name)) if slots(name) else step_keys(STEPS + 1)[:, None]
+    keys = jnp.roll(keys, -ahead, axis=0)
+    return gradient(hp, keys[:, 0]), replay(hp.compressor, keys[:, 1:], N) if hasattr(hp, "compressor") else None
+
+
+def slots(name):
+    """Keys of a step besides that of the batches."""
+    return {"nids": 0}.get(name, 1)
+
+
+def both(name, x0=APART, ahead=0, **given):
+    """(our states, costs and points; the reference's states).
+
+    ahead = 1: our first step is the start of the reference, whose iterations follow.
+    """
+    hp = hparams(name, **given)
+    mine = walk(name, PROBLEM, hp, STEPS, state=started(name, hp, x0))
+    grad, compress = draws(name, hp, ahead)
+    told = {field.name: getattr(hp, field.name) for field in dataclasses.fields(hp)}
+    bits = float(hp.compressor(KEY, PROBLEM.x0).bits) if compress else 0
+    x0 = np.asarray(PROBLEM.x0) if x0 is None else x0
+    theirs = gossip.run(
+        name, grad, W, told, x0, STEPS - ahead, compress,
+        lambda slot, d: 32 * d if slot == "dense" else bits, hp.count,
+    )  # fmt: skip
+    return mine, theirs
+
+
+def agree(mine, theirs, fields, ahead=0):
+    states, costs, points = mine
+    for field in fields:
+        other = SYMBOLS.get(field, field)
+        want = np.array([state[other] for state in theirs])
+        assert np.ptp(want[1:] - want[:-1]) > 0
+        close(getattr(states, field)[ahead:], want, field)
+    close(points[ahead:], [state["point"] for state in theirs], "point")
+    for way in ("bits_up", "bits_down"):
+        want = [state[way] for state in theirs]
+        np.testing.assert_allclose(np.cumsum(getattr(costs, way), dtype=float)[ahead:], want, rtol=1e-6)
+        assert np.sum(getattr(costs, way)[:ahead]) == 0
+
+
+#: case -> (fields besides x, how far we are ahead, hyperparameters); compressors are of CHOICES
+CASES = {
+    "dgd": ((), 0, {"gamma": 0.3 / L}),
+    "dgd, dgd": ((), 0, {"gamma": 0.3 / L, "order": "dgd"}),
+    "dgd, cta": ((), 0, {"gamma": 0.3 / L, "order": "cta"}),
+    "nids": ((), 0, {"gamma": 0.5 / L}),
+    "choco_sgd": (("xh",), 0, {"gamma": 0.3 / L, "cg": 0.3, "compressor": "contractive"}),
+    "choco_sgd, old": (("xh",), 0, {"gamma": 0.3 / L, "cg": 0.3, "order": "old", "compressor": "contractive"}),
+    "lead": (("D", "H", "Hw"), 1, {"eta": 0.4 / L, "gamma": 0.3, "alpha": 0.4, "compressor": "unbiased"}),
+    "lead, none": (("D", "H", "Hw"), 0, {"eta": 0.4 / L, "gamma": 0.3, "alpha": 0.4, "init": "none", "compressor": "unbiased"}),
+}  # fmt: skip
+VARIANTS = {
+    "deterministic, full": {"contractive": "top_k:2", "unbiased": "rand_k:2", "count": "per_node"},
+    "random, batches": {"contractive": "rand_k_unscaled:2", "unbiased": "qsgd:2", "batch_size": 2},
+}
+
+
+def chosen(hp, variant):
+    hp, variant = dict(hp), dict(VARIANTS[variant])
+    kinds = {kind: variant.pop(kind) for kind in ("contractive", "unbiased")}
+    if "compressor" in hp:
+        hp["compressor"] = kinds[hp["compressor"]]
+    return hp | variant
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("case", CASES)
+def test_agreement(case, variant):
+    fields, ahead, hp = CASES[case]
+    agree(*both(case.partition(",")[0], ahead=ahead, **chosen(hp, variant)), ("x", *fields), ahead)
