@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +13,7 @@ import fedjax_lc as fl
 from fedjax_lc import algorithms, compressors, problems
 from tests.algorithms.shared import KEY, purposes, replay, step_keys, walk
 from tests.conftest import make_clients
-from tests.reference import gossip, gossip_theory, graphs
+from tests.reference import gossip, graphs
 from tests.reference import problems as ref_problems
 
 N, D, STEPS, L2 = 6, 5, 40, 0.5
@@ -186,6 +185,7 @@ def agree(mine, theirs, fields, ahead=0):
         assert np.sum(getattr(costs, way)[:ahead]) == 0
 
 
+DUALS, LEAD = ("D", "H", "Hw"), {"eta": 0.4 / L, "gamma": 0.3, "alpha": 0.4, "compressor": "unbiased"}
 #: case -> (fields besides x, how far we are ahead, hyperparameters); compressors are of CHOICES
 CASES = {
     "dgd": ((), 0, {"gamma": 0.3 / L}),
@@ -194,8 +194,8 @@ CASES = {
     "nids": ((), 0, {"gamma": 0.5 / L}),
     "choco_sgd": (("xh",), 0, {"gamma": 0.3 / L, "cg": 0.3, "compressor": "contractive"}),
     "choco_sgd, old": (("xh",), 0, {"gamma": 0.3 / L, "cg": 0.3, "order": "old", "compressor": "contractive"}),
-    "lead": (("D", "H", "Hw"), 1, {"eta": 0.4 / L, "gamma": 0.3, "alpha": 0.4, "compressor": "unbiased"}),
-    "lead, none": (("D", "H", "Hw"), 0, {"eta": 0.4 / L, "gamma": 0.3, "alpha": 0.4, "init": "none", "compressor": "unbiased"}),
+    "lead": (DUALS, 1, LEAD),
+    "lead, none": (DUALS, 0, LEAD | {"init": "none"}),
 }  # fmt: skip
 VARIANTS = {
     "deterministic, full": {"contractive": "top_k:2", "unbiased": "rand_k:2", "count": "per_node"},

@@ -1,0 +1,134 @@
+"""Low-rank, adaptive and two-way accelerated methods agree with their slow references, fed the same random draws."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from fedjax_lc import algorithms, compressors, problems
+from tests.algorithms.shared import KEY, purposes, replay, walk
+from tests.conftest import make_clients
+from tests.reference import problems as ref_problems
+from tests.reference import two_way
+
+N, D, STEPS, L2 = 4, 6, 40, 0.5
+CLIENTS = [(A, 2 * b + A.sum(axis=1)) for A, b in make_clients(dim=D)]
+PROBLEM = problems.least_squares(CLIENTS, l2=L2).replace(x0=jnp.asarray(np.random.default_rng(1).normal(size=D)))
+REF = ref_problems.LeastSquares(CLIENTS, L2)
+X0, L = np.asarray(PROBLEM.x0), REF.smooth_mean
+BATCHES = {"batch_size": 2}
+DENSE = 32.0 * D
+
+
+def close(got, want, what="", tol=1e-12):
+    """To `tol` of the largest entry."""
+    want = np.asarray(want)
+    np.testing.assert_allclose(got, want, rtol=0, atol=tol * max(1.0, np.abs(want).max()), err_msg=what)
+
+
+def agree(mine, theirs, fields):
+    """`fields` maps our fields, with dots, to those of the reference."""
+    states, _, points = mine
+    for field, other in {**fields, "": "point"}.items():
+        got = points if not field else states
+        for part in filter(None, field.split(".")):
+            got = getattr(got, part)
+        want = np.array([state[other] for state in theirs])
+        assert np.ptp(want[1:] - want[:-1]) > 0, field
+        close(got, want, field)
+
+
+def gradient(hp, keys):
+    """grad(t, i, x) of the references: of all rows, or of those that our sampler draws with keys[t]."""
+    if getattr(hp, "batch_size", None) is None:
+        return lambda t, i, x: REF.grad(i, x)
+    picks, weights = map(np.asarray, jax.vmap(lambda key: PROBLEM.draw(key, hp.batch_size, hp.replacement))(keys))
+
+    def grad(t, i, x):
+        (A, b), g = CLIENTS[i], L2 * x
+        for row, weight in zip(picks[t, i], weights[t, i], strict=True):
+            g = g + weight * (A[row] @ x - b[row]) * A[row]
+        return g
+
+    return grad
+
+
+def hparams(name, **given):
+    ways = ("compressor", "downlink")
+    parsed = {field: compressors.parse(value) if field in ways else value for field, value in given.items()}
+    return algorithms.get(name).Hparams(**parsed)
+
+
+def price(text):
+    return float(compressors.parse(text)(KEY, PROBLEM.x0).bits)
+
+
+# --- EF21-P ---
+
+
+@pytest.mark.parametrize("changes", [{}, BATCHES], ids=["full", "batches"])
+@pytest.mark.parametrize(
+    ("form", "up", "down"),
+    [("plain", "identity", "top_k:2"), ("dcgd", "rand_k:2", "sign"), ("diana", "qsgd:2", "rand_k_unscaled:3")],
+)
+def test_ef21_p(form, up, down, changes):
+    name = "ef21_p_diana" if form == "diana" else "ef21_p"
+    given = {"compressor": up, "downlink": down, "gamma": 0.2 / L} | ({"beta": 0.4} if form == "diana" else {})
+    hp, keys = hparams(name, **given, **changes), purposes(STEPS, 4)
+    sent, told = replay(hp.compressor, keys[:, 1:2], N), replay(hp.downlink, keys[:, 2:3], 1)
+    theirs = two_way.ef21_p(
+        gradient(hp, keys[:, 0]), N, {"form": form, "gamma": 0.2 / L, "beta": 0.4}, X0, STEPS,
+        sent, lambda t, v: told(t, 0, 0, v),
+    )  # fmt: skip
+    mine = walk(name, PROBLEM, hp, STEPS)
+    agree(mine, theirs, {"w": "x", "seen": "w"} | ({"up.h_i": "h_i", "up.h": "h"} if form == "diana" else {}))
+    np.testing.assert_array_equal(mine[1].bits_up, price(up))
+    np.testing.assert_array_equal(mine[1].bits_down, price(down))
+
+
+@pytest.mark.parametrize("up", ["identity", "rand_k:2"])
+def test_theory_of_ef21_p(up):
+    mu, delta, omega = L2, 2 / D, 0.0 if up == "identity" else 2.0
+    for name, form in (("ef21_p", "dcgd" if omega else "plain"), ("ef21_p_diana", "diana")):
+        hp = algorithms.get(name).theory(PROBLEM, up, "top_k:2")
+        want = two_way.ef21_p_theory(form, N, delta, L, REF.smooth.max(), mu, omega)
+        for field, value in want.items():
+            assert getattr(hp, field) == pytest.approx(value, rel=1e-12)
+
+
+# --- 2Direction ---
+
+
+@pytest.mark.parametrize("form", ["inverse", "gamma"])
+@pytest.mark.parametrize("mu", [L2, 0.0])
+def test_two_direction(mu, form):
+    """In the authors' form too."""
+    hp = hparams(
+        "two_direction", compressor="rand_k:2", downlink="top_k:2", Lbar=2 * L, p=0.4, tau=0.6, beta=0.5, mu=mu
+    )
+    keys = purposes(STEPS, 4)
+    heads = np.asarray(jax.vmap(lambda key: jax.random.bernoulli(key, 0.4))(keys[:, 0]))
+    assert 5 < heads.sum() < STEPS - 5
+    up, down = replay(hp.compressor, keys[:, 1:3], N), replay(hp.downlink, keys[:, 3:], 1)
+    told = {"Lbar": 2 * L, "p": 0.4, "tau": 0.6, "beta": 0.5, "mu": mu, "delta": 2 / D, "form": form}
+    theirs = two_way.two_direction(
+        gradient(hp, None), N, told, X0, STEPS, up, lambda t, v: down(t, 0, 0, v), lambda t: bool(heads[t])
+    )
+    mine = walk("two_direction", PROBLEM, hp, STEPS)
+    same = ("x", "u", "w", "z", "k", "v", "h_i", "h")
+    agree(mine, theirs, {field: field for field in same} | ({"i": "i"} if form == "inverse" else {}))
+    first = np.arange(STEPS) == 0
+    np.testing.assert_array_equal(mine[1].bits_up, 2 * price("rand_k:2") + DENSE * first)
+    np.testing.assert_array_equal(mine[1].bits_down, price("top_k:2") + DENSE * (2 * heads + first))
+
+
+@pytest.mark.parametrize(("up", "down"), [("rand_k:2", "top_k:2"), ("identity", "identity"), ("rand_k:1", "top_k:5")])
+def test_theory_of_two_direction(up, down):
+    omega = {"identity": 0.0, "rand_k:2": 2.0, "rand_k:1": 5.0}[up]
+    delta = {"identity": 1.0, "top_k:2": 2 / D, "top_k:5": 5 / D}[down]
+    hp = algorithms.get("two_direction").theory(PROBLEM, up, down, c0=0.5)
+    want = two_way.two_direction_theory(N, delta, omega, L, REF.smooth.max(), c0=0.5)
+    for field in ("Lbar", "p", "tau", "beta"):
+        assert getattr(hp, field) == pytest.approx(want[field], rel=1e-12)
