@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from fedjax_lc import algorithms, compressors, data, models, plot, problems
     from fedjax_lc.algorithms.frames import schedules
+    from fedjax_lc.algorithms.frames.topology import topology
     from fedjax_lc.core import lanes
     from fedjax_lc.core.devices import devices
     from fedjax_lc.core.errors import InputError
@@ -49,11 +50,13 @@ __all__ = [
     "schedules",
     "sweep",
     "times",
+    "topology",
     "uniform",
 ]
 
 _HOMES = {
     "algorithms.frames.schedules": ("schedules",),
+    "algorithms.frames.topology": ("topology",),
     "core.devices": ("devices",),
     "core.lanes": ("lanes",),
     "core.errors": ("InputError",),

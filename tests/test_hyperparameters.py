@@ -74,6 +74,7 @@ WRONG = {  #: of each kind of field, values that no method takes
     "per client": [0, 1.5, "all", np.array([1, 0])],
     "array": ["D"],
     "word": ["no_such_word"],
+    "topology": ["rign", 3],
 }
 ROOT = Path(__file__).parents[1]
 STEPS = ["--steps", "60", "--every", "20", "--quiet"]

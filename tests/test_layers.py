@@ -69,7 +69,8 @@ PLACE = {name: (row, column) for row, names in enumerate(ROWS) for column, name 
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
 SURFACE = {
     "Grid", "InputError", "Table", "Trace",
-    "devices", "extend", "grid", "loguniform", "merge", "problem", "run", "sample", "sweep", "times", "uniform",
+    "devices", "extend", "grid", "loguniform", "merge", "problem", "run", "sample", "sweep", "times",
+    "topology", "uniform",
     "algorithms", "compressors", "data", "lanes", "models", "plot", "problems", "schedules",
 }  # fmt: skip
 

@@ -132,6 +132,12 @@ def _schedules() -> list[dict[str, str]]:
     return _named("schedule", schedules.names())
 
 
+def _topologies() -> list[dict[str, str]]:
+    from fedjax_lc.algorithms.frames import topology
+
+    return [{"topology": name, "what it is": what} for name, what in topology.described().items()]
+
+
 def _figures() -> list[dict[str, str]]:
     return _named("figure", repository.load("kit.catalogue").names())
 
@@ -144,5 +150,6 @@ _LISTS = {
     "partitions": _partitions,
     "models": _models,
     "schedules": _schedules,
+    "topologies": _topologies,
     "figures": _figures,
 }

@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fedjax_lc.algorithms import Algorithm
+from fedjax_lc.algorithms.frames.mixing import Topology
 from fedjax_lc.compressors import Compressor
 from fedjax_lc.core.digest import digest, digest_apart, of_package
 from fedjax_lc.core.errors import InputError
@@ -33,11 +34,11 @@ LONG = 100  #: an array with more entries is described by its shape and a digest
 
 
 def describe(hp: Any) -> dict[str, Any]:
-    """Hyperparameters as plain values: compressors in their string form, functions by name, and arrays as lists, or by
-    shape and digest if they are long."""
+    """Hyperparameters as plain values: compressors and topologies in their string form, functions by name, and arrays
+    as lists, or by shape and digest if they are long."""
 
     def plain(value: Any) -> Any:
-        if isinstance(value, Compressor):
+        if isinstance(value, Compressor | Topology):
             return str(value)
         if callable(value):
             return getattr(value, "__qualname__", repr(value))

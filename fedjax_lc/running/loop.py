@@ -270,20 +270,49 @@ def choose_metrics(
         InputError: neither the problem nor the method knows a name.
     """
     if isinstance(measure, Mapping):
-        given = tuple((name, f) for name, f in measure.items() if name != "value")
+        given = tuple((name, f) for name, f in (_usual(algorithm) | {**measure}).items() if name != "value")
         return Metrics(("value", *(name for name in problem.usual_metrics if name not in measure)), given)
     names = [measure] if isinstance(measure, str) else list(measure)
-    extra = _of_the_method(algorithm, problem)
+    extra, usual = _of_the_method(algorithm, problem), _usual(algorithm)
     for name in names:
         if name not in (known := ("value", *problem.metrics, *extra)):
             raise unknown("metric", name, known)
     known = tuple(dict.fromkeys(["value", *problem.usual_metrics, *(name for name in names if name not in extra)]))
-    return Metrics(known, tuple((name, f) for name, f in extra.items() if name in names))
+    return Metrics(known, tuple((name, f) for name, f in extra.items() if name in names or name in usual))
 
 
 @functools.cache
 def _error_norm(algorithm: Algorithm) -> Metric:
     return lambda problem, hp, state: jnp.linalg.norm(algorithm.error(problem, hp, state))  # type: ignore[misc]
+
+
+@functools.cache
+def _consensus(algorithm: Algorithm) -> Metric:
+    """mean_i |x_i - xbar|^2."""
+
+    def consensus(problem: Problem, hp: Any, state: PyTree) -> Scalar:
+        x = algorithm.models(problem, hp, state)  # type: ignore[misc]
+        return jnp.sum((x - jnp.mean(x, axis=0)[None]) ** 2) / len(x)
+
+    return consensus
+
+
+@functools.cache
+def _worst(algorithm: Algorithm) -> Metric:
+    """max_i F(x_i) - f_star; max_i F(x_i) where no minimiser can be computed. It costs n evaluations of F."""
+
+    def worst(problem: Problem, hp: Any, state: PyTree) -> Scalar:
+        most = jnp.max(jax.lax.map(problem.value, algorithm.models(problem, hp, state)))  # type: ignore[misc]
+        if problem.given_f_star is not None:
+            return most - problem.given_f_star
+        return most - problem.value(problem.x_star) if problem.solvable else most
+
+    return worst
+
+
+def _usual(algorithm: Algorithm) -> dict[str, Metric]:
+    """Metrics of the method's state that every run of it records, by name."""
+    return {"consensus": _consensus(algorithm)} if algorithm.models else {}
 
 
 def _of_the_method(algorithm: Algorithm, problem: Problem) -> dict[str, Metric]:
@@ -293,12 +322,14 @@ def _of_the_method(algorithm: Algorithm, problem: Problem) -> dict[str, Metric]:
         metrics["lyapunov"] = algorithm.lyapunov
     if algorithm.error:
         metrics["error_norm"] = _error_norm(algorithm)
+    if algorithm.models:
+        metrics |= _usual(algorithm) | {"worst": _worst(algorithm)}
     return metrics
 
 
 def needs_solution(metrics: Metrics) -> bool:
     """Whether a metric needs x_star inside the compiled loop."""
-    return bool({"distance", "lyapunov"} & {*metrics.names})
+    return bool({"distance", "lyapunov", "worst"} & {*metrics.names})
 
 
 def start_at(x0: Any, problem: Problem) -> Problem:

@@ -12,12 +12,14 @@ from typing import Any
 
 import numpy as np
 
+from fedjax_lc.algorithms.frames.mixing import Topology
 from fedjax_lc.compressors import Compressor, parse
 from fedjax_lc.core import pytree, spec
 from fedjax_lc.core.errors import InputError
 from fedjax_lc.core.hyperparameters import Declaration
 
 COMPRESSORS = "compressors such as rand_k:1"
+TOPOLOGIES = "topologies, as from fl.topology"
 MOST = 1_000_000  #: values of an axis, configurations of a grid, lanes of a sweep
 SPACED, DRAWN = ("linear", "log"), ("uniform", "loguniform")  #: spans of a grid and of a sample, each even or log
 
@@ -174,7 +176,7 @@ def read_axis(name: str, values: Any) -> tuple[Any, ...] | Span | Times:
         return Times(inner)
     if isinstance(values, Span):
         return values
-    if isinstance(values, Compressor | bool | numbers.Number):
+    if isinstance(values, Compressor | Topology | bool | numbers.Number):
         return (values,)
     if isinstance(values, Mapping | Set) or not isinstance(values, Iterable):
         raise InputError(f"axis {name} takes a list of values, times(...) or a string, got {short(values)}")
@@ -198,6 +200,7 @@ class Slot:
             COMPRESSORS: compressor,
             "finite numbers": self._numeric or not (compressor or word or truth),
             "words": word,
+            TOPOLOGIES: self.declared.admits(Topology),
             "true or false": truth,
             "None": self.declared.admits(None),
         }
@@ -250,6 +253,7 @@ class Slot:
         is_of = {
             "finite numbers": is_number(value),
             "words": isinstance(value, str),
+            TOPOLOGIES: isinstance(value, Topology),
             "true or false": isinstance(value, bool),
             "None": value is None,
         }
@@ -272,13 +276,13 @@ def plain(value: Any) -> Any:
 
 
 def label(value: Any) -> Any:
-    """How a setting tells a value: compressors and None by their text, numbers and words as they are."""
-    return str(value) if value is None or isinstance(value, Compressor) else value
+    """How a setting tells a value: compressors, topologies and None by their text, numbers and words as they are."""
+    return str(value) if value is None or isinstance(value, Compressor | Topology) else value
 
 
 def short(value: Any) -> str:
     """`value` in one line of an error."""
-    text = " ".join((str(value) if isinstance(value, Compressor) else repr(value)).split())
+    text = " ".join((str(value) if isinstance(value, Compressor | Topology) else repr(value)).split())
     return text if len(text) <= 60 else text[:57] + "..."
 
 

@@ -78,6 +78,8 @@ class Algorithm:
         rate: (problem, hp) -> the factor by which E lyapunov shrinks per step at least, or None.
         error: (problem, hp, state) -> (d,), the error that compression still owes, in units of gradients, as methods
             with error feedback log it; the metric error_norm is its norm. None where there is none.
+        models: (problem, hp, state) -> (n, d), the models of all nodes where each has one and nobody has their average,
+            as in gossip; the metrics consensus and worst are of them. None elsewhere.
         paper: arXiv id and title.
         title: the name as papers write it.
         up, down: what a client sends in a round, and what it receives; in symbols.
@@ -96,6 +98,7 @@ class Algorithm:
     lyapunov: Callable[[Problem, Any, PyTree], Scalar] | None = None
     rate: Callable[[Problem, Any], Scalar] | None = None
     error: Callable[[Problem, Any, PyTree], Vec] | None = None
+    models: Callable[[Problem, Any, PyTree], ClientVecs] | None = None
     up: str = ""
     down: str = ""
     speed: str = ""
@@ -141,6 +144,7 @@ class Extras(TypedDict, total=False):
     lyapunov: Callable[..., Scalar] | None
     rate: Callable[..., Scalar] | None
     error: Callable[..., Vec] | None
+    models: Callable[..., ClientVecs] | None
     up: str
     down: str
     speed: str
@@ -169,8 +173,9 @@ def register(
     if before is not None and before.file != file and Path(before.file).is_file():
         raise InputError(f"method {name} is registered twice, in {before.file} and in {file}: choose another name")
     refuse_unknown("register", extras, Extras)
-    lyapunov, error = extras.get("lyapunov"), extras.get("error")
+    lyapunov, error, models = extras.get("lyapunov"), extras.get("error"), extras.get("models")
     extras |= {"lyapunov": lyapunov and _casting(lyapunov), "error": error and _casting(error)}
+    extras |= {"models": models and _casting(models)}
     algorithm = Algorithm(
         name=name,
         paper=paper,
