@@ -138,81 +138,105 @@ def gradient(hp, keys):
 
 
 #: what our fields are called in the references
-SYMBOLS = {"X": "x", "D": "d", "H": "h", "Hw": "hw", "Z": "z", "V": "v", "Gh": "gh"}
+SYMBOLS = {"D": "d", "H": "h", "Hw": "hw", "Z": "z"}
 
 
-def draws(name, hp, ahead):
-    """(gradients, compress) of the reference, whose iteration t has the draws of our step t + ahead."""
-    keys = purposes(STEPS + 1, 1 + slots(name)) if slots(name) else step_keys(STEPS + 1)[:, None]
-    keys = jnp.roll(keys, -ahead, axis=0)
-    return gradient(hp, keys[:, 0]), replay(hp.compressor, keys[:, 1:], N) if hasattr(hp, "compressor") else None
+class Wires:
+    """How our step and the reference's iteration belong together.
 
-
-def slots(name):
-    """Keys of a step besides that of the batches."""
-    return {"nids": 0}.get(name, 1)
-
-
-def both(name, x0=APART, ahead=0, **given):
-    """(our states, costs and points; the reference's states).
-
-    ahead = 1: our first step is the start of the reference, whose iterations follow.
+    count: keys of a step, the first of its batches; slots: (which key, steps later) of the reference's messages.
+    later: steps after which our gradients are those of the reference's iteration t, and our fields `lagging` its own.
+    ahead: our first steps that are the reference's start.
     """
+
+    def __init__(self, fields, count=2, slots=((1, 0),), later=0, lagging=(), ahead=0):
+        self.fields, self.count, self.slots = ("x", *fields), count, slots
+        self.later, self.lagging, self.ahead = later, lagging, ahead
+
+    def draws(self, hp):
+        """(gradients, compress) of the reference."""
+        keys = purposes(STEPS + 1, self.count) if self.count > 1 else step_keys(STEPS + 1)[:, None]
+        after = lambda which, steps: jnp.roll(keys[:, which], -steps - self.ahead, axis=0)
+        grad = gradient(hp, after(0, self.later))
+        if not hasattr(hp, "compressor"):
+            return grad, half
+        return grad, replay(hp.compressor, jnp.stack([after(*slot) for slot in self.slots], axis=1), N)
+
+
+def half(t, i, slot, v):
+    return np.where(v >= 0, 0.5, -0.5)
+
+
+def both(name, wires, **given):
+    """(our states, costs and points; the reference's states); nodes start apart, unless their copies start at x0."""
     hp = hparams(name, **given)
-    mine = walk(name, PROBLEM, hp, STEPS, state=started(name, hp, x0))
-    grad, compress = draws(name, hp, ahead)
+    x0 = np.asarray(PROBLEM.x0) if given.get("start") == "x0" else APART
+    mine = walk(name, PROBLEM, hp, STEPS, state=started(name, hp, np.broadcast_to(x0, (N, D))))
     told = {field.name: getattr(hp, field.name) for field in dataclasses.fields(hp)}
-    bits = float(hp.compressor(KEY, PROBLEM.x0).bits) if compress else 0
-    x0 = np.asarray(PROBLEM.x0) if x0 is None else x0
-    theirs = gossip.run(
-        name, grad, W, told, x0, STEPS - ahead, compress,
-        lambda slot, d: 32 * d if slot == "dense" else bits, hp.count,
-    )  # fmt: skip
-    return mine, theirs
+    told |= {"order": {"paper": "dgd"}.get(hp.form, hp.form)} if hasattr(hp, "form") else {}
+    told |= {start: given["start"] for start in ("xh", "phi") if "start" in given}
+    if name == "dyna_cold":
+        told["floor"] = 8 * 2.0**-52 * hp.s0
+    grad, compress = wires.draws(hp)
+    bits = float(hp.compressor(KEY, PROBLEM.x0).bits) if hasattr(hp, "compressor") else D
+    length = lambda slot, d: 32 * d if slot == "dense" else bits
+    return mine, gossip.run(name, grad, W, told, x0, STEPS - wires.ahead, compress, length, hp.count)
 
 
-def agree(mine, theirs, fields, ahead=0):
+def agree(mine, theirs, wires):
     states, costs, points = mine
-    for field in fields:
-        other = SYMBOLS.get(field, field)
-        want = np.array([state[other] for state in theirs])
+    for field in (*wires.fields, *wires.lagging):
+        got, want = getattr(states, field)[wires.ahead :], np.array([s[SYMBOLS.get(field, field)] for s in theirs])
         assert np.ptp(want[1:] - want[:-1]) > 0
-        close(getattr(states, field)[ahead:], want, field)
-    close(points[ahead:], [state["point"] for state in theirs], "point")
+        if field in wires.lagging:
+            got, want = got[1:], want[:-1]
+        close(got, want, field)
+    close(points[wires.ahead :], [state["point"] for state in theirs], "point")
     for way in ("bits_up", "bits_down"):
-        want = [state[way] for state in theirs]
-        np.testing.assert_allclose(np.cumsum(getattr(costs, way), dtype=float)[ahead:], want, rtol=1e-6)
-        assert np.sum(getattr(costs, way)[:ahead]) == 0
+        sent = getattr(costs, way).astype(float)
+        first = theirs[0][way] - sent[wires.ahead]  # what the reference sends in its start
+        np.testing.assert_allclose(np.cumsum(sent)[wires.ahead :] + first, [state[way] for state in theirs], rtol=1e-6)
+        assert np.sum(sent[: wires.ahead]) == 0
 
 
-DUALS, LEAD = ("D", "H", "Hw"), {"eta": 0.4 / L, "gamma": 0.3, "alpha": 0.4, "compressor": "unbiased"}
-#: case -> (fields besides x, how far we are ahead, hyperparameters); compressors are of CHOICES
+ALONE, AHEAD = Wires((), count=1), Wires(("D", "H", "Hw"), ahead=1)
+COLD, TRACKED = Wires(("D", "xh", "xhw"), ahead=1), Wires((), later=1, lagging=("y", "g"))
+BEER = Wires(("h",), count=3, slots=((2, 0), (1, 1)), later=1, lagging=("v", "gh", "g"))
+LEAD = {"eta": 0.4 / L, "gamma": 0.3, "alpha": 0.4, "compressor": "unbiased"}
+ONE = {"eta": 0.4 / L, "gamma": 0.2, "compressor": "contractive"}
+SCALED = {"eta": 0.4 / L, "gamma": 0.25, "sigma": 0.98, "s0": 8.0}
+CONTRACTIVE = {"gamma": 0.3 / L, "cg": 0.3, "compressor": "contractive"}
+#: case -> (how it belongs to the reference, hyperparameters); compressors are those of VARIANTS
 CASES = {
-    "dgd": ((), 0, {"gamma": 0.3 / L}),
-    "dgd, dgd": ((), 0, {"gamma": 0.3 / L, "order": "dgd"}),
-    "dgd, cta": ((), 0, {"gamma": 0.3 / L, "order": "cta"}),
-    "nids": ((), 0, {"gamma": 0.5 / L}),
-    "choco_sgd": (("xh",), 0, {"gamma": 0.3 / L, "cg": 0.3, "compressor": "contractive"}),
-    "choco_sgd, old": (("xh",), 0, {"gamma": 0.3 / L, "cg": 0.3, "order": "old", "compressor": "contractive"}),
-    "lead": (DUALS, 1, LEAD),
-    "lead, none": (DUALS, 0, LEAD | {"init": "none"}),
+    "dgd": (Wires(()), {"gamma": 0.3 / L}),
+    "dgd, dgd": (Wires(()), {"gamma": 0.3 / L, "order": "dgd"}),
+    "dgd, cta": (Wires(()), {"gamma": 0.3 / L, "order": "cta"}),
+    "diging": (TRACKED, {"gamma": 0.1 / L}),
+    "diging, atc": (TRACKED, {"gamma": 0.1 / L, "form": "atc"}),
+    "extra": (ALONE, {"gamma": 0.2 / L}),
+    "nids": (ALONE, {"gamma": 0.5 / L}),
+    "choco_sgd": (Wires(("xh",)), CONTRACTIVE),
+    "choco_sgd, old": (Wires(("xh",)), CONTRACTIVE | {"order": "old", "start": "x0"}),
+    "deep_squeeze": (Wires(("e",)), CONTRACTIVE | {"cg": 0.1}),
+    "beer": (BEER, {"eta": 0.1 / L, "cg": 0.2, "compressor": "contractive"}),
+    "lead": (AHEAD, LEAD),
+    "lead, none": (Wires(("D", "H", "Hw")), LEAD | {"init": "none"}),
+    "cold": (COLD, ONE),
+    "cold, none": (Wires(("D", "xh", "xhw")), ONE | {"init": "none"}),
+    "dyna_cold": (Wires(("D", "xh", "xhw", "s"), count=1, ahead=1), SCALED),
 }  # fmt: skip
 VARIANTS = {
-    "deterministic, full": {"contractive": "top_k:2", "unbiased": "rand_k:2", "count": "per_node"},
-    "random, batches": {"contractive": "rand_k_unscaled:2", "unbiased": "qsgd:2", "batch_size": 2},
+    "full": {"contractive": "top_k:2", "unbiased": "rand_k:2", "count": "per_node"},
+    "batches": {"contractive": "rand_k_unscaled:2", "unbiased": "qsgd:2", "batch_size": 2},
 }
-
-
-def chosen(hp, variant):
-    hp, variant = dict(hp), dict(VARIANTS[variant])
-    kinds = {kind: variant.pop(kind) for kind in ("contractive", "unbiased")}
-    if "compressor" in hp:
-        hp["compressor"] = kinds[hp["compressor"]]
-    return hp | variant
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("case", CASES)
 def test_agreement(case, variant):
-    fields, ahead, hp = CASES[case]
-    agree(*both(case.partition(",")[0], ahead=ahead, **chosen(hp, variant)), ("x", *fields), ahead)
+    wires, hp = CASES[case]
+    hp = hp | VARIANTS[variant]
+    kinds = {kind: hp.pop(kind) for kind in ("contractive", "unbiased")}
+    if "compressor" in hp:
+        hp["compressor"] = kinds[hp["compressor"]]
+    agree(*both(case.partition(",")[0], wires, **hp), wires)

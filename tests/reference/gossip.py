@@ -6,7 +6,7 @@
 f_i(x) - <z, x>, its D asks `part(t, i, x)`, a stochastic gradient whose draw does not depend on x, and `coin(t, i)`.
 
 Keys of a state: t iterations done, x (n, d), point their mean, bits_up and bits_down (means over nodes, from the
-start), and the symbols of the spec in lower case: y, g, x_old, g_old, xh, e, h, gh, v, d, hw, z, phi, s.
+start), and the symbols of the spec in lower case: y, g, x_old, g_old, xh, xhw, e, h, gh, v, d, hw, z, phi, s.
 
 Chosen, since no formula is given:
 - LESSBIT's D keeps a point w_i and its full gradient; the coin moves w_i to the model before the step (recalled only).
@@ -121,16 +121,16 @@ def lead(hp, W, s, G, C):
 
 def cold(hp, W, s, G, C):
     """2105.06697, derived; Dyna-COLD is the same with a scale s_t around the compressor."""
-    X, D, Xh, Xhw, eta = s["x"], s["d"], s["h"], s["hw"], hp["eta"]
+    X, D, Xh, Xhw, eta = s["x"], s["d"], s["xh"], s["xhw"], hp["eta"]
     g = G(X)
     Y = X - eta * g - eta * D
     scale = s.get("s", 1.0)
     q = scale * C(0, (Y - Xh) / scale)
     Xh, Xhw = Xh + q, Xhw + mix(W, q)
     D = D + hp["gamma"] / (2.0 * eta) * (Xh - Xhw)
-    new = {"x": X - eta * g - eta * D, "d": D, "h": Xh, "hw": Xhw}
+    new = {"x": X - eta * g - eta * D, "d": D, "xh": Xh, "xhw": Xhw}
     if "s" in s:
-        new |= {"s": max(hp["sigma"] * scale, hp["floor"]), "overload": float(np.max(np.abs(Y - s["h"])) / scale)}
+        new |= {"s": max(hp["sigma"] * scale, hp["floor"]), "overload": float(np.max(np.abs(Y - s["xh"])) / scale)}
     return new, {"up": 1}
 
 
@@ -209,7 +209,8 @@ def memories(name, hp, W, X, G):
     if name == "def_atc":
         return {"x": X, "z": zero, "phi": X if hp["phi"] == "x0" else zero}
     if name in ("lead", "cold", "dyna_cold"):
-        start = {"x": X - hp["eta"] * G(X) if hp["init"] == "local" else X, "d": zero, "h": zero, "hw": zero}
+        start = {"x": X - hp["eta"] * G(X) if hp["init"] == "local" else X, "d": zero}
+        start |= dict.fromkeys(("h", "hw") if name == "lead" else ("xh", "xhw"), zero)
         return start | ({"s": hp["s0"]} if name == "dyna_cold" else {})
     if name == "lessbit":
         return {"x": X, "z": zero, "h": zero, "hw": zero} | ({"w": X} if hp["option"] == "D" else {})

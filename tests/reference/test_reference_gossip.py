@@ -400,7 +400,8 @@ def test_invariants_of_dual_methods(name, C, hp):
     dual = "z" if name == "lessbit" else "d"
     for state in run(name, C, **hp):
         close(np.sum(state[dual], axis=0), np.zeros(D), 1e-12)
-        close(state["hw"], W @ state["h"], 1e-12)
+        copies = "xh" if "cold" in name else "h"
+        close(state[copies + "w"], W @ state[copies], 1e-12)
     assert np.max(np.abs(state[dual])) > 1e-2
 
 
@@ -418,18 +419,13 @@ DUAL = [
 @pytest.mark.parametrize(("name", "C", "hp", "steps"), DUAL)
 def test_fixed_points_and_linear_convergence(name, C, hp, steps):
     lessbit = name == "lessbit"
-    start = {
-        "t": 0,
-        "x": STARS,
-        "h": STARS,
-        "hw": STARS,
-        "z" if lessbit else "d": STAR_GRADS if lessbit else -STAR_GRADS,
-    }
+    start = {"t": 0, "x": STARS, "z" if lessbit else "d": STAR_GRADS if lessbit else -STAR_GRADS}
+    start |= dict.fromkeys(("h", "hw", "xh", "xhw"), STARS)
     start |= {"bits_up": 0.0, "bits_down": 0.0}
     hp = hp | {"gamma": hp.get("gamma", 1.0)}
     for state in gossip.run(name, exact, W, hp, X0, 20, compress(C), state=start):
         close(state["x"], STARS, 1e-12)
-        close(state["h"], STARS, 1e-12)
+        close(state["xh" if name == "cold" else "h"], STARS, 1e-12)
     assert floor(name, C, steps, **hp) < 1e-20
 
 
