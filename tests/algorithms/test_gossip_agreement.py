@@ -105,6 +105,57 @@ def test_one_peer_rounds(name):
     close(total, np.full((n, n), 1 / n), tol=1e-15)
 
 
+@pytest.mark.parametrize("text", ["ring", "star", "torus:lazy=true", "erdos_renyi:0.04", "path:weights=laplacian"])
+def test_large_sparse_graphs_mix_without_a_matrix(text):
+    made = fl.topology(text, 300)
+    X = np.random.default_rng(3).normal(size=(300, 2))
+    close(jax.jit(made.mix)(X), made.W @ X, tol=1e-14)
+    assert "f64[300,300]" not in jax.jit(made.mix).lower(X).compile().as_text()
+
+
+def rounds(text, n, **hp):
+    """The W of 60 rounds, (60, n, n), and who takes part, (60, n)."""
+    problem = problems.quadratic(np.array([np.eye(2)] * n), np.zeros((n, 2)))
+    hp = algorithms.get("dgd").Hparams(gamma=0.1, topology=text, **hp)
+
+    def one(key):
+        links = hp.links(problem, 0, key)
+        return links.mix(jnp.eye(n)), links.active
+
+    return jax.tree.map(np.asarray, jax.jit(jax.vmap(one))(step_keys(60)))
+
+
+def test_matchings_average_pairs():
+    W, _ = rounds("matching(erdos_renyi:0.5)", 8)
+    close(W, np.swapaxes(W, 1, 2), tol=0)
+    close(W.sum(axis=2), np.ones((60, 8)), tol=1e-15)
+    assert set(np.unique(W)) == {0.0, 0.5, 1.0}
+    close(W @ W, W, tol=1e-15)  # a projection: no node has two partners
+    there = fl.topology("erdos_renyi:0.5", 8).W > 0
+    assert not np.any(W[:, ~there])
+    assert np.all(W.sum(axis=0)[there] > 0)
+
+
+def test_subgraphs_keep_each_edge_with_its_probability():
+    (W, _), whole = rounds("subgraph(torus):0.3", 9), fl.topology("torus", 9)
+    close(W, np.swapaxes(W, 1, 2), tol=0)
+    close(W.sum(axis=2), np.ones((60, 9)), tol=1e-15)
+    i, j = whole.edges.T
+    assert set(np.unique(np.round(W[:, i, j], 12))) == {0.0, 0.2}
+    kept = np.mean(W[:, i, j] > 0)
+    assert abs(kept - 0.3) < 4 * np.sqrt(0.21 / W[:, i, j].size)
+
+
+def test_who_stays_away_hears_nothing_and_keeps_its_model():
+    W, active = rounds("ring", 7, participation=0.5)
+    whole = fl.topology("ring", 7).W
+    for mixing, there in zip(W, active, strict=True):
+        want = np.where(np.outer(there, there), whole, 0.0)
+        np.fill_diagonal(want, 0.0)
+        close(mixing, want + np.diag(1 - want.sum(axis=1)), tol=1e-15)
+    assert 0.4 < active.mean() < 0.65
+
+
 # --- agreement ---
 
 
@@ -240,3 +291,23 @@ def test_agreement(case, variant):
     if "compressor" in hp:
         hp["compressor"] = kinds[hp["compressor"]]
     agree(*both(case.partition(",")[0], wires, **hp), wires)
+
+
+@pytest.mark.parametrize("changes", [{"participation": 0.5}, {"topology": "subgraph(ring):0.5"}])
+@pytest.mark.parametrize("order", ["atc", "dgd", "cta"])
+def test_agreement_of_dgd_over_a_graph_that_changes(order, changes):
+    """Who stays away takes no gradient step."""
+    hp = hparams("dgd", gamma=0.3 / L, order=order, **changes)
+    keys = purposes(STEPS, 2)
+
+    def one(key):
+        links = hp.links(PROBLEM, 0, key)
+        return links.mix(jnp.eye(N)), jnp.ones(N) if links.active is None else links.active
+
+    mixing, there = map(np.asarray, jax.jit(jax.vmap(one))(keys[:, 1]))
+    mine = walk("dgd", PROBLEM, hp, STEPS, state=started("dgd", hp, APART))
+    grad = lambda t, i, x: there[t, i] * REF.grad(i, x)
+    theirs = gossip.run("dgd", grad, lambda t: mixing[t], {"gamma": 0.3 / L, "order": order}, APART, STEPS)
+    close(mine[0].x, [state["x"] for state in theirs])
+    np.testing.assert_allclose(np.cumsum(mine[1].bits_up), [state["bits_up"] for state in theirs], rtol=1e-6)
+    close(mine[1].grads, there.mean(axis=1), tol=1e-6)
