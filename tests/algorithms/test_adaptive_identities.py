@@ -118,7 +118,7 @@ def test_ef21_p_alone_reaches_the_solution_and_with_compressed_gradients_it_stal
 
 @pytest.mark.parametrize("name", ["ef21_p", "ef21_p_diana"])
 def test_theorems_of_ef21_p(name):
-    """The Lyapunov function stays below its start times powers of the rate; where it is random, its mean over 32 seeds."""
+    """The Lyapunov function stays below its start times powers of the rate; random ones, as the mean over 32 seeds."""
     method, steps = algorithms.get(name), 200
     up = "identity" if name == "ef21_p" else "rand_k:2"
     hp = method.theory(PROBLEM, up, "top_k:2")
