@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from fedjax_lc import algorithms, compressors, problems
-from tests.algorithms.shared import KEY, purposes, replay, walk
+from tests.algorithms.shared import KEY, purposes, replay, step_keys, walk
 from tests.conftest import make_clients
+from tests.reference import powersgd, two_way
 from tests.reference import problems as ref_problems
-from tests.reference import two_way
 
 N, D, STEPS, L2 = 4, 6, 40, 0.5
 CLIENTS = [(A, 2 * b + A.sum(axis=1)) for A, b in make_clients(dim=D)]
@@ -132,3 +132,65 @@ def test_theory_of_two_direction(up, down):
     want = two_way.two_direction_theory(N, delta, omega, L, REF.smooth.max(), c0=0.5)
     for field in ("Lbar", "p", "tau", "beta"):
         assert getattr(hp, field) == pytest.approx(want[field], rel=1e-12)
+
+
+# --- PowerSGD ---
+
+SOFTMAX_CLIENTS = [(A[:, :4], np.arange(len(b)) % 3) for A, b in CLIENTS]
+SOFTMAX = problems.softmax_regression(SOFTMAX_CLIENTS, l2=L2)
+SOFTMAX = SOFTMAX.replace(x0=jnp.asarray(np.random.default_rng(4).normal(size=12)))
+
+
+def powered(problem, grad, shapes, x0=None, **given):
+    """(our states, costs and points; the reference's states), both with our first sides."""
+    hp = algorithms.get("powersgd").Hparams(gamma=0.3 / float(problem.smooth_mean), **given)
+    first = algorithms.get("powersgd").init(problem, hp, jax.random.fold_in(KEY, 2**32 - 1))
+    sides = iter([(side.P if side.P is None else np.asarray(side.P), np.asarray(side.Q)) for side in first.sides])
+    start = {place: next(sides) for place, shape in enumerate(shapes) if len(shape) == 2 and len(first.sides)}
+    told = {
+        name: getattr(hp, name) for name in ("gamma", "rank", "variant", "errors", "iters", "start_dense", "min_rate")
+    }
+    told |= {"mom": hp.momentum or 0.0, "wd": hp.weight_decay or 0.0}
+    theirs = powersgd.run(
+        grad, N, told, np.asarray(problem.x0) if x0 is None else x0, STEPS, shapes, lambda place: start[place]
+    )
+    return walk("powersgd", problem, hp, STEPS, state=first), theirs
+
+
+def powersgd_agrees(mine, theirs, hp):
+    states, costs, points = mine
+    close(points, [state["point"] for state in theirs], "point")
+    e = states.e if hp.get("errors") == "each" else states.e[:, None]
+    close(e, [state["e"] for state in theirs], "errors")
+    for way in ("bits_up", "bits_down"):
+        np.testing.assert_array_equal(np.cumsum(getattr(costs, way), dtype=float), [state[way] for state in theirs])
+
+
+@pytest.mark.parametrize(
+    "hp",
+    [
+        {},
+        {"rank": 2, "errors": "each", "batch_size": 2, "rows": 3},
+        {"momentum": 0.5, "weight_decay": 0.1, "start_dense": 3},
+        {"variant": "alternating", "errors": "each", "batch_size": 2},
+        {"variant": "alternating", "iters": 3, "start_dense": 2, "momentum": 0.3},
+        {"min_rate": 2.0},
+    ],
+    ids=str,
+)
+def test_powersgd(hp):
+    keys = jax.vmap(lambda key: jax.random.split(key, 1)[0])(step_keys(STEPS))
+    grad = gradient(algorithms.get("powersgd").Hparams(gamma=1.0, **hp), keys)
+    powersgd_agrees(*powered(PROBLEM, grad, [(hp.get("rows", 2), D // hp.get("rows", 2))], **hp), hp)
+
+
+@pytest.mark.parametrize("hp", [{"rank": 2}, {"variant": "alternating", "iters": 2, "errors": "each"}], ids=str)
+def test_powersgd_of_a_matrix_has_its_outputs_as_rows(hp):
+    """The reference's vectors are those of the transposed matrix."""
+    turned = lambda x, rows: np.swapaxes(np.reshape(x, (*np.shape(x)[:-1], rows, -1)), -1, -2).reshape(np.shape(x))
+    ref = ref_problems.SoftmaxRegression(SOFTMAX_CLIENTS, 3, L2)
+    grad = lambda t, i, x: turned(ref.grad(i, turned(x, 3)), 4)
+    mine, theirs = powered(SOFTMAX, grad, [(3, 4)], turned(SOFTMAX.x0, 4), **hp)
+    told = [state | {"point": turned(state["point"], 3), "e": turned(state["e"], 3)} for state in theirs]
+    early = lambda tree: jax.tree.map(lambda leaf: leaf[:20], tree)  # later, rounding grows where ranks nearly fall
+    powersgd_agrees(early(mine), told[:20], hp)

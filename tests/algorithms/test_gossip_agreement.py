@@ -226,6 +226,7 @@ def both(name, wires, **given):
     told = {field.name: getattr(hp, field.name) for field in dataclasses.fields(hp)}
     told |= {"order": {"paper": "dgd"}.get(hp.form, hp.form)} if hasattr(hp, "form") else {}
     told |= {start: given["start"] for start in ("xh", "phi") if "start" in given}
+    told |= {"gamma": hp.mu} if name == "def_atc" else {}
     if name == "dyna_cold":
         told["floor"] = 8 * 2.0**-52 * hp.s0
     grad, compress = wires.draws(hp)
@@ -256,6 +257,7 @@ BEER = Wires(("h",), count=3, slots=((2, 0), (1, 1)), later=1, lagging=("v", "gh
 LEAD = {"eta": 0.4 / L, "gamma": 0.3, "alpha": 0.4, "compressor": "unbiased"}
 ONE = {"eta": 0.4 / L, "gamma": 0.2, "compressor": "contractive"}
 SCALED = {"eta": 0.4 / L, "gamma": 0.25, "sigma": 0.98, "s0": 8.0}
+DAMPED = {"mu": 0.2 / L, "zeta": 0.4, "cg": 0.3, "compressor": "contractive"}
 CONTRACTIVE = {"gamma": 0.3 / L, "cg": 0.3, "compressor": "contractive"}
 #: case -> (how it belongs to the reference, hyperparameters); compressors are those of VARIANTS
 CASES = {
@@ -269,6 +271,8 @@ CASES = {
     "choco_sgd": (Wires(("xh",)), CONTRACTIVE),
     "choco_sgd, old": (Wires(("xh",)), CONTRACTIVE | {"order": "old", "start": "x0"}),
     "deep_squeeze": (Wires(("e",)), CONTRACTIVE | {"cg": 0.1}),
+    "def_atc": (Wires(("phi", "z")), DAMPED),
+    "def_atc, unscaled": (Wires(("phi", "z")), DAMPED | {"scaled": False, "start": "x0"}),
     "beer": (BEER, {"eta": 0.1 / L, "cg": 0.2, "compressor": "contractive"}),
     "lead": (AHEAD, LEAD),
     "lead, none": (Wires(("D", "H", "Hw")), LEAD | {"init": "none"}),

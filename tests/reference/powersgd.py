@@ -37,7 +37,7 @@ def saving(hp, shape):
 
 
 def compressed(hp, shapes):
-    return [len(shape) == 2 and saving(hp, shape) >= hp["min_rate"] for shape in shapes]
+    return [len(shape) == 2 and saving(hp, shape) > hp["min_rate"] for shape in shapes]
 
 
 def paper(hp, M, sides, c):
