@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fedjax_lc import algorithms, compressors
+from fedjax_lc import algorithms, compressors, problems
 from tests.algorithms.shared import KEY, quadratic_pair, walk
 
 N, D, KAPPA, STEPS, LONG = 4, 6, 8.0, 30, 1200
@@ -175,3 +175,39 @@ def test_two_direction_rests_at_the_solution_and_reaches_it():
     for field in ("x", "u", "w", "z"):
         close(getattr(states, field), np.array([STAR] * STEPS), 1e-12)
     assert gap(walk("two_direction", PROBLEM, hp, LONG)[2][-1]) < 1e-16
+
+
+# --- PowerSGD ---
+
+VARIANTS = [
+    {},
+    {"rank": 2, "momentum": 0.4, "weight_decay": 0.1},
+    {"variant": "alternating", "iters": 2, "min_rate": 0.0},
+]
+
+
+@pytest.mark.parametrize("hp", VARIANTS, ids=str)
+def test_powersgd_of_many_clients_is_that_of_one_with_the_mean_gradient(hp):
+    alone = problems.quadratic(A.mean(axis=0)[None], B.mean(axis=0)[None]).replace(x0=PROBLEM.x0)
+    many, one = (go("powersgd", problem=problem, gamma=G, **{"min_rate": 0.0} | hp) for problem in (PROBLEM, alone))
+    close(many[2], one[2])
+    close(many[0].e, one[0].e)
+
+
+@pytest.mark.parametrize("variant", ["paper", "alternating"])
+def test_powersgd_less_its_error_follows_the_mean_gradient(variant):
+    states, _, x_all = go("powersgd", gamma=G, variant=variant, min_rate=0.0)
+    y = X0 - G * np.cumsum([np.mean(A @ x - B, axis=0) for x in [X0, *x_all[:-1]]], axis=0)
+    close(x_all - G * states.e, y, 1e-12)
+    apart(x_all, y)
+
+
+def test_powersgd_of_full_rank_is_gradient_descent():
+    close(points("powersgd", gamma=G, rank=2, min_rate=0.0), gd(G), 1e-11)
+
+
+@pytest.mark.parametrize("hp", [{}, {"variant": "alternating"}], ids=str)
+def test_powersgd_reaches_the_solution_where_mem_sgd_stalls(hp):
+    """Though both send matrices of rank 1."""
+    assert gap(points("powersgd", steps=LONG, gamma=G, min_rate=0.0, **hp)[-1]) < 1e-18
+    assert gap(points("mem_sgd", steps=LONG, gamma=G, compressor="low_rank:1,rows=2")[-1]) > 1e-6
