@@ -11,9 +11,10 @@ import pytest
 
 import fedjax_lc as fl
 from fedjax_lc import algorithms, compressors, problems
+from fedjax_lc.algorithms.power_gossip import drawn
 from tests.algorithms.shared import KEY, purposes, replay, step_keys, walk
 from tests.conftest import make_clients
-from tests.reference import gossip, graphs
+from tests.reference import gossip, graphs, power_gossip
 from tests.reference import problems as ref_problems
 
 N, D, STEPS, L2 = 6, 5, 40, 0.5
@@ -27,12 +28,6 @@ W = graphs.mixing(N, EDGES)
 GRAPH = fl.topology(EDGES, N)
 APART = np.random.default_rng(2).normal(size=(N, D))
 BATCHES = {"batch_size": 2}
-A, B = (
-    np.array([REF.hess(i, None) + L2 * np.eye(D) for i in range(N)]),
-    np.array([-REF.grad(i, np.zeros(D)) for i in range(N)]),
-)
-STAR = np.linalg.solve(A.mean(axis=0), B.mean(axis=0))
-STARS, STAR_GRADS = np.array([STAR] * N), A @ STAR - B
 
 
 def close(got, want, what="", tol=1e-12):
@@ -177,11 +172,11 @@ def gradient(hp, keys):
     """grad(t, i, x) of the references: of all rows, or of those that our sampler draws with keys[t]."""
     if hp.batch_size is None:
         return lambda t, i, x: REF.grad(i, x)
-    picks, weights = jax.vmap(lambda key: PROBLEM.draw(key, hp.batch_size, hp.replacement))(keys)
+    picks, weights = map(np.asarray, jax.vmap(lambda key: PROBLEM.draw(key, hp.batch_size, hp.replacement))(keys))
 
     def grad(t, i, x):
         (A, b), g = CLIENTS[i], L2 * x
-        for row, weight in zip(np.asarray(picks)[t, i], np.asarray(weights)[t, i], strict=True):
+        for row, weight in zip(picks[t, i], weights[t, i], strict=True):
             g = g + weight * (A[row] @ x - b[row]) * A[row]
         return g
 
@@ -315,3 +310,82 @@ def test_agreement_of_dgd_over_a_graph_that_changes(order, changes):
     close(mine[0].x, [state["x"] for state in theirs])
     np.testing.assert_allclose(np.cumsum(mine[1].bits_up), [state["bits_up"] for state in theirs], rtol=1e-6)
     close(mine[1].grads, there.mean(axis=1), tol=1e-6)
+
+
+# --- LESSBIT ---
+
+
+@pytest.mark.parametrize("option", ["A", "B", "C", "D"])
+def test_lessbit(option):
+    """In D, all nodes take their full gradients anew at once."""
+    batches = BATCHES if option in ("C", "D") else {}
+    given = {"option": option, "eta": 0.3 / L, "theta": 0.3, "alpha": 0.4, "compressor": "rand_k:2"}
+    hp = hparams("lessbit", p=0.4, **given, **batches)
+    state = started("lessbit", hp, APART)
+    if option == "D":
+        full = state.full._replace(w=jnp.asarray(APART), g=PROBLEM.grads(jnp.asarray(APART)))
+        state = state._replace(full=full)
+    states, costs, points = walk("lessbit", PROBLEM, hp, STEPS, state=state)
+    keys = purposes(STEPS, 2)
+    batch_keys, coin_keys = jnp.moveaxis(jax.vmap(jax.random.split)(keys[:, 0]), 1, 0)
+    grad = gradient(hp, batch_keys)
+    heads = np.asarray(jax.vmap(lambda key: jax.random.bernoulli(key, 0.4))(coin_keys))
+    told = given | {
+        "argmin": lambda i, z: np.linalg.solve(REF.hess(i, None), z - REF.grad(i, np.zeros(D))),
+        "part": grad,
+        "full": lambda i, x: REF.grad(i, x),
+        "coin": lambda t, i: heads[t],
+    }
+    theirs = gossip.run("lessbit", grad, W, told, APART, STEPS, replay(hp.compressor, keys[:, 1:], N))
+    fields = {"x": states.x, "z": states.z, "h": states.h, "hw": states.hw}
+    if option == "D":
+        fields["w"] = states.full.w
+        close(states.full.g, [[REF.grad(i, w) for i, w in enumerate(W)] for W in states.full.w])
+        assert 1 < heads.sum() < STEPS - 5
+        before = np.concatenate([[True], heads[:-1]])
+        passes = np.mean([min(2, size) / size for size in SIZES])
+        np.testing.assert_allclose(costs.grads, 2 * passes + before, rtol=1e-6)
+    for field, got in {**fields, "point": points}.items():
+        close(got, [state[field] for state in theirs], field)
+
+
+# --- PowerGossip ---
+
+
+def powered(hp, x0, steps):
+    """The reference's states, with our first sides, or those that our key of every inner iteration draws."""
+    shape = (D, 1) if hp.matrix == "layers" else (3, 2)
+    state, grad = started("power_gossip", hp), gradient(hp, purposes(steps, 2)[:, 0])
+    fresh = None
+    if not hp.warm:
+        side_keys = purposes(steps, 2)[:, 1]
+
+        def fresh(c, e, place):
+            t, inner = 1 + (c - 1) // hp.inner, (c - 1) % hp.inner
+            p, q = drawn(PROBLEM, hp, jax.random.fold_in(side_keys[t], inner))
+            return np.asarray(p[0][e]), np.asarray(q[0][e])
+
+    told = {name: getattr(hp, name) for name in ("gamma", "rank", "inner", "diffusion", "order")}
+    sides = lambda e, place: (np.asarray(state.p[0][e]), np.asarray(state.q[0][e]))
+    return power_gossip.run(grad, W, told, x0, steps, [shape], sides, fresh)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"matrix": "square"},
+        {"matrix": "square", "rank": 2, "inner": 2, "order": "atc", "batch_size": 2},
+        {"matrix": "square", "inner": 2, "warm": False, "diffusion": 0.7},
+        {"matrix": "layers"},
+    ],
+    ids=str,
+)
+def test_power_gossip(given):
+    hp = hparams("power_gossip", gamma=0.2 / L, **given)
+    steps = STEPS if hp.warm else 8
+    states, costs, points = walk("power_gossip", PROBLEM, hp, steps, state=started("power_gossip", hp, APART))
+    theirs = powered(hp, APART, steps)
+    close(states.x, [state["x"] for state in theirs])
+    close(points, [state["point"] for state in theirs])
+    for way in ("bits_up", "bits_down"):
+        np.testing.assert_allclose(np.cumsum(getattr(costs, way)), [state[way] for state in theirs], rtol=1e-6)

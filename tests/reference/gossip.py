@@ -9,7 +9,8 @@ Keys of a state: t iterations done, x (n, d), point their mean, bits_up and bits
 start), and the symbols of the spec in lower case: y, g, x_old, g_old, xh, xhw, e, h, gh, v, d, hw, z, phi, s.
 
 Chosen, since no formula is given:
-- LESSBIT's D keeps a point w_i and its full gradient; the coin moves w_i to the model before the step (recalled only).
+- LESSBIT's D keeps a point w_i and its full gradient; the coin moves w_i to the model after the step. (L-SVRG takes the
+  one before it; what D takes is not known.)
 - DeepSqueeze, DEF-ATC, CHOCO send from the first iteration on; NIDS's first iteration sends nothing.
 """
 
@@ -142,8 +143,8 @@ def lessbit(hp, W, s, G, C):
     elif hp["option"] == "D":
         full, part, w = hp["full"], hp["part"], s["w"]
         ghat = [part(t, i, X[i]) - part(t, i, w[i]) + full(i, w[i]) for i in range(len(X))]
-        new["w"] = np.array([X[i] if hp["coin"](t, i) else w[i] for i in range(len(X))])
         X = X - hp["eta"] * (np.array(ghat) - Z)
+        new["w"] = np.array([X[i] if hp["coin"](t, i) else w[i] for i in range(len(X))])
     else:
         X = X - hp["eta"] * (G(X) - Z)
     q = C(0, X - H)

@@ -1,6 +1,7 @@
 """PowerGossip (2008.01425): low-rank differences along the edges, one loop over edges and matrices.
 
-A model is a vector made of `shapes`, (a, b) for a matrix, (a,) for what is averaged dense.
+A model is a vector made of `shapes`, (a, b) for a matrix, (a,) for what is averaged dense; where it is shorter, the
+last matrix has zeros at its end, of which nothing comes back.
 `sides(e, l)` gives the normal (a, r) and (b, r) of edge e and matrix l at the start, `fresh(c, e, l)` those of inner
 iteration c where sides are drawn anew. The order "dgd" takes the gradient at the model before gossip.
 """
@@ -52,8 +53,9 @@ def gossip(hp, W, pairs, shapes, X, memory, c, fresh):
             count = stop - start
             if len(shape) == 2:
                 p, q = memory[e, place] if fresh is None else fresh(c, e, place)
-                p, q, count = power(D.reshape(shape), p, q, c)
-                memory[e, place], D = (p, q), (p @ q.T).ravel()
+                filled = np.pad(D, (0, count - len(D))).reshape(shape)
+                p, q, count = power(filled, p, q, c)
+                memory[e, place], D = (p, q), (p @ q.T).ravel()[: len(D)]
             move = hp["diffusion"] * W[i, j] * D
             new[i, start:stop] += move
             new[j, start:stop] -= move
