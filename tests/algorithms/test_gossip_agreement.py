@@ -11,7 +11,7 @@ import pytest
 
 import fedjax_lc as fl
 from fedjax_lc import algorithms, compressors, problems
-from fedjax_lc.algorithms.power_gossip import drawn
+from fedjax_lc.algorithms.power_gossip import drawn, orth
 from tests.algorithms.shared import KEY, purposes, replay, step_keys, walk
 from tests.conftest import make_clients
 from tests.reference import gossip, graphs, power_gossip
@@ -389,3 +389,15 @@ def test_power_gossip(given):
     close(points, [state["point"] for state in theirs])
     for way in ("bits_up", "bits_down"):
         np.testing.assert_allclose(np.cumsum(getattr(costs, way)), [state[way] for state in theirs], rtol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_sides_stay_orthonormal(dtype):
+    """Where columns depend on those before them, too: else an edge would move by more than the difference."""
+    rng = np.random.default_rng(5)
+    low = rng.normal(size=(300, 6, 1)) * rng.normal(size=(300, 1, 3))
+    row = np.zeros((1, 6, 3))
+    row[0, 1] = [1.0, 2.0, 3.0]
+    for sides in (low, row, 0 * row, np.ones((1, 6, 3)), 1e-30 * rng.normal(size=(5, 6, 3))):
+        made = np.asarray(orth(jnp.asarray(sides, dtype)), float)
+        close(np.swapaxes(made, 1, 2) @ made, np.broadcast_to(np.eye(3), (len(sides), 3, 3)), tol=2e-6)
