@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from fedjax_lc import algorithms, compressors, problems
+from fedjax_lc.compressors.budgets import allocate, water_filling
 from tests.algorithms.shared import KEY, purposes, replay, step_keys, walk
 from tests.conftest import make_clients
-from tests.reference import powersgd, two_way
+from tests.reference import adaptive, powersgd, two_way
 from tests.reference import problems as ref_problems
 
 N, D, STEPS, L2 = 4, 6, 40, 0.5
@@ -194,3 +197,76 @@ def test_powersgd_of_a_matrix_has_its_outputs_as_rows(hp):
     told = [state | {"point": turned(state["point"], 3), "e": turned(state["e"], 3)} for state in theirs]
     early = lambda tree: jax.tree.map(lambda leaf: leaf[:20], tree)  # later, rounding grows where ranks nearly fall
     powersgd_agrees(early(mine), told[:20], hp)
+
+
+# --- SIDCo ---
+
+WIDE_CLIENTS = [(A, b) for A, b in make_clients((30, 40, 25, 35), dim=60, seed=3)]
+WIDE = problems.least_squares(WIDE_CLIENTS, l2=L2)
+WIDE_REF = ref_problems.LeastSquares(WIDE_CLIENTS, L2)
+
+
+@pytest.mark.parametrize("fit", ["exponential", "pareto", "gamma"])
+@pytest.mark.parametrize("mode", [-1, -2, -3])
+def test_sidco(mode, fit):
+    """The stages of every client follow what it kept."""
+    hp = hparams(
+        "sidco", compressor=f"sidco:0.1,fit={fit},mode={mode},every=3,stages=2", gamma=0.2 / WIDE_REF.smooth_mean
+    )
+    hp = dataclasses.replace(hp, ec_grad=0.9, ec_mem=0.05) if mode == -2 else hp
+    told = {"ratio": 0.1, "fit": fit, "mode": mode, "every": 3, "stages": 2, "gamma": hp.gamma}
+    told |= {"ec_grad": hp.ec_grad, "ec_mem": hp.ec_mem}
+    steps = 20  # later, est equals the last one up to rounding
+    theirs = adaptive.sidco(lambda t, i, x: WIDE_REF.grad(i, x), N, told, np.asarray(WIDE.x0), steps, width=32 + 6)
+    states, costs, points = walk("sidco", WIDE, hp, steps)
+    close(points, [state["point"] for state in theirs], "point")
+    close(states.up, [state["e_i"] for state in theirs], "errors")
+    for field in adaptive.fresh_stage():
+        want = np.array([[stage[field] for stage in state["stage"]] for state in theirs])
+        close(getattr(states.coding, field), want, field)
+    assert np.ptp(states.coding.stages) > 0
+    np.testing.assert_allclose(np.cumsum(costs.bits_up), [state["bits_up"] for state in theirs], rtol=1e-6)
+
+
+# --- policies ---
+
+POLICIES = {
+    "top_energy:0.8": (lambda v, state: adaptive.energy(v, 0.8), None),
+    "top_per_bit:40,each=35": (lambda v, state: adaptive.per_bit(v, 40, 35), None),
+    "top_price:2.5,rate=0.3,price=0.7": (
+        adaptive.price,
+        (0.7, lambda lam, ks: adaptive.next_price(lam, ks, 2.5, 0.3)),
+    ),
+    "top_price:2.5,rate=0.3,price=0.7,growth=1.1": (
+        lambda v, state: adaptive.price(v, state[0], 1.1 ** state[1]),
+        ((0.7, 0), lambda state, ks: (adaptive.next_price(state[0], ks, 2.5, 0.3), state[1] + 1)),
+    ),
+    "top_power_law:0.8,s=0.5,least=1,most=4,growth=1.05": (
+        lambda v, t: int(np.clip(np.round(0.8 * (1.05**t * (v @ v)) ** (1 / 1.5)), 1, 4)),
+        (0, lambda t, ks: t + 1),
+    ),
+}
+
+
+@pytest.mark.parametrize("text", POLICIES)
+def test_policies_of_mem_sgd(text):
+    policy, state = POLICIES[text]
+    hp = hparams("mem_sgd", compressor=text, gamma=0.2 / L)
+    theirs = adaptive.mem_sgd(lambda t, i, x: REF.grad(i, x), N, {"gamma": 0.2 / L}, X0, STEPS, policy, state)
+    states, costs, points = walk("mem_sgd", PROBLEM, hp, STEPS)
+    close(points, [s["point"] for s in theirs], "point")
+    close(states.up, [s["e_i"] for s in theirs], "errors")
+    ks = np.array([np.mean(s["ks"]) for s in theirs])
+    assert len(np.unique(ks)) > 2
+    price = 32.0 * text.startswith("top_price")
+    np.testing.assert_allclose(costs.bits_up + costs.bits_down, (32 + 3) * ks + DENSE + price, rtol=1e-6)
+
+
+def test_policies_of_the_best_allocation():
+    rng = np.random.default_rng(6)
+    for K in (5, 17, 30):
+        V, w = rng.normal(size=(6, 5)), rng.random(6)
+        assert allocate(V**2, w, K).tolist() == adaptive.allocate(V, w, K)
+        E, s = rng.exponential(size=6), 0.6
+        got = water_filling(w * E, s, 1, 5, max(K, 6))
+        close(got, adaptive.power_law(E, w, s, max(K, 6), 1, 5), tol=1e-9)
