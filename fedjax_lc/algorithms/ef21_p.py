@@ -15,13 +15,12 @@ import math
 
 import jax.numpy as jnp
 
-from fedjax_lc.algorithms.frames.base import choose, constants, register
+from fedjax_lc.algorithms.frames.base import choose, constants, covered, register
 from fedjax_lc.algorithms.frames.links import compressed, memory, seen_apart, to_all
 from fedjax_lc.algorithms.frames.server import Rounds, State, WithMemory, compose
 from fedjax_lc.algorithms.frames.turns import Announced, Downlink, Turn
 from fedjax_lc.compressors import Compressor
 from fedjax_lc.core import pytree
-from fedjax_lc.core.errors import InputError
 from fedjax_lc.core.hyperparameters import hyperparameter
 from fedjax_lc.core.typing import Scalar, Vec
 from fedjax_lc.problems import Problem
@@ -124,20 +123,18 @@ def lyapunov_diana(problem: Problem, hp: DianaHparams, state: State) -> Scalar:
 
 
 def rate(problem: Problem, hp: Hparams) -> Scalar:
-    """1 - gamma mu/2, for gamma no larger than theory's and gradients sent as they are (from the paper).
-
-    Raises:
-        InputError: gradients are compressed (EF21-P + DCGD), so that a floor is left.
-    """
-    if float(hp.compressor.omega(problem.dim)) > 0:
-        raise InputError("ef21_p has a rate for gradients sent as they are: take compressor=identity, or ef21_p_diana")
-    return rate_diana(problem, hp)
-
-
-def rate_diana(problem: Problem, hp: Hparams | DianaHparams) -> Scalar:
-    """1 - gamma mu/2, for gamma and beta no larger than theory's (from the paper)."""
+    """1 - gamma mu/2, for gamma no larger than theory's and gradients sent as they are, as EF21-P + DCGD leaves a floor
+    (from the paper)."""
     _, mu = constants(problem, "ef21_p")
-    return 1 - hp.gamma * mu / 2
+    omega, most = hp.compressor.omega(problem.dim), _one_way(problem, hp.downlink)
+    return covered(1 - hp.gamma * mu / 2, (hp.gamma, most), (omega, 0))
+
+
+def rate_diana(problem: Problem, hp: DianaHparams) -> Scalar:
+    """1 - gamma mu/2, for gamma no larger than theory's and beta = 1/(omega + 1) (from the paper)."""
+    (_, mu), omega = constants(problem, "ef21_p_diana"), hp.compressor.omega(problem.dim)
+    beta, most = 1 / (omega + 1), min(*_both_ways(problem, hp.compressor, hp.downlink), 1 / ((omega + 1) * mu))
+    return covered(1 - hp.gamma * mu / 2, (hp.gamma, most), (hp.beta, beta), (beta, hp.beta))
 
 
 register(

@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 from scipy.optimize import brentq
 
-from fedjax_lc.algorithms.frames.base import Cost, choose, constants, gradients, register
+from fedjax_lc.algorithms.frames.base import Cost, choose, constants, covered, gradients, register
 from fedjax_lc.algorithms.frames.gossip import MODELS, Gossip, centred, chosen, dual_norm, start, zeros
 from fedjax_lc.algorithms.frames.mixing import Topology
 from fedjax_lc.compressors import Compressor
@@ -98,15 +98,28 @@ def theory(
     (L, mu), omega = constants(problem, "lead"), float(Q.omega(problem.dim))
     eta = 2 / (mu + L)
     m = mu * eta * (2 - mu * eta)
-    bounds = [2 / ((3 * omega + 1) * graph.beta), *([2 * m / ((2 - m) * omega * graph.beta)] if omega else [])]
-    gamma = min(bounds) / 2 if graph.n > 1 else 1.0
+    gamma = _largest_gamma(omega, graph.beta, m) / 2 if graph.n > 1 else 1.0
     return Hparams(Q, eta, gamma, _balanced(omega, graph.beta * gamma, m), init="none", topology=kept)
+
+
+def _largest_gamma(omega: float, beta: float, m: float) -> float:
+    """The theorem's min{2/((3 omega + 1) beta), 2 m/((2 - m) omega beta)}."""
+    return min(2 / ((3 * omega + 1) * beta), 2 * m / ((2 - m) * omega * beta) if omega else np.inf)
+
+
+def _a1(omega: Scalar, step: Scalar) -> Scalar:
+    return 4 * (1 + omega) / (omega * step + 2)
+
+
+def _interval(omega: float, step: float, m: float) -> tuple[float, float, float]:
+    """a1, and the theorem's least and largest alpha; step is beta gamma."""
+    a1 = _a1(omega, step)
+    return a1, omega * step / (2 * (1 + omega)), min((2 - step) / (4 - step), m) / a1
 
 
 def _balanced(omega: float, step: float, m: float) -> float:
     """alpha with (1 - alpha)(1 - a1 alpha) = 1 - m, clipped to the theorem's interval; step is beta gamma."""
-    a1 = 4 * (1 + omega) / (omega * step + 2)
-    low, high = omega * step / (2 * (1 + omega)), min((2 - step) / (4 - step), m) / a1
+    a1, low, high = _interval(omega, step, m)
     if low >= high:
         return high
     excess = lambda alpha: (1 - alpha) * (1 - a1 * alpha) - (1 - m)
@@ -120,7 +133,8 @@ def lyapunov(problem: Problem, hp: Hparams, state: State) -> Scalar:
     """(1 - a1 alpha) |X - X*|^2 + (2 eta^2/gamma) <D - D*, (I - W)^+ (D - D*)> + a1 |H - X*|^2, with D* = -G(X*), a1 =
     4 (1 + omega)/(omega beta gamma + 2)."""
     x_star = jnp.asarray(problem.x_star, problem.dtype)
-    a1, dual = _a1(problem, hp), state.D + problem.grads(x_star)
+    a1 = _a1(hp.compressor.omega(problem.dim), hp.graph(problem).beta * hp.gamma)
+    dual = state.D + problem.grads(x_star)
     primal = (1 - a1 * hp.alpha) * jnp.sum((state.x - x_star[None]) ** 2)
     memory = a1 * jnp.sum((state.H - x_star[None]) ** 2)
     return primal + 2 * hp.eta**2 / hp.gamma * dual_norm(hp.graph(problem), dual) + memory
@@ -128,16 +142,14 @@ def lyapunov(problem: Problem, hp: Hparams, state: State) -> Scalar:
 
 def rate(problem: Problem, hp: Hparams) -> Scalar:
     """max{(1 - m)/(1 - a1 alpha), 1 - gamma lmin/2, 1 - alpha}, m = mu eta (2 - mu eta), for parameters within the
-    theorem's bounds."""
-    _, mu = constants(problem, "lead")
+    theorem's bounds and init="none"."""
+    (L, mu), graph, omega = constants(problem, "lead"), hp.graph(problem), float(hp.compressor.omega(problem.dim))
     m = mu * hp.eta * (2 - mu * hp.eta)
-    first = (1 - m) / (1 - _a1(problem, hp) * hp.alpha)
-    return max(first, 1 - hp.gamma * hp.graph(problem).lmin / 2, 1 - hp.alpha)
-
-
-def _a1(problem: Problem, hp: Hparams) -> Scalar:
-    omega = hp.compressor.omega(problem.dim)
-    return 4 * (1 + omega) / (omega * hp.graph(problem).beta * hp.gamma + 2)
+    a1, low, high = _interval(omega, graph.beta * hp.gamma, m)
+    limits = [(hp.eta, 2 / (mu + L)), (low, hp.alpha), (hp.alpha, high), (hp.init != "none", 0)]
+    if graph.n > 1:
+        limits.append((hp.gamma, _largest_gamma(omega, graph.beta, m)))
+    return covered(max((1 - m) / (1 - a1 * hp.alpha), 1 - hp.gamma * graph.lmin / 2, 1 - hp.alpha), *limits)
 
 
 register(

@@ -23,7 +23,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from fedjax_lc.algorithms.frames.base import Cost, choose, constants, gradients, register
+from fedjax_lc.algorithms.frames.base import Cost, choose, constants, covered, gradients, register
 from fedjax_lc.algorithms.frames.gossip import MODELS, Gossip, centred, chosen, dual_norm, start, zeros
 from fedjax_lc.algorithms.frames.mixing import Topology
 from fedjax_lc.compressors import Compressor
@@ -164,15 +164,11 @@ def lyapunov(problem: Problem, hp: Hparams, state: State) -> Scalar:
 
 
 def rate(problem: Problem, hp: Hparams) -> Scalar:
-    """max{1 - theta lmin/L, 1 - alpha/2} of option A, for theta and alpha no larger than theory's (proved by us).
-
-    Raises:
-        InputError: another option.
-    """
-    if hp.option != "A":
-        raise InputError(f"lessbit's rate is proved for option A, got {hp.option}")
+    """max{1 - theta lmin/L, 1 - alpha/2} of option A, for theta and alpha no larger than theory's (proved by us)."""
     L, _ = constants(problem, "lessbit")
-    return max(1 - hp.theta * hp.graph(problem).lmin / L, 1 - hp.alpha / 2)
+    most = theory(problem, hp.topology, hp.compressor, "A")
+    rate = max(1 - hp.theta * hp.graph(problem).lmin / L, 1 - hp.alpha / 2)
+    return covered(rate, (hp.theta, most.theta), (hp.alpha, most.alpha), (hp.option != "A", 0))
 
 
 register(

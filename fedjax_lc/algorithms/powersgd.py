@@ -140,7 +140,7 @@ class Piece(NamedTuple):
 
 def pieces(problem: Problem, hp: Hparams) -> list[Piece]:
     """How x is cut into parameters, in order, and how each is sent."""
-    found, first = [], 0
+    pieces, first = [], 0
     ranks = hp.rank if isinstance(hp.rank, tuple) else (hp.rank,) * len(problem.shapes)
     for shape, rank in zip(problem.shapes, ranks, strict=True):
         size = math.prod(shape)
@@ -149,9 +149,9 @@ def pieces(problem: Problem, hp: Hparams) -> list[Piece]:
         r = min(rank, a, b)
         sent = r * (a + b) * (hp.iters / 2 if hp.variant == "alternating" else 1)
         r = r if min(a, b) > 1 and size > hp.min_rate * sent else 0
-        found.append(Piece(first, size, a, b, r, turned=len(shape) > 1))
+        pieces.append(Piece(first, size, a, b, r, turned=len(shape) > 1))
         first += size
-    return found
+    return pieces
 
 
 def _flat(problem: Problem) -> bool:
