@@ -11,11 +11,13 @@ import pytest
 
 import fedjax_lc as fl
 from fedjax_lc import algorithms, compressors, problems
+from fedjax_lc.algorithms.dyna_cold import quantised
 from fedjax_lc.algorithms.power_gossip import drawn, orth
 from tests.algorithms.shared import KEY, purposes, replay, step_keys, walk
 from tests.conftest import make_clients
-from tests.reference import gossip, graphs, power_gossip
+from tests.reference import codec, gossip, graphs, power_gossip
 from tests.reference import problems as ref_problems
+from tests.reference.bits import BitReader, BitWriter
 
 N, D, STEPS, L2 = 6, 5, 40, 0.5
 SIZES = (3, 6, 4, 5, 4, 7)
@@ -401,3 +403,39 @@ def test_sides_stay_orthonormal(dtype):
     for sides in (low, row, 0 * row, np.ones((1, 6, 3)), 1e-30 * rng.normal(size=(5, 6, 3))):
         made = np.asarray(orth(jnp.asarray(sides, dtype)), float)
         close(np.swapaxes(made, 1, 2) @ made, np.broadcast_to(np.eye(3), (len(sides), 3, 3)), tol=2e-6)
+
+
+# --- messages ---
+
+
+@pytest.mark.parametrize("bits", [1, 3])
+def test_messages_of_dyna_cold_take_their_bits(bits):
+    """The cells are written and read as whole numbers of `bits` bits; the scale is known to both ends."""
+    s, sent = 0.75, np.random.default_rng(7).uniform(-1.2, 1.2, size=D)
+    value = s * np.asarray(quantised(jnp.asarray(sent), bits))
+    assert np.all(np.abs(sent - value / s)[np.abs(sent) <= 1] <= 0.5**bits)
+    writer = BitWriter()
+    for entry in value:
+        writer.write(round((entry / s + 1) * 2 ** (bits - 1) - 0.5), bits)
+    data, length = writer.finish()
+    reader = BitReader(data, length)
+    close([s * ((reader.read(bits) + 0.5) / 2 ** (bits - 1) - 1) for _ in range(D)], value, tol=1e-15)
+    hp = hparams("dyna_cold", **{**SCALED, "init": "none"}, bits=bits)
+    costs = walk("dyna_cold", PROBLEM, hp, 2)[1]
+    np.testing.assert_allclose(costs.bits_up, length * np.mean(graphs.degrees(N, EDGES)))
+
+
+@pytest.mark.parametrize("name", ["choco_sgd", "deep_squeeze", "cold", "lead"])
+def test_messages_to_neighbours_are_those_of_an_encoder(name):
+    """Each of the k entries with its index, as the encoder of sparse vectors writes them, once for each neighbour."""
+    one = {"compressor": "rand_k_unscaled:2" if name != "lead" else "rand_k:2"}
+    hp = hparams(
+        name,
+        **(LEAD | {"init": "none"} if name == "lead" else ONE | {"init": "none"} if name == "cold" else CONTRACTIVE)
+        | one,
+    )
+    sent = np.asarray(hp.compressor(KEY, PROBLEM.x0).value, np.float32)
+    _, length = codec.encode({"kind": "sparse", "k": 2, "index": "log2"}, sent)
+    costs = walk(name, PROBLEM, hp, 2)[1]
+    np.testing.assert_allclose(costs.bits_up, length * np.mean(graphs.degrees(N, EDGES)), rtol=1e-6)
+    np.testing.assert_array_equal(costs.bits_up, costs.bits_down)
