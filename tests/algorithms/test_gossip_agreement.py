@@ -283,8 +283,13 @@ VARIANTS = {
 }
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
-@pytest.mark.parametrize("case", CASES)
+#: of methods that have choices, the default one goes with batches and the others with all rows
+BATCHED = [case for case in CASES if "," not in case]
+FULL = [case for case in CASES if "," in case or not any(other.startswith(f"{case},") for other in CASES)]
+BOTH = [(case, "batches") for case in BATCHED] + [(case, "full") for case in FULL]
+
+
+@pytest.mark.parametrize(("case", "variant"), BOTH)
 def test_agreement(case, variant):
     wires, hp = CASES[case]
     hp = hp | VARIANTS[variant]
@@ -294,8 +299,10 @@ def test_agreement(case, variant):
     agree(*both(case.partition(",")[0], wires, **hp), wires)
 
 
-@pytest.mark.parametrize("changes", [{"participation": 0.5}, {"topology": "subgraph(ring):0.5"}])
-@pytest.mark.parametrize("order", ["atc", "dgd", "cta"])
+@pytest.mark.parametrize(
+    ("order", "changes"),
+    [("atc", {"participation": 0.5}), ("dgd", {"topology": "subgraph(ring):0.5"}), ("cta", {"participation": 0.5})],
+)
 def test_agreement_of_dgd_over_a_graph_that_changes(order, changes):
     """Who stays away takes no gradient step."""
     hp = hparams("dgd", gamma=0.3 / L, order=order, **changes)
@@ -360,12 +367,13 @@ def powered(hp, x0, steps):
     state, grad = started("power_gossip", hp), gradient(hp, purposes(steps, 2)[:, 0])
     fresh = None
     if not hp.warm:
-        side_keys = purposes(steps, 2)[:, 1]
+        each = lambda key: [drawn(PROBLEM, hp, jax.random.fold_in(key, inner)) for inner in range(hp.inner)]
+        every = jax.tree.map(np.asarray, jax.jit(jax.vmap(each))(purposes(steps, 2)[:, 1]))
 
         def fresh(c, e, place):
-            t, inner = 1 + (c - 1) // hp.inner, (c - 1) % hp.inner
-            p, q = drawn(PROBLEM, hp, jax.random.fold_in(side_keys[t], inner))
-            return np.asarray(p[0][e]), np.asarray(q[0][e])
+            p, q = every[(c - 1) % hp.inner]
+            t = 1 + (c - 1) // hp.inner
+            return p[place][t, e], q[place][t, e]
 
     told = {name: getattr(hp, name) for name in ("gamma", "rank", "inner", "diffusion", "order")}
     sides = lambda e, place: (np.asarray(state.p[0][e]), np.asarray(state.q[0][e]))
@@ -401,7 +409,7 @@ def test_sides_stay_orthonormal(dtype):
     row = np.zeros((1, 6, 3))
     row[0, 1] = [1.0, 2.0, 3.0]
     for sides in (low, row, 0 * row, np.ones((1, 6, 3)), 1e-30 * rng.normal(size=(5, 6, 3))):
-        made = np.asarray(orth(jnp.asarray(sides, dtype)), float)
+        made = np.asarray(jax.jit(orth)(jnp.asarray(sides, dtype)), float)
         close(np.swapaxes(made, 1, 2) @ made, np.broadcast_to(np.eye(3), (len(sides), 3, 3)), tol=2e-6)
 
 
