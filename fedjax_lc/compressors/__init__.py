@@ -9,17 +9,21 @@ import math
 
 from fedjax_lc.compressors.base import INDEX_BITS, Chain, Compressor, Message
 from fedjax_lc.compressors.basic import Bernoulli, Identity, Natural, Zero
+from fedjax_lc.compressors.budgets import TopEnergy, TopPerBit, TopPowerLaw, TopPrice
 from fedjax_lc.compressors.combine import FCC, Induced, PerBlock, Scaled
 from fedjax_lc.compressors.joint import PermK, SharedRandK
 from fedjax_lc.compressors.levels import QSGD, Dithering, NaturalDithering, Ternary
 from fedjax_lc.compressors.low_rank import LowRank
 from fedjax_lc.compressors.parse import for_layers, names, parse, register, with_index
+from fedjax_lc.compressors.remembering import Remembering, check
+from fedjax_lc.compressors.sidco import Sidco
 from fedjax_lc.compressors.sign import BlockSign, Sign
 from fedjax_lc.compressors.sparse import L1Select, RandK, RandKUnscaled, TopK
 from fedjax_lc.compressors.threshold import Threshold
 
 register(Identity, Zero, Natural, Bernoulli)
-register(RandK, RandKUnscaled, TopK, L1Select, Threshold)
+register(RandK, RandKUnscaled, TopK, L1Select, Threshold, Sidco)
+register(TopEnergy, TopPerBit, TopPrice, TopPowerLaw)
 register(QSGD, Dithering, Ternary, NaturalDithering, Sign, BlockSign)
 register(SharedRandK, PermK, LowRank)
 register(Scaled, Induced, FCC, PerBlock)
@@ -54,13 +58,20 @@ __all__ = [
     "PermK",
     "RandK",
     "RandKUnscaled",
+    "Remembering",
     "Scaled",
     "SharedRandK",
+    "Sidco",
     "Sign",
     "Ternary",
     "Threshold",
+    "TopEnergy",
     "TopK",
+    "TopPerBit",
+    "TopPowerLaw",
+    "TopPrice",
     "Zero",
+    "check",
     "default",
     "for_layers",
     "names",

@@ -153,7 +153,7 @@ def powered(problem, grad, shapes, x0=None, **given):
     told = {
         name: getattr(hp, name) for name in ("gamma", "rank", "variant", "errors", "iters", "start_dense", "min_rate")
     }
-    told |= {"mom": hp.momentum or 0.0, "wd": hp.weight_decay or 0.0}
+    told |= {"mom": hp.momentum or 0.0, "wd": hp.weight_decay or 0.0, "start_dense": hp.start_dense or 0}
     theirs = powersgd.run(
         grad, N, told, np.asarray(problem.x0) if x0 is None else x0, STEPS, shapes, lambda place: start[place]
     )
