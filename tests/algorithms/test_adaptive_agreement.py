@@ -269,3 +269,26 @@ def test_policies_of_the_best_allocation():
         E, s = rng.exponential(size=6), 0.6
         got = water_filling(w * E, s, 1, 5, max(K, 6))
         close(got, adaptive.power_law(E, w, s, max(K, 6), 1, 5), tol=1e-9)
+
+
+def test_equal_counts_are_equal_shares_in_any_order():
+    """A share of 23/18 after the counts 8, 8, 7 and again after 7, 9, 7: what follows does not depend on rounding."""
+    sidco, told = (
+        compressors.parse("sidco:0.1,mode=-3,every=3,stages=2"),
+        adaptive.SIDCO | {"ratio": 0.1, "mode": -3, "every": 3},
+    )
+    for order in ((8, 8, 7, 7, 9, 7), (8, 7, 8, 9, 7, 7), (9, 7, 7, 7, 8, 8)):
+        ours, theirs = jax.tree.map(lambda leaf: leaf[0], sidco.start(1, 60, jnp.float32)), adaptive.fresh_stage(2)
+        for kept in order:
+            ours = sidco._adapted(jnp.float32(kept), 60, ours)
+            theirs = adaptive.adapted(told, theirs, kept, 60)
+        assert (int(ours.stages), int(ours.direction)) == (theirs["stages"], theirs["direction"])
+        assert ours.last == np.float32(23 / 18)
+
+
+def test_without_a_mode_stages_stay():
+    sidco = compressors.parse("sidco:0.1,mode=0,every=2,stages=6")
+    state = jax.tree.map(lambda leaf: leaf[0], sidco.start(1, 60, jnp.float32))
+    for kept in (1, 2, 30, 40):
+        state = sidco._adapted(jnp.float32(kept), 60, state)
+    assert state.stages == 6

@@ -50,7 +50,7 @@ def adapted(hp, a, kept, d):
     a = a | {"total": a["total"] + kept, "calls": a["calls"] + 1}
     if a["calls"] < hp["every"]:
         return a
-    est = a["total"] / (a["calls"] * hp["ratio"] * d)
+    est = a["total"] / (a["calls"] * (hp["ratio"] * d))
     direction = turned(hp, a, est)
     by = 1 if hp["mode"] == -1 else direction
     stages = a["stages"] - by if est > 1 + hp["up"] else a["stages"] + by if est < 1 - hp["down"] else a["stages"]
