@@ -11,6 +11,7 @@ from fedjax_lc.compressors.base import INDEX_BITS, Chain, Compressor, Message
 from fedjax_lc.compressors.basic import Bernoulli, Identity, Natural, Zero
 from fedjax_lc.compressors.budgets import TopEnergy, TopPerBit, TopPowerLaw, TopPrice
 from fedjax_lc.compressors.combine import FCC, Induced, PerBlock, Scaled
+from fedjax_lc.compressors.compensated import Compensated
 from fedjax_lc.compressors.joint import PermK, SharedRandK
 from fedjax_lc.compressors.levels import QSGD, Dithering, NaturalDithering, Ternary
 from fedjax_lc.compressors.low_rank import LowRank
@@ -26,7 +27,7 @@ register(RandK, RandKUnscaled, TopK, L1Select, Threshold, Sidco)
 register(TopEnergy, TopPerBit, TopPrice, TopPowerLaw)
 register(QSGD, Dithering, Ternary, NaturalDithering, Sign, BlockSign)
 register(SharedRandK, PermK, LowRank)
-register(Scaled, Induced, FCC, PerBlock)
+register(Scaled, Induced, FCC, PerBlock, Compensated)
 
 
 def default(d: int, n: int, *, contractive: bool = False) -> Compressor:
@@ -45,6 +46,7 @@ __all__ = [
     "Bernoulli",
     "BlockSign",
     "Chain",
+    "Compensated",
     "Compressor",
     "Dithering",
     "Identity",

@@ -229,9 +229,10 @@ def inner_fields(cls: type[Compressor]) -> list[str]:
 
 
 def argument_fields(cls: type[Compressor]) -> list[dataclasses.Field[Any]]:
-    """The fields that arguments fill: no compressors, no unit (a % sign sets it), no layers (a network has them)."""
+    """The fields that arguments fill: no compressors, no unit (a % sign sets it), no layers (a network has them), no
+    metric (a matrix)."""
     fields: tuple[dataclasses.Field[Any], ...] = dataclasses.fields(cls)  # type: ignore[arg-type]
-    return [field for field in fields if field.name not in (*inner_fields(cls), "unit", "layers")]
+    return [field for field in fields if field.name not in (*inner_fields(cls), "unit", "layers", "metric")]
 
 
 def _is_default(value: Any, default: Any) -> bool:

@@ -37,7 +37,7 @@ from fedjax_lc.core.devices import each_device
 from fedjax_lc.core.errors import InputError
 from fedjax_lc.core.typing import ClientVecs, Key, Scalar, Vec
 
-PRICE_BITS = 32  #: the server's answer to each message of `top_price`
+PRICE_BITS = 32  #: the price, which comes back for each message of `top_price`
 
 
 def selected(x: Vec, k: jax.Array, index: str, sent: jax.Array | None = None) -> Message:
@@ -168,7 +168,8 @@ class TopPrice(Shared):
     lam_{t+1} = lam_t exp(rate (mean_i k_t - k)/k), the mean over those who send; one price for all clients, w_t =
     growth^t. Derived by us: for known vectors one price gives the best numbers of entries of all rounds. delta >= 1/d.
 
-    Bits: k_t (32 + index bits), and 32 for the price that comes back to a client.
+    Bits: k_t (32 + index bits), and 32 for the price that comes back to each client, which are booked with the message,
+    on the way up.
 
     Attributes:
         k: the mean number of entries that is aimed at.

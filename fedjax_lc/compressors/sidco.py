@@ -24,7 +24,7 @@ class Counters(NamedTuple):
     """Of each client (n,); of one client ()."""
 
     stages: jax.Array  # int32
-    total: jax.Array  # sum of kept/(ratio d) since the last change
+    total: jax.Array  # int32 entries kept since the last change
     calls: jax.Array  # int32 messages since then
     last: jax.Array  # mean kept/(ratio d) before that; 0 at first
     direction: jax.Array  # int32 sign of the next change
@@ -55,8 +55,8 @@ class Sidco(Remembering, Threshold):
     name: ClassVar[str] = "sidco"
 
     def start(self, n: int, d: int, dtype: Any) -> Counters:
-        whole, zeros = jnp.zeros(n, jnp.int32), jnp.zeros(n, dtype)
-        return Counters(whole + self.stages, zeros, whole, zeros, whole + 1)
+        whole = jnp.zeros(n, jnp.int32)
+        return Counters(whole + self.stages, whole, whole, jnp.zeros(n, dtype), whole + 1)
 
     def joint_with(
         self, key: Key | None, X: ClientVecs, state: Counters, present: jax.Array | None = None
@@ -71,7 +71,7 @@ class Sidco(Remembering, Threshold):
 
     def _one(self, x: Vec, state: Counters) -> tuple[Message, Counters]:
         message = self.above(x, lambda values, exist: self._tau(values, exist, state.stages))
-        return message, self._adapted(message.entries / (self.ratio * x.shape[-1]), state)
+        return message, self._adapted(message.entries.astype(jnp.int32), x.shape[-1], state)
 
     def _tau(self, values: Vec, exist: jax.Array, stages: jax.Array) -> Scalar:
         """As `threshold`, with a traced number of stages: all `most` are computed and the one asked for is taken."""
@@ -82,26 +82,28 @@ class Sidco(Remembering, Threshold):
         further = lambda stage, tau: jnp.where(stage < wanted, self.further(values, exist, tau, part), tau)
         return repeat(self.most, further, tau, first=1)
 
-    def _adapted(self, share: Scalar, state: Counters) -> Counters:
+    def _adapted(self, kept: jax.Array, d: int, state: Counters) -> Counters:
+        """Entries are counted as whole numbers: equal shares are equal, however they come about."""
         stages, total, calls, last, direction = state
-        total, calls = (total + share).astype(total.dtype), calls + 1
-        est = total / calls.astype(total.dtype)
+        total, calls = total + kept, calls + 1
+        same = Counters(stages, total, calls, last, direction)
+        if self.mode == 0:
+            return same
+        est = total.astype(last.dtype) / (calls.astype(last.dtype) * (self.ratio * d)).astype(last.dtype)
         if self.mode == -2:
             turn = (last > 0) & (jnp.abs(est - 1) > jnp.abs(last - 1))
         else:
             apart = ((est > last) & (last < 1 - self.down)) | ((est < last) & (last > 1 + self.up))
             turn = (last > 0) & ~apart
-        turned = direction if self.mode >= -1 else jnp.where(turn, -direction, direction)
-        by = turned if self.mode < 0 else 0 * turned
-        change = jnp.where(est > 1 + self.up, -by, jnp.where(est < 1 - self.down, by, 0))
+        turned = direction if self.mode == -1 else jnp.where(turn, -direction, direction)
+        change = jnp.where(est > 1 + self.up, -turned, jnp.where(est < 1 - self.down, turned, 0))
         adapted = Counters(
-            jnp.clip(stages + change, 1, self._most_useful(total.dtype)),
+            jnp.clip(stages + change, 1, self._most_useful(last.dtype)),
             jnp.zeros_like(total),
             jnp.zeros_like(calls),
             est,
             turned,
         )
-        same = Counters(stages, total, calls, last, direction)
         due = calls >= self.every
         return jax.tree.map(lambda new, old: jnp.where(due, new, old), adapted, same)
 

@@ -45,6 +45,9 @@ def leaves(c, x, u, sent=None):
                 parts += leaves(c.inner, block, jax.tree.map(lambda leaf, b=b: leaf[b], u_run))
                 start += size
         return parts
+    if isinstance(c, C.Compensated):
+        residual = x - c.base.apply(x, u).value
+        return leaves(c.base, x, u) + leaves(C.LowRank(c.rank, c.rows), residual, None)
     if isinstance(c, C.TopPrice):  # the price comes back
         return [(c, c.apply(x, u, sent), sent), (C.Identity(), C.Message(jnp.ones(1, x.dtype), 1, 32, 0, 0), None)]
     return [(c, c.apply(x, u, sent), sent)]

@@ -253,6 +253,24 @@ def test_stages_that_are_fixed_are_those_of_the_threshold(fit, stages):
     np.testing.assert_array_equal(bits, messages.bits)
 
 
+def test_equal_shares_are_equal_in_any_order():
+    """8 + 8 + 7 and 7 + 9 + 7 entries in three messages: est does not move; mode=-3 turns then, mode=-2 does not."""
+    kept = [8, 8, 7, 7, 9, 7]
+    c, turned = parse("sidco:0.03,every=3"), {}
+    for mode in (-2, -3):
+        state = jax.tree.map(lambda leaf: leaf[0], c.start(1, D, jnp.float64))
+        for k in kept:
+            state = dataclasses.replace(c, mode=mode)._adapted(jnp.int32(k), D, state)
+        turned[mode] = int(state.direction)
+    assert state.last == 23 / 18
+    assert turned == {-2: 1, -3: -1}
+
+
+def test_without_adaptation_stages_stay():
+    _, _, states = follow("sidco:0.1,stages=6,mode=0", rows(12))
+    np.testing.assert_array_equal(states.stages, 6)
+
+
 def test_a_ratio_above_the_first_has_one_stage():
     X = rows(40)
     values, _, states = follow("sidco:0.4,stages=2", X)

@@ -297,6 +297,28 @@ EXAMPLES = [
         worst=lambda d: np.eye(3, d // 3).reshape(-1),
     ),
     Example(
+        "compensated(sign):1,rows=3",
+        lambda v, i: 32 + D + 32 * (3 + 4),
+        lambda x, v: rank_at_most(1, 3)(x, v - np.mean(np.abs(x)) * np.where(x < 0, -1, 1)),
+        "compensated(sign):3,rows=3",
+        ("compensated(sign):1,rows=1", True),
+    ),
+    Example(
+        "compensated(zero):2,rows=4",
+        lambda v, i: 32 * 2 * (4 + 3),
+        rank_at_most(2, 4),
+        "compensated(zero):3,rows=4",
+        ("compensated(zero):1,rows=1", True),
+        worst=lambda d: np.eye(4, 3).reshape(-1),
+    ),
+    Example(
+        "compensated(top_k:3|qsgd:4):1,rows=3",
+        lambda v, i: 3 * 4 + 32 + i(3, D) + 32 * (3 + 4),
+        lambda x, v: True,
+        "compensated(top_k:3|qsgd:4):3,rows=3",
+        ("compensated(top_k:1|qsgd:4):1,rows=1", True),
+    ),
+    Example(
         "scaled(rand_k:4)",
         lambda v, i: 4 * 32 + i(4, D),
         subset_of(1, 4),
