@@ -280,7 +280,7 @@ def test_equal_counts_are_equal_shares_in_any_order():
     for order in ((8, 8, 7, 7, 9, 7), (8, 7, 8, 9, 7, 7), (9, 7, 7, 7, 8, 8)):
         ours, theirs = jax.tree.map(lambda leaf: leaf[0], sidco.start(1, 60, jnp.float32)), adaptive.fresh_stage(2)
         for kept in order:
-            ours = sidco._adapted(jnp.float32(kept), 60, ours)
+            ours = sidco._adapted(jnp.int32(kept), 60, ours)
             theirs = adaptive.adapted(told, theirs, kept, 60)
         assert (int(ours.stages), int(ours.direction)) == (theirs["stages"], theirs["direction"])
         assert ours.last == np.float32(23 / 18)
@@ -290,5 +290,42 @@ def test_without_a_mode_stages_stay():
     sidco = compressors.parse("sidco:0.1,mode=0,every=2,stages=6")
     state = jax.tree.map(lambda leaf: leaf[0], sidco.start(1, 60, jnp.float32))
     for kept in (1, 2, 30, 40):
-        state = sidco._adapted(jnp.float32(kept), 60, state)
+        state = sidco._adapted(jnp.int32(kept), 60, state)
     assert state.stages == 6
+
+
+# --- EoRA ---
+
+
+@pytest.mark.parametrize("base", ["zero", "qsgd:3", "top_k:3", "natural"])
+@pytest.mark.parametrize("weighed", [False, True])
+def test_compensated(base, weighed):
+    """The value of the reference, whose base is our message, and its bits and the factors'."""
+    rng = np.random.default_rng(8)
+    X = rng.normal(size=(20, 4)) * np.arange(1, 5)
+    G, M = X.T @ X / 20 if weighed else None, rng.normal(size=(3, 4))
+    inner = compressors.parse(base)
+    for rank in (1, 2, 3):
+        ours = compressors.Compensated(inner, rank, 3, None if G is None else jnp.asarray(G))
+        message, before = ours(KEY, jnp.asarray(M.ravel())), inner(KEY, jnp.asarray(M.ravel()))
+        want, left, right = adaptive.compensated(M, np.asarray(before.value).reshape(3, 4), rank, G)
+        close(np.asarray(message.value).reshape(3, 4), want, tol=1e-10)
+        assert float(message.bits) == pytest.approx(float(before.bits) + 32 * (left.size + right.size))
+        if rank == 3:
+            close(message.value, M.ravel(), tol=1e-10)
+
+
+def test_certificate_of_compensated():
+    of = lambda text, metric=None: float(dataclasses.replace(compressors.parse(text), metric=metric).delta(12))
+    assert of("compensated(zero):1,rows=3") == pytest.approx(adaptive.compensated_delta(3, 4, 1))
+    assert of("compensated(top_k:6):1,rows=3") == pytest.approx(adaptive.compensated_delta(3, 4, 1, 0.5))
+    assert of("compensated(top_k:6):1,rows=3", jnp.eye(4)) == 0
+
+
+def test_compensated_as_a_downlink_of_ef21_p():
+    """In the metric of the inputs of a linear model, where no contraction is claimed, it reaches the solution."""
+    X = np.random.default_rng(9).normal(size=(20, 3))
+    down = compressors.Compensated(compressors.parse("zero"), 1, 2, jnp.asarray(X.T @ X / 20))
+    hp = algorithms.get("ef21_p").Hparams(compressors.parse("identity"), down, 0.1 / L)
+    ends = walk("ef21_p", PROBLEM, hp, 1500)[2][-1]
+    close(ends, REF.optimum(), tol=1e-9)
