@@ -153,7 +153,7 @@ def powered(problem, grad, shapes, x0=None, **given):
     told = {
         name: getattr(hp, name) for name in ("gamma", "rank", "variant", "errors", "iters", "start_dense", "min_rate")
     }
-    told |= {"mom": hp.momentum or 0.0, "wd": hp.weight_decay or 0.0}
+    told |= {"mom": hp.momentum or 0.0, "wd": hp.weight_decay or 0.0, "start_dense": hp.start_dense or 0}
     theirs = powersgd.run(
         grad, N, told, np.asarray(problem.x0) if x0 is None else x0, STEPS, shapes, lambda place: start[place]
     )
@@ -216,12 +216,11 @@ def test_sidco(mode, fit):
     hp = dataclasses.replace(hp, ec_grad=0.9, ec_mem=0.05) if mode == -2 else hp
     told = {"ratio": 0.1, "fit": fit, "mode": mode, "every": 3, "stages": 2, "gamma": hp.gamma}
     told |= {"ec_grad": hp.ec_grad, "ec_mem": hp.ec_mem}
-    steps = 20  # later, est equals the last one up to rounding
-    theirs = adaptive.sidco(lambda t, i, x: WIDE_REF.grad(i, x), N, told, np.asarray(WIDE.x0), steps, width=32 + 6)
-    states, costs, points = walk("sidco", WIDE, hp, steps)
+    theirs = adaptive.sidco(lambda t, i, x: WIDE_REF.grad(i, x), N, told, np.asarray(WIDE.x0), STEPS, width=32 + 6)
+    states, costs, points = walk("sidco", WIDE, hp, STEPS)
     close(points, [state["point"] for state in theirs], "point")
     close(states.up, [state["e_i"] for state in theirs], "errors")
-    for field in adaptive.fresh_stage():
+    for field in ("stages", "calls", "last", "direction"):
         want = np.array([[stage[field] for stage in state["stage"]] for state in theirs])
         close(getattr(states.coding, field), want, field)
     assert np.ptp(states.coding.stages) > 0
@@ -270,3 +269,63 @@ def test_policies_of_the_best_allocation():
         E, s = rng.exponential(size=6), 0.6
         got = water_filling(w * E, s, 1, 5, max(K, 6))
         close(got, adaptive.power_law(E, w, s, max(K, 6), 1, 5), tol=1e-9)
+
+
+def test_equal_counts_are_equal_shares_in_any_order():
+    """A share of 23/18 after the counts 8, 8, 7 and again after 7, 9, 7: what follows does not depend on rounding."""
+    sidco, told = (
+        compressors.parse("sidco:0.1,mode=-3,every=3,stages=2"),
+        adaptive.SIDCO | {"ratio": 0.1, "mode": -3, "every": 3},
+    )
+    for order in ((8, 8, 7, 7, 9, 7), (8, 7, 8, 9, 7, 7), (9, 7, 7, 7, 8, 8)):
+        ours, theirs = jax.tree.map(lambda leaf: leaf[0], sidco.start(1, 60, jnp.float32)), adaptive.fresh_stage(2)
+        for kept in order:
+            ours = sidco._adapted(jnp.int32(kept), 60, ours)
+            theirs = adaptive.adapted(told, theirs, kept, 60)
+        assert (int(ours.stages), int(ours.direction)) == (theirs["stages"], theirs["direction"])
+        assert ours.last == np.float32(23 / 18)
+
+
+def test_without_a_mode_stages_stay():
+    sidco = compressors.parse("sidco:0.1,mode=0,every=2,stages=6")
+    state = jax.tree.map(lambda leaf: leaf[0], sidco.start(1, 60, jnp.float32))
+    for kept in (1, 2, 30, 40):
+        state = sidco._adapted(jnp.int32(kept), 60, state)
+    assert state.stages == 6
+
+
+# --- EoRA ---
+
+
+@pytest.mark.parametrize("base", ["zero", "qsgd:3", "top_k:3", "natural"])
+@pytest.mark.parametrize("weighed", [False, True])
+def test_compensated(base, weighed):
+    """The value of the reference, whose base is our message, and its bits and the factors'."""
+    rng = np.random.default_rng(8)
+    X = rng.normal(size=(20, 4)) * np.arange(1, 5)
+    G, M = X.T @ X / 20 if weighed else None, rng.normal(size=(3, 4))
+    inner = compressors.parse(base)
+    for rank in (1, 2, 3):
+        ours = compressors.Compensated(inner, rank, 3, None if G is None else jnp.asarray(G))
+        message, before = ours(KEY, jnp.asarray(M.ravel())), inner(KEY, jnp.asarray(M.ravel()))
+        want, left, right = adaptive.compensated(M, np.asarray(before.value).reshape(3, 4), rank, G)
+        close(np.asarray(message.value).reshape(3, 4), want, tol=1e-10)
+        assert float(message.bits) == pytest.approx(float(before.bits) + 32 * (left.size + right.size))
+        if rank == 3:
+            close(message.value, M.ravel(), tol=1e-10)
+
+
+def test_certificate_of_compensated():
+    of = lambda text, metric=None: float(dataclasses.replace(compressors.parse(text), metric=metric).delta(12))
+    assert of("compensated(zero):1,rows=3") == pytest.approx(adaptive.compensated_delta(3, 4, 1))
+    assert of("compensated(top_k:6):1,rows=3") == pytest.approx(adaptive.compensated_delta(3, 4, 1, 0.5))
+    assert of("compensated(top_k:6):1,rows=3", jnp.eye(4)) == 0
+
+
+def test_compensated_as_a_downlink_of_ef21_p():
+    """In the metric of the inputs of a linear model, where no contraction is claimed, it reaches the solution."""
+    X = np.random.default_rng(9).normal(size=(20, 3))
+    down = compressors.Compensated(compressors.parse("zero"), 1, 2, jnp.asarray(X.T @ X / 20))
+    hp = algorithms.get("ef21_p").Hparams(compressors.parse("identity"), down, 0.1 / L)
+    ends = walk("ef21_p", PROBLEM, hp, 1500)[2][-1]
+    close(ends, REF.optimum(), tol=1e-9)

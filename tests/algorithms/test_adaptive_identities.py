@@ -211,3 +211,45 @@ def test_powersgd_reaches_the_solution_where_mem_sgd_stalls(hp):
     """Though both send matrices of rank 1."""
     assert gap(points("powersgd", steps=LONG, gamma=G, min_rate=0.0, **hp)[-1]) < 1e-18
     assert gap(points("mem_sgd", steps=LONG, gamma=G, compressor="low_rank:1,rows=2")[-1]) > 1e-6
+
+
+# --- SIDCo, policies ---
+
+
+@pytest.mark.parametrize("text", ["threshold:0.4", "threshold:0.2,stages=2"])
+def test_sidco_of_fixed_stages_is_mem_sgd_with_a_threshold(text):
+    """Bit for bit; with the general memory it is not."""
+    want = go("mem_sgd", gamma=G, compressor=text)
+    for compressor in (text, text.replace("threshold", "sidco") + ",mode=0"):
+        got = go("sidco", gamma=G, compressor=compressor)
+        np.testing.assert_array_equal(got[2], want[2])
+        np.testing.assert_array_equal(got[1].bits_up, want[1].bits_up)
+    apart(points("sidco", gamma=G, compressor=text, ec_grad=0.8), want[2])
+
+
+def test_sidco_stalls_where_clients_differ():
+    one = {"gamma": 0.5 / L, "compressor": "sidco:0.4,mode=-2"}
+    assert gap(points("sidco", steps=LONG, **one)[-1]) > 1e-6
+    assert gap(points("sidco", steps=LONG, problem=AGREED, **one)[-1]) < 1e-18
+
+
+def test_a_law_of_constant_numbers_is_top_k():
+    same = "top_power_law:1,least=2,most=2"
+    np.testing.assert_array_equal(
+        points("mem_sgd", gamma=G, compressor=same), points("mem_sgd", gamma=G, compressor="top_k:2")
+    )
+    apart(points("mem_sgd", gamma=G, compressor="top_energy:0.8"), points("mem_sgd", gamma=G, compressor="top_k:2"))
+
+
+@pytest.mark.parametrize("name", ["mem_sgd", "ef21", "double_squeeze"])
+def test_the_price_is_what_the_numbers_of_entries_made_it(name):
+    """log(lam_{t+1}/lam_t) = rate (mean k_t - k)/k, whatever the method, mean k_t being what was paid for."""
+    k, rate, price = 2.5, 0.2, 0.7
+    hp = {"compressor": f"top_price:{k},rate={rate},price={price}", "gamma": G / 4}
+    hp |= {"downlink": "top_k:2"} if name == "double_squeeze" else {}
+    states, costs, _ = go(name, steps=60, **hp)
+    sent = np.diff(states.coding.log_price, prepend=np.log(price)) / rate * k + k
+    start = 1 if name == "ef21" else 0  # its first message is dense
+    rest = costs.bits_up[start:] - (32 + 3) * sent[start:]
+    np.testing.assert_allclose(rest, np.round(rest[0] / 32) * 32, rtol=1e-5, atol=1e-4)
+    assert len(np.unique(np.round(sent, 6))) > 3

@@ -11,11 +11,13 @@ import pytest
 
 import fedjax_lc as fl
 from fedjax_lc import algorithms, compressors, problems
+from fedjax_lc.algorithms.dyna_cold import quantised
 from fedjax_lc.algorithms.power_gossip import drawn, orth
 from tests.algorithms.shared import KEY, purposes, replay, step_keys, walk
 from tests.conftest import make_clients
-from tests.reference import gossip, graphs, power_gossip
+from tests.reference import codec, gossip, graphs, power_gossip
 from tests.reference import problems as ref_problems
+from tests.reference.bits import BitReader, BitWriter
 
 N, D, STEPS, L2 = 6, 5, 40, 0.5
 SIZES = (3, 6, 4, 5, 4, 7)
@@ -281,8 +283,13 @@ VARIANTS = {
 }
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
-@pytest.mark.parametrize("case", CASES)
+#: of methods that have choices, the default one goes with batches and the others with all rows
+BATCHED = [case for case in CASES if "," not in case]
+FULL = [case for case in CASES if "," in case or not any(other.startswith(f"{case},") for other in CASES)]
+BOTH = [(case, "batches") for case in BATCHED] + [(case, "full") for case in FULL]
+
+
+@pytest.mark.parametrize(("case", "variant"), BOTH)
 def test_agreement(case, variant):
     wires, hp = CASES[case]
     hp = hp | VARIANTS[variant]
@@ -292,8 +299,10 @@ def test_agreement(case, variant):
     agree(*both(case.partition(",")[0], wires, **hp), wires)
 
 
-@pytest.mark.parametrize("changes", [{"participation": 0.5}, {"topology": "subgraph(ring):0.5"}])
-@pytest.mark.parametrize("order", ["atc", "dgd", "cta"])
+@pytest.mark.parametrize(
+    ("order", "changes"),
+    [("atc", {"participation": 0.5}), ("dgd", {"topology": "subgraph(ring):0.5"}), ("cta", {"participation": 0.5})],
+)
 def test_agreement_of_dgd_over_a_graph_that_changes(order, changes):
     """Who stays away takes no gradient step."""
     hp = hparams("dgd", gamma=0.3 / L, order=order, **changes)
@@ -358,12 +367,13 @@ def powered(hp, x0, steps):
     state, grad = started("power_gossip", hp), gradient(hp, purposes(steps, 2)[:, 0])
     fresh = None
     if not hp.warm:
-        side_keys = purposes(steps, 2)[:, 1]
+        each = lambda key: [drawn(PROBLEM, hp, jax.random.fold_in(key, inner)) for inner in range(hp.inner)]
+        every = jax.tree.map(np.asarray, jax.jit(jax.vmap(each))(purposes(steps, 2)[:, 1]))
 
         def fresh(c, e, place):
-            t, inner = 1 + (c - 1) // hp.inner, (c - 1) % hp.inner
-            p, q = drawn(PROBLEM, hp, jax.random.fold_in(side_keys[t], inner))
-            return np.asarray(p[0][e]), np.asarray(q[0][e])
+            p, q = every[(c - 1) % hp.inner]
+            t = 1 + (c - 1) // hp.inner
+            return p[place][t, e], q[place][t, e]
 
     told = {name: getattr(hp, name) for name in ("gamma", "rank", "inner", "diffusion", "order")}
     sides = lambda e, place: (np.asarray(state.p[0][e]), np.asarray(state.q[0][e]))
@@ -399,5 +409,41 @@ def test_sides_stay_orthonormal(dtype):
     row = np.zeros((1, 6, 3))
     row[0, 1] = [1.0, 2.0, 3.0]
     for sides in (low, row, 0 * row, np.ones((1, 6, 3)), 1e-30 * rng.normal(size=(5, 6, 3))):
-        made = np.asarray(orth(jnp.asarray(sides, dtype)), float)
+        made = np.asarray(jax.jit(orth)(jnp.asarray(sides, dtype)), float)
         close(np.swapaxes(made, 1, 2) @ made, np.broadcast_to(np.eye(3), (len(sides), 3, 3)), tol=2e-6)
+
+
+# --- messages ---
+
+
+@pytest.mark.parametrize("bits", [1, 3])
+def test_messages_of_dyna_cold_take_their_bits(bits):
+    """The cells are written and read as whole numbers of `bits` bits; the scale is known to both ends."""
+    s, sent = 0.75, np.random.default_rng(7).uniform(-1.2, 1.2, size=D)
+    value = s * np.asarray(quantised(jnp.asarray(sent), bits))
+    assert np.all(np.abs(sent - value / s)[np.abs(sent) <= 1] <= 0.5**bits)
+    writer = BitWriter()
+    for entry in value:
+        writer.write(round((entry / s + 1) * 2 ** (bits - 1) - 0.5), bits)
+    data, length = writer.finish()
+    reader = BitReader(data, length)
+    close([s * ((reader.read(bits) + 0.5) / 2 ** (bits - 1) - 1) for _ in range(D)], value, tol=1e-15)
+    hp = hparams("dyna_cold", **{**SCALED, "init": "none"}, bits=bits)
+    costs = walk("dyna_cold", PROBLEM, hp, 2)[1]
+    np.testing.assert_allclose(costs.bits_up, length * np.mean(graphs.degrees(N, EDGES)))
+
+
+@pytest.mark.parametrize("name", ["choco_sgd", "deep_squeeze", "cold", "lead"])
+def test_messages_to_neighbours_are_those_of_an_encoder(name):
+    """Each of the k entries with its index, as the encoder of sparse vectors writes them, once for each neighbour."""
+    one = {"compressor": "rand_k_unscaled:2" if name != "lead" else "rand_k:2"}
+    hp = hparams(
+        name,
+        **(LEAD | {"init": "none"} if name == "lead" else ONE | {"init": "none"} if name == "cold" else CONTRACTIVE)
+        | one,
+    )
+    sent = np.asarray(hp.compressor(KEY, PROBLEM.x0).value, np.float32)
+    _, length = codec.encode({"kind": "sparse", "k": 2, "index": "log2"}, sent)
+    costs = walk(name, PROBLEM, hp, 2)[1]
+    np.testing.assert_allclose(costs.bits_up, length * np.mean(graphs.degrees(N, EDGES)), rtol=1e-6)
+    np.testing.assert_array_equal(costs.bits_up, costs.bits_down)

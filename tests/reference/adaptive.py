@@ -27,7 +27,8 @@ SIDCO = {
 
 
 def fresh_stage(stages=1):
-    return {"stages": stages, "total": 0.0, "calls": 0, "last": 0.0, "direction": 1}
+    """`total` counts entries, so that equal counts are equal shares whatever their order."""
+    return {"stages": stages, "total": 0, "calls": 0, "last": 0.0, "direction": 1}
 
 
 def turned(hp, a, est):
@@ -46,15 +47,15 @@ def adapted(hp, a, kept, d):
     """The stage state after one message that kept so many of d entries; mode 0 never adapts."""
     if hp["mode"] == 0:
         return a
-    a = a | {"total": a["total"] + kept / (hp["ratio"] * d), "calls": a["calls"] + 1}
+    a = a | {"total": a["total"] + kept, "calls": a["calls"] + 1}
     if a["calls"] < hp["every"]:
         return a
-    est = a["total"] / a["calls"]
+    est = a["total"] / (a["calls"] * (hp["ratio"] * d))
     direction = turned(hp, a, est)
     by = 1 if hp["mode"] == -1 else direction
     stages = a["stages"] - by if est > 1 + hp["up"] else a["stages"] + by if est < 1 - hp["down"] else a["stages"]
     most = math.ceil(math.log2(1.0 / hp["ratio"]))
-    return {"stages": min(max(stages, 1), most), "total": 0.0, "calls": 0, "last": est, "direction": direction}
+    return {"stages": min(max(stages, 1), most), "total": 0, "calls": 0, "last": est, "direction": direction}
 
 
 def sidco_message(hp, v, stages):

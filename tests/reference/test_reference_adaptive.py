@@ -211,9 +211,9 @@ def test_stages_by_hand():
     hp = adaptive.SIDCO | {"ratio": 0.1, "every": 2, "mode": -1}
     a = adaptive.fresh_stage()
     a = adaptive.adapted(hp, a, 0, 10)
-    assert a == {"stages": 1, "total": 0.0, "calls": 1, "last": 0.0, "direction": 1}
+    assert a == {"stages": 1, "total": 0, "calls": 1, "last": 0.0, "direction": 1}
     a = adaptive.adapted(hp, a, 1, 10)
-    assert a == {"stages": 2, "total": 0.0, "calls": 0, "last": 0.5, "direction": 1}
+    assert a == {"stages": 2, "total": 0, "calls": 0, "last": 0.5, "direction": 1}
     for _ in range(2):
         a = adaptive.adapted(hp, a, 3, 10)
     assert (a["stages"], a["last"]) == (1, 3.0)
