@@ -12,6 +12,7 @@ import pytest
 import fedjax_lc as fl
 from fedjax_lc.cli import main
 from fedjax_lc.core import devices
+from fedjax_lc.core.digest import digest
 from fedjax_lc.core.errors import InputError
 from tests import spread
 
@@ -19,11 +20,13 @@ SERVERS = ("locodl", "mcm", "fedavg", "savic")
 COUNTS = [f"count/8/even/{label}" for label in (*SERVERS, "batches")]
 FAKE = ["run/4/logistic/locodl", "run/4/logistic/cohorts"]
 PROCESSES = ["run/2/contract/locodl", "run/2/contract/fedavg"]
+SHARES = ["share/2/ragged/locodl"]
 WAIT = ["wait/4/data/locodl", "wait/1/data/locodl"]
 AGAIN = "again/2/contract/locodl"
 PAIR, KILLED, DAMAGE = "again/2/pair/locodl", "killed/4/logistic/locodl", "damage/4/data/rows"
 OTHERS = [f"run/4/logistic/{case}" for case in spread.CASES]
 OTHERS += [f"run/4/{kind}/{case}" for kind in ("sparse", "softmax", "quadratic") for case in ("locodl", "cohorts")]
+OTHERS += [f"run/4/blocks/{case}" for case in ("locodl", "batches", "cohorts", "epochs")]
 OTHERS += [f"run/4/network/{case}" for case in ("batches", "diana", "cohorts")] + ["run/4/norms/cohorts"]
 TWICE = {  # methods that talk more than once in a round, and why
     "cser": "the errors are reset, every few rounds",
@@ -40,7 +43,7 @@ TWICE = {  # methods that talk more than once in a round, and why
 def started(tmp_path_factory):
     """What the programs of this file find, by their number of processes; each is started when it is first asked for."""
     folder = tmp_path_factory.mktemp("spread")
-    work = {1: COUNTS + FAKE + WAIT + [PAIR, KILLED, DAMAGE], 2: [*PROCESSES, AGAIN]}
+    work = {1: COUNTS + FAKE + WAIT + [PAIR, KILLED, DAMAGE], 2: [*PROCESSES, *SHARES, AGAIN]}
 
     @functools.cache
     def found(count):
@@ -74,6 +77,34 @@ def test_clients_over_devices_give_what_one_device_gives(fake):
 def test_two_processes_give_what_one_gives(started):
     found = started(2)
     compare({task: found[task] for task in PROCESSES})
+
+
+def compare_shares(found):
+    """Runs of processes that make their own clients' rows alone, against runs of this process that makes all."""
+    for task, there in found.items():
+        _, _, kind, label = task.split("/")
+        (asked, most, least, leaves), (asked_too, most_too, least_too, _) = there["each"]
+        assert (asked, asked_too) == (4, 3)  # of 7 clients
+        assert leaves >= 3
+        assert {most, least} == {4 / 7 if kind in ("dense", "sparse") else 1 / 2}  # blocks are as many on each
+        assert {most_too, least_too} == {3 / 7 if kind in ("dense", "sparse") else 1 / 2}
+        problem = spread.data_problem(fl, kind)
+        assert there["digest"] == digest(problem)
+        assert there["f_star"] == pytest.approx(problem.f_star, rel=1e-12)
+        here = spread.trace_of(fl, label, problem)
+        for name, series in here.items():
+            np.testing.assert_allclose(there[name], series, rtol=1e-10, atol=1e-10, err_msg=f"{task}: {name}")
+
+
+def test_each_process_makes_and_holds_the_rows_of_its_own_clients_alone(started):
+    compare_shares({task: started(2)[task] for task in SHARES})
+
+
+@pytest.mark.slow
+def test_methods_on_data_that_processes_share(tmp_path):
+    tasks = [f"share/2/{kind}/locodl" for kind in ("dense", "softmax", "sparse")] + ["share/2/softmax/batches"]
+    tasks += [f"share/2/{kind}/{label}" for kind in ("ragged", "sparse") for label in ("batches", "cohorts", "epochs")]
+    compare_shares(spread.finish(spread.start(tmp_path / "out.json", tasks, 2), tmp_path / "out.json", 1800))
 
 
 @pytest.mark.slow
@@ -155,7 +186,8 @@ def test_a_round_has_one_reduction(fake, method):
 @pytest.mark.slow
 def test_every_method_has_one_reduction_a_round_or_says_why(tmp_path):
     tasks = [f"count/4/even/{label}" for label in (*fl.algorithms.names(), "participation", "groups", "batches")]
-    tasks += [f"count/4/{kind}/locodl" for kind in ("sparse", "softmax", "quadratic")] + ["count/4/network/batches"]
+    tasks += [f"count/4/{kind}/locodl" for kind in ("sparse", "softmax", "quadratic", "blocks")]
+    tasks += ["count/4/blocks/batches", "count/4/network/batches"]
     found = spread.finish(spread.start(tmp_path / "out.json", tasks), tmp_path / "out.json", 1800)
     for task, there in found.items():
         label = task.split("/")[-1]

@@ -40,6 +40,7 @@ FILES_OF = {
         "products",
         "lanes",
         "devices",
+        "shares",
         "tensors",
         "parts",
     ],
