@@ -357,17 +357,17 @@ def start(out, tasks, processes=1):
     """Start it in so many processes; returns them."""
     address = f"127.0.0.1:{free_port()}"
     places = [["--at", address, str(processes), str(i)] for i in range(processes)] if processes > 1 else [[]]
-    return [python(["tests.spread", str(out), *tasks, *place], 8 if processes == 1 else 1) for place in places]
+    return [python(["-m", "tests.spread", str(out), *tasks, *place], 8 if processes == 1 else 1) for place in places]
 
 
 def python(words, devices=1):
-    """Start a module with these arguments, on so many fake devices."""
+    """Start Python with these arguments, on so many fake devices."""
     names = ("PATH", "HOME", "PYTHONPATH", "LD_LIBRARY_PATH", "TMPDIR", "FEDJAX_LC_DATA")
     environment = {name: os.environ[name] for name in names if name in os.environ}
     flags = f"--xla_force_host_platform_device_count={devices} --xla_cpu_use_fusion_emitters=false"
     environment |= {"XLA_FLAGS": flags, "FEDJAX_LC_CACHE": "off", "JAX_PLATFORMS": "cpu", "MPLBACKEND": "agg"}
     return subprocess.Popen(
-        [sys.executable, "-m", *words], env=environment, cwd=Path(__file__).parents[1],
+        [sys.executable, *words], env=environment, cwd=Path(__file__).parents[1],
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip
 

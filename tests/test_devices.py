@@ -208,14 +208,15 @@ def test_every_method_in_several_processes_gives_what_one_gives(tmp_path, proces
     compare(spread.finish(spread.start(tmp_path / "out.json", tasks, processes), tmp_path / "out.json", 1800))
 
 
-def two_commands(*options):
+def two_commands(*options, program=None):
     """The exit codes and outputs of one command in two processes; options are those of both, or a pair."""
     address = f"127.0.0.1:{spread.free_port()}"
-    words = ["fedjax_lc.cli", "run", "locodl", "--steps", "200", "--every", "20", "--quiet", "--distributed"]
+    words = ["-m", "fedjax_lc.cli"] if program is None else [str(program)]
+    words += ["run", "locodl", "--steps", "200", "--every", "20", "--quiet", "--distributed"]
     words += ["--coordinator", address, "--processes", "2"]
     each = [[option[i] if isinstance(option, tuple) else option for option in options] for i in range(2)]
     begun = [spread.python([*words, "--process", str(i), *map(str, each[i])]) for i in range(2)]
-    said = [process.communicate(timeout=600)[0] for process in begun]
+    said = [process.communicate(timeout=90)[0] for process in begun]
     return [process.returncode for process in begun], said
 
 
@@ -231,6 +232,38 @@ def test_a_command_in_two_processes_writes_what_one_writes(tmp_path):
     np.testing.assert_allclose(there.value, here.value, rtol=1e-10)
     np.testing.assert_array_equal(there.bits_up, here.bits_up)
     assert two_commands("--out", two)[0] == [0, 0]  # it is there already
+
+
+FAILS = """
+import sys
+import os
+from fedjax_lc.problems.linear import LinearModel
+from fedjax_lc.cli import main
+if sys.argv[sys.argv.index("--process") + 1] == "1":
+    def fails(*given):
+        {how}
+    LinearModel.own_grads = fails
+sys.argv[0] = "fedjax-lc"
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize(
+    ("how", "codes", "said"),
+    [
+        ("raise RuntimeError('broken here')", [1, 1], "process 1 ended: RuntimeError: broken here"),
+        pytest.param("os.kill(os.getpid(), 9)", [1, -9], "another process has gone", marks=pytest.mark.slow),
+    ],
+)
+def test_where_one_process_fails_the_other_ends_with_a_line(tmp_path, how, codes, said):
+    """It waits in a reduction for the other one, and would do so for minutes."""
+    program = tmp_path / "fails.py"
+    program.write_text(FAILS.format(how=how))
+    ended, lines = two_commands("--kappa", "100", program=program)
+    assert ended == codes
+    assert lines[0].splitlines()[-1].startswith(f"fedjax-lc: {said}")
+    assert "Traceback" not in lines[0]
+    assert codes[1] < 0 or "\nRuntimeError: broken here" in lines[1]
 
 
 @pytest.mark.slow

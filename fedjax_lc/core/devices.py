@@ -138,7 +138,7 @@ def together(mesh: Mesh | None = None) -> Iterator[None]:
     except InputError as raised:
         error = raised
     several = jax.distributed.is_initialized() and (mesh is None or mesh.is_multi_process)
-    if several and not getattr(error, "everywhere", False):  # all know of an error that came from within
+    if several and not (error is not None and error.everywhere):  # all know of an error that came from within
         failed = multihost_utils.process_allgather(np.int32(error is not None)).ravel().nonzero()[0]
         if len(failed) and error is None:
             error = InputError(f"process {failed[0]} cannot go on, and says why")

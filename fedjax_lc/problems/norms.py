@@ -57,7 +57,7 @@ def _spectral_of_all(B: Any) -> float:
     turned, d = B.T.tocsr() if is_sparse(B) else B.T, B.shape[1]
     if d <= GRAM_UP_TO:
         return float(np.linalg.eigvalsh(_total(_dense(turned @ B)))[-1])
-    entries = _total(np.float64((B.data if is_sparse(B) else B).any()))
+    entries = _total(np.array((B.data if is_sparse(B) else B).any(), float))
     return _largest(lambda v: _total(turned @ (B @ v)), d) if entries else 0.0
 
 

@@ -188,8 +188,8 @@ def check_scale(data: Stack, dtype: Any) -> None:
     dense = isinstance(data.features, np.ndarray)
     blocks = [data.features] if dense else [part.data for part in data.features]
     for what, entries, least in (("features", blocks, low), ("targets", [data.targets], 0.0)):
-        largest = [float(bound) for block in entries for bound in (block.max(initial=0), -block.min(initial=0))]
-        largest = float(of_each(max(largest, default=0.0)).max())
+        bounds = [float(bound) for block in entries for bound in (block.max(initial=0), -block.min(initial=0))]
+        largest = float(of_each(max(bounds, default=0.0)).max())
         if largest > high or 0 < largest < least:
             wider = dtype == np.float32 and widest[0] <= largest <= widest[1]
             advice = " (scale='standard')" * (what == "features") + ", or take dtype float64" * wider
