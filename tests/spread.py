@@ -5,8 +5,9 @@
 
 A task is count/DEVICES/PROBLEM/LABEL, the collectives of a compiled loop, run/DEVICES/PROBLEM/LABEL, a run, or
 again/..., whether a run that was interrupted goes on with the same bits, killed/..., the same where it died while it
-wrote a checkpoint, torn/..., where a file of one is damaged, damage/..., how damaged checkpoints are recognised, or
-wait/..., a run on data that wait on the host. Process 0 writes what it finds to OUT, as JSON. A test starts them by
+wrote a checkpoint, torn/..., where a file of one is damaged, damage/..., how damaged checkpoints are recognised,
+wait/..., a run on data that wait on the host, or share/..., one on data of which each process makes its own clients'.
+Process 0 writes what it finds to OUT, as JSON. A test starts them by
 `start` and compares with runs of its own process.
 """
 
@@ -219,6 +220,52 @@ def wait(fl, label, devices):
     return {"share": max(held) / problem.features.array.nbytes, "f_star": problem.f_star, "value": found["value"]}
 
 
+def share(fl, kind, label, devices):
+    """A run on data of which each process makes its own clients' rows: its series, the rows that each process asked
+    for and holds, and the digest of the problem."""
+    import jax
+    from jax.experimental import multihost_utils
+
+    from fedjax_lc.core import shares
+    from fedjax_lc.core.digest import digest
+    from fedjax_lc.data import splitting
+
+    asked, copied = [], splitting.Clients.__getitem__
+    with mock(splitting.Clients, "__getitem__", lambda self, i: asked.append(i) or copied(self, i)):
+        problem = data_problem(fl, kind, devices)
+    found = trace_of(fl, label, problem, devices=devices)
+    leaves = [leaf for leaf in jax.tree.leaves(problem) if isinstance(leaf, shares.Share)]
+    held = {len(leaf.rows) / len(leaf) for leaf in leaves}
+    each = multihost_utils.process_allgather(np.array([len(set(asked)), max(held), min(held), len(leaves)]))
+    return found | {"each": each.tolist(), "digest": digest(problem), "f_star": problem.f_star}
+
+
+@contextlib.contextmanager
+def mock(owner, name, value):
+    before = getattr(owner, name)
+    setattr(owner, name, value)
+    yield
+    setattr(owner, name, before)
+
+
+def data_problem(fl, kind, devices=None):
+    """A problem by `fl.problem` of seven clients."""
+    from scipy import sparse
+
+    from fedjax_lc.data.dataset import from_arrays
+    from fedjax_lc.problems import layouts
+
+    rng = np.random.default_rng(0)
+    X, labels = rng.normal(size=(70, 9)), rng.integers(0, 3, size=70)
+    if kind == "sparse":
+        X = sparse.csr_array(X * (rng.random(X.shape) < 0.3))
+    partition = "iid" if kind == "dense" else "power_law:1.5"
+    data = from_arrays(X, labels if kind == "softmax" else np.where(labels > 0, 1.0, -1.0))
+    given = {"features": "sparse"} if kind == "sparse" else {"weights": "size"} if kind == "ragged" else {}
+    with mock(layouts, "SMALL", 0 if kind != "dense" else layouts.SMALL):
+        return fl.problem(data, clients=7, partition=partition, kappa=30, devices=devices, **given)
+
+
 def problem_of(fl, kind):
     """The problem of a label such as sparse/locodl: seven ragged clients, or those of the contract tests."""
     from tests.conftest import make_clients
@@ -236,6 +283,7 @@ def problem_of(fl, kind):
         "pair": lambda: fl.problems.logistic_regression(make_clients(sizes[:2]), kappa=30),
         "network": lambda: fl.problems.neural("mlp:hidden=4", classes, test, classes=3, dtype="float64"),
         "norms": lambda: normalised(fl, classes, [(test[0][i : i + k], test[1][i : i + k]) for i, k in PARTS]),
+        "blocks": lambda: data_problem(fl, "ragged"),
         "even": lambda: fl.problems.logistic_regression(make_clients((4,) * 16), kappa=30),
     }
     return makers[kind]()
@@ -310,17 +358,17 @@ def start(out, tasks, processes=1):
     """Start it in so many processes; returns them."""
     address = f"127.0.0.1:{free_port()}"
     places = [["--at", address, str(processes), str(i)] for i in range(processes)] if processes > 1 else [[]]
-    return [python(["tests.spread", str(out), *tasks, *place], 8 if processes == 1 else 1) for place in places]
+    return [python(["-m", "tests.spread", str(out), *tasks, *place], 8 if processes == 1 else 1) for place in places]
 
 
 def python(words, devices=1):
-    """Start a module with these arguments, on so many fake devices."""
+    """Start Python with these arguments, on so many fake devices."""
     names = ("PATH", "HOME", "PYTHONPATH", "LD_LIBRARY_PATH", "TMPDIR", "FEDJAX_LC_DATA")
     environment = {name: os.environ[name] for name in names if name in os.environ}
     flags = f"--xla_force_host_platform_device_count={devices} --xla_cpu_use_fusion_emitters=false"
     environment |= {"XLA_FLAGS": flags, "FEDJAX_LC_CACHE": "off", "JAX_PLATFORMS": "cpu", "MPLBACKEND": "agg"}
     return subprocess.Popen(
-        [sys.executable, "-m", *words], env=environment, cwd=Path(__file__).parents[1],
+        [sys.executable, *words], env=environment, cwd=Path(__file__).parents[1],
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip
 
@@ -357,7 +405,7 @@ def main(out, *tasks):
     for task in tasks:
         what, over, kind, label = task.split("/")
         mesh = fl.devices(clients=int(over))
-        problem = None if what in ("wait", "damage") else problem_of(fl, kind)
+        problem = None if what in ("wait", "damage", "share") else problem_of(fl, kind)
         folder = Path(out).parent / task.replace("/", "-")
         if what == "count":
             found[task] = count(fl, label, problem, mesh)
@@ -365,6 +413,8 @@ def main(out, *tasks):
             found[task] = trace_of(fl, label, problem, devices=mesh, **options_of(kind))
         elif what == "wait":
             found[task] = wait(fl, label, mesh)
+        elif what == "share":
+            found[task] = share(fl, kind, label, mesh)
         elif what == "damage":
             found[task] = damage(mesh, folder)
         else:

@@ -12,6 +12,7 @@ import pytest
 import fedjax_lc as fl
 from fedjax_lc.cli import main
 from fedjax_lc.core import devices
+from fedjax_lc.core.digest import digest
 from fedjax_lc.core.errors import InputError
 from tests import spread
 
@@ -19,11 +20,13 @@ SERVERS = ("locodl", "mcm", "fedavg", "savic")
 COUNTS = [f"count/8/even/{label}" for label in (*SERVERS, "batches")]
 FAKE = ["run/4/logistic/locodl", "run/4/logistic/cohorts"]
 PROCESSES = ["run/2/contract/locodl", "run/2/contract/fedavg"]
+SHARES = ["share/2/ragged/locodl"]
 WAIT = ["wait/4/data/locodl", "wait/1/data/locodl"]
 AGAIN = "again/2/contract/locodl"
 PAIR, KILLED, DAMAGE = "again/2/pair/locodl", "killed/4/logistic/locodl", "damage/4/data/rows"
 OTHERS = [f"run/4/logistic/{case}" for case in spread.CASES]
 OTHERS += [f"run/4/{kind}/{case}" for kind in ("sparse", "softmax", "quadratic") for case in ("locodl", "cohorts")]
+OTHERS += [f"run/4/blocks/{case}" for case in ("locodl", "batches", "cohorts", "epochs")]
 OTHERS += [f"run/4/network/{case}" for case in ("batches", "diana", "cohorts")] + ["run/4/norms/cohorts"]
 GATHERING = {"sidco": "how much each client kept decides its stages, which lie on every device"}
 TWICE = {  # methods that talk more than once in a round, and why
@@ -42,7 +45,7 @@ TWICE = {  # methods that talk more than once in a round, and why
 def started(tmp_path_factory):
     """What the programs of this file find, by their number of processes; each is started when it is first asked for."""
     folder = tmp_path_factory.mktemp("spread")
-    work = {1: COUNTS + FAKE + WAIT + [PAIR, KILLED, DAMAGE], 2: [*PROCESSES, AGAIN]}
+    work = {1: COUNTS + FAKE + WAIT + [PAIR, KILLED, DAMAGE], 2: [*PROCESSES, *SHARES, AGAIN]}
 
     @functools.cache
     def found(count):
@@ -76,6 +79,34 @@ def test_clients_over_devices_give_what_one_device_gives(fake):
 def test_two_processes_give_what_one_gives(started):
     found = started(2)
     compare({task: found[task] for task in PROCESSES})
+
+
+def compare_shares(found):
+    """Runs of processes that make their own clients' rows alone, against runs of this process that makes all."""
+    for task, there in found.items():
+        _, _, kind, label = task.split("/")
+        (asked, most, least, leaves), (asked_too, most_too, least_too, _) = there["each"]
+        assert (asked, asked_too) == (4, 3)  # of 7 clients
+        assert leaves >= 3
+        assert {most, least} == {4 / 7 if kind in ("dense", "sparse") else 1 / 2}  # blocks are as many on each
+        assert {most_too, least_too} == {3 / 7 if kind in ("dense", "sparse") else 1 / 2}
+        problem = spread.data_problem(fl, kind)
+        assert there["digest"] == digest(problem)
+        assert there["f_star"] == pytest.approx(problem.f_star, rel=1e-12)
+        here = spread.trace_of(fl, label, problem)
+        for name, series in here.items():
+            np.testing.assert_allclose(there[name], series, rtol=1e-10, atol=1e-10, err_msg=f"{task}: {name}")
+
+
+def test_each_process_makes_and_holds_the_rows_of_its_own_clients_alone(started):
+    compare_shares({task: started(2)[task] for task in SHARES})
+
+
+@pytest.mark.slow
+def test_methods_on_data_that_processes_share(tmp_path):
+    tasks = [f"share/2/{kind}/locodl" for kind in ("dense", "softmax", "sparse")] + ["share/2/softmax/batches"]
+    tasks += [f"share/2/{kind}/{label}" for kind in ("ragged", "sparse") for label in ("batches", "cohorts", "epochs")]
+    compare_shares(spread.finish(spread.start(tmp_path / "out.json", tasks, 2), tmp_path / "out.json", 1800))
 
 
 @pytest.mark.slow
@@ -157,7 +188,8 @@ def test_a_round_has_one_reduction(fake, method):
 @pytest.mark.slow
 def test_every_method_has_one_reduction_a_round_or_says_why(tmp_path):
     tasks = [f"count/4/even/{label}" for label in (*fl.algorithms.names(), "participation", "groups", "batches")]
-    tasks += [f"count/4/{kind}/locodl" for kind in ("sparse", "softmax", "quadratic")] + ["count/4/network/batches"]
+    tasks += [f"count/4/{kind}/locodl" for kind in ("sparse", "softmax", "quadratic", "blocks")]
+    tasks += ["count/4/blocks/batches", "count/4/network/batches"]
     found = spread.finish(spread.start(tmp_path / "out.json", tasks), tmp_path / "out.json", 1800)
     for task, there in found.items():
         label = task.split("/")[-1]
@@ -179,14 +211,15 @@ def test_every_method_in_several_processes_gives_what_one_gives(tmp_path, proces
     compare(spread.finish(spread.start(tmp_path / "out.json", tasks, processes), tmp_path / "out.json", 1800))
 
 
-def two_commands(*options):
+def two_commands(*options, program=None):
     """The exit codes and outputs of one command in two processes; options are those of both, or a pair."""
     address = f"127.0.0.1:{spread.free_port()}"
-    words = ["fedjax_lc.cli", "run", "locodl", "--steps", "200", "--every", "20", "--quiet", "--distributed"]
+    words = ["-m", "fedjax_lc.cli"] if program is None else [str(program)]
+    words += ["run", "locodl", "--steps", "200", "--every", "20", "--quiet", "--distributed"]
     words += ["--coordinator", address, "--processes", "2"]
     each = [[option[i] if isinstance(option, tuple) else option for option in options] for i in range(2)]
     begun = [spread.python([*words, "--process", str(i), *map(str, each[i])]) for i in range(2)]
-    said = [process.communicate(timeout=600)[0] for process in begun]
+    said = [process.communicate(timeout=90)[0] for process in begun]
     return [process.returncode for process in begun], said
 
 
@@ -202,6 +235,38 @@ def test_a_command_in_two_processes_writes_what_one_writes(tmp_path):
     np.testing.assert_allclose(there.value, here.value, rtol=1e-10)
     np.testing.assert_array_equal(there.bits_up, here.bits_up)
     assert two_commands("--out", two)[0] == [0, 0]  # it is there already
+
+
+FAILS = """
+import sys
+import os
+from fedjax_lc.problems.linear import LinearModel
+from fedjax_lc.cli import main
+if sys.argv[sys.argv.index("--process") + 1] == "1":
+    def fails(*given):
+        {how}
+    LinearModel.own_grads = fails
+sys.argv[0] = "fedjax-lc"
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize(
+    ("how", "codes", "said"),
+    [
+        ("raise RuntimeError('broken here')", [1, 1], "process 1 ended: RuntimeError: broken here"),
+        pytest.param("os.kill(os.getpid(), 9)", [1, -9], "another process has gone", marks=pytest.mark.slow),
+    ],
+)
+def test_where_one_process_fails_the_other_ends_with_a_line(tmp_path, how, codes, said):
+    """It waits in a reduction for the other one, and would do so for minutes."""
+    program = tmp_path / "fails.py"
+    program.write_text(FAILS.format(how=how))
+    ended, lines = two_commands("--kappa", "100", program=program)
+    assert ended == codes
+    assert lines[0].splitlines()[-1].startswith(f"fedjax-lc: {said}")
+    assert "Traceback" not in lines[0]
+    assert codes[1] < 0 or "\nRuntimeError: broken here" in lines[1]
 
 
 @pytest.mark.slow

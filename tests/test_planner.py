@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import jax
 import numpy as np
 import pytest
 
 import fedjax_lc as fl
+from experiments.bench.scale import problem_of
 from fedjax_lc.core.errors import InputError
 from fedjax_lc.core.memory import size
-from fedjax_lc.sweeping import planner
+from fedjax_lc.sweeping import blocks, planner
 
 
 class Machine:
@@ -146,3 +148,37 @@ def test_predicted_bytes_grow_with_the_lanes(monkeypatch):
         assert 2 * state < plan.lane_bytes < 20 * state
     fewer, more = (plan.block * plan.lane_bytes for plan in plans)
     assert more / fewer == pytest.approx(4, rel=0.2)
+
+
+@pytest.mark.parametrize("method", ["gd", "scaffold", "scaffnew", "mem_sgd"])
+def test_plans_say_what_xla_says(monkeypatch, method):
+    """Of methods whose sums YNNPACK computes entry by entry, which takes no memory."""
+    plans, programs = [], []
+
+    def measured(compiled, memory_bytes=blocks.memory_bytes):
+        programs.append(compiled.memory_analysis())
+        return memory_bytes(compiled)
+
+    monkeypatch.setattr(planner, "plan", lambda *a, plan=planner.plan, **k: plans.append(plan(*a, **k)) or plans[-1])
+    monkeypatch.setattr(blocks, "memory_bytes", measured)
+    problem = problem_of(20, 2, 300)
+    fl.sweep(method, problem, seeds=8, steps=1, every=1, progress=False)
+    (plan,), usage = plans, programs[-1]
+    known = usage.argument_size_in_bytes + usage.output_size_in_bytes + usage.temp_size_in_bytes
+    known -= usage.alias_size_in_bytes
+    assert known <= plan.fixed_bytes + plan.block * plan.lane_bytes + 8 <= 1.1 * known
+
+
+def test_the_records_of_a_chunk_are_gone_before_the_next_one(monkeypatch, problem):
+    """They would be held twice, and again in NumPy."""
+    alive = []
+
+    def advance(self, count, advance=blocks.Block._advance):
+        shape = (self.program.capacity, self.size, 2, 4)
+        alive.append(sum(array.shape == shape for array in jax.live_arrays()))
+        return advance(self, count)
+
+    monkeypatch.setattr(blocks.Block, "_advance", advance)
+    fl.sweep("gd", problem, seeds=3, steps=12, every=2, progress=False)
+    assert len(alive) > 1
+    assert set(alive) == {0}

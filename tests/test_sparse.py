@@ -152,6 +152,21 @@ def test_constants(norm, gram_up_to, monkeypatch):
         np.testing.assert_allclose(getattr(held, name), getattr(dense, name), rtol=1e-12)
 
 
+@pytest.mark.parametrize("norm", [norms.spectral, norms.frobenius])
+@pytest.mark.parametrize("gram_up_to", [0, norms.GRAM_UP_TO])
+@pytest.mark.parametrize("form", [np.asarray, scipy.sparse.csr_array])
+def test_norms_of_rows_that_processes_share(norm, gram_up_to, form, monkeypatch):
+    """By sums over processes, here of one."""
+    rng = np.random.default_rng(4)
+    B = rng.normal(size=(20, 30)) * (rng.random((20, 30)) < 0.3)
+    expected = norm(B)
+    monkeypatch.setattr(norms, "several", lambda: True)
+    monkeypatch.setattr(norms, "GRAM_UP_TO", gram_up_to)
+    monkeypatch.setattr(norms, "BLOCK", 7)
+    assert norms.of_all(form(B), norm) == pytest.approx(expected, rel=1e-12)
+    assert norms.of_all(form(0 * B), norm) == 0
+
+
 def test_no_entries_have_no_curvature(monkeypatch):
     monkeypatch.setattr(norms, "GRAM_UP_TO", 0)
     clients = [(scipy.sparse.csr_array((4, 30)), np.ones(4))] * 2

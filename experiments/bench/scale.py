@@ -38,11 +38,12 @@ from fedjax_lc.sweeping import planner
 from fedjax_lc.sweeping.sweep import sweep
 
 WITHIN = 1.2  #: the most of measured over predicted memory, and of the reverse
-LEAST = 64e6  #: bytes from which memory is judged: of less, a process's other arrays are a large share
+LEAST = 50e6  #: bytes from which memory is judged: of less, a process's other arrays are a large share
 FLAT = 1.05  #: the most of memory after all rounds over that after a tenth of them
 AS_EVEN = 1.5  #: the most of a power law's time and memory over an even split's
 COHORT = 100
 TURNS = 15  #: of each partition
+METHOD_STEPS = 8
 AGAIN = 1.0  #: seconds for which a row is timed again; its time is the least
 
 
@@ -54,13 +55,15 @@ class Sizes(NamedTuple):
     lanes: tuple[int, ...] = (1, 10, 10**2, 10**3, 10**4)
     devices: tuple[int, ...] = (1, 2, 4, 8)
     ragged: tuple[int, ...] = (50, 1000)  #: clients of the same rows, iid and by a power law
+    methods: int = 64  #: lanes of each method
     rounds: int = 10_000
     steps: int = 20
     rows: int = 32_561  #: of `ragged`: those of a9a
-    state: int = 1000  #: dimension of `lanes`, `devices` and `rounds`
+    state: int = 1000  #: dimension of `lanes`, `devices`, `methods` and `rounds`
+    only: tuple[str, ...] = ()  #: names of `methods`; none for all
 
 
-TINY = Sizes((120,), (50,), (3,), (2,), (7,), rounds=200, steps=2, rows=150, state=40)
+TINY = Sizes((120,), (50,), (3,), (2,), (7,), 2, rounds=200, steps=2, rows=150, state=40, only=("gd",))
 
 
 class Part(NamedTuple):
@@ -80,7 +83,7 @@ def run_scale(
     """Measure the parts and print their table.
 
     Args:
-        parts: of clients, dimension, lanes, devices, ragged, rounds; all if None.
+        parts: of clients, dimension, lanes, devices, methods, ragged, rounds; all if None.
         sizes: what the module says if None.
         out: also write the results there as JSON, and the printed text beside it with the ending .txt.
         progress: show a bar on anything over two seconds.
@@ -125,8 +128,9 @@ def _ask(task: str, devices: int, backend: str = "", **job: Any) -> Any:
     """What a fresh process finds: on one thread and so many fake devices of a CPU, or on those of an accelerator."""
     environment = {"JAX_ENABLE_COMPILATION_CACHE": "0", "JAX_ENABLE_X64": "0", "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
     if backend == "cpu":
+        # a process that keeps what it has freed, as glibc comes to do, takes what the last row took
         fake = f"--xla_force_host_platform_device_count={devices} {harness.PINNED['XLA_FLAGS']}"
-        environment = harness.PINNED | {"XLA_FLAGS": fake}
+        environment = harness.PINNED | {"XLA_FLAGS": fake, "MALLOC_MMAP_THRESHOLD_": str(2**17)}
     return harness.ask("scale", {"task": task, "pinned": False, **job}, environment)
 
 
@@ -175,29 +179,48 @@ def _run(problem: Any, hp: Any, method: str, steps: int) -> list[dict[str, Any]]
     return [_row(go, problem)]
 
 
-def _sweep(sizes: Sizes, lanes: int) -> list[dict[str, Any]]:
-    """Of a sweep on all devices: its time per lane, the memory that its plan says of all devices, and what it takes."""
+def lanes(sizes: Sizes, number: int) -> list[dict[str, Any]]:
+    """DIANA with natural compression: a sweep of so many lanes."""
     problem = problem_of(100, 2, sizes.state)
-    hp, plans = algorithms.get("diana").theory(problem, compressor="natural"), list[Any]()
+    return [
+        _sweep(problem, "diana", number, sizes.steps, algorithms.get("diana").theory(problem, compressor="natural"))
+    ]
+
+
+def devices(sizes: Sizes, number: int) -> list[dict[str, Any]]:
+    """A sweep of 512 lanes over so many devices; none where there are fewer."""
+    return lanes(sizes, 512) if len(jax.local_devices()) >= number else []
+
+
+def methods(sizes: Sizes, number: int) -> list[dict[str, Any]]:
+    """Every method by its theory: a sweep of so many lanes."""
+    problem = problem_of(100, 2, sizes.state)
+    names = sizes.only or algorithms.names()
+    return [_sweep(problem, name, number, METHOD_STEPS, again=0.0) | {"method": name} for name in names]
+
+
+def _sweep(problem: Any, method: str, lanes: int, steps: int, hp: Any = None, again: float = AGAIN) -> dict[str, Any]:
+    """Of a sweep on all devices: its time per lane, the memory that its plan says of all devices, and what it takes."""
+    plans = list[Any]()
 
     def noted(*given: Any, plan: Callable[..., Any] = planner.plan, **options: Any) -> Any:
         plans.append(plan(*given, **options))
         return plans[-1]
 
     def go() -> tuple[float, int]:
-        options: Any = {"seeds": lanes, "steps": sizes.steps, "every": sizes.steps // 2, "progress": False}
-        table, plan = sweep("diana", problem, hp, **options), plans[-1]
+        table = sweep(method, problem, hp, seeds=lanes, steps=steps, every=steps // 2, progress=False)
+        plan = plans[-1]
         predicted = plan.devices * plan.fixed_bytes + plan.block * plan.lane_bytes
-        return float(table.lanes["seconds"].sum()) / (lanes * sizes.steps), predicted
+        return float(table.lanes["seconds"].sum()) / (lanes * steps), predicted
 
     before, planner.plan = planner.plan, noted
     try:
-        return [_row(go, problem) | {"block": plans[-1].block}]
+        return _row(go, problem, again) | {"block": plans[-1].block}
     finally:
         planner.plan = before
 
 
-def _row(go: Callable[[], tuple[float, int]], held: PyTree) -> dict[str, Any]:
+def _row(go: Callable[[], tuple[float, int]], held: PyTree, again: float = AGAIN) -> dict[str, Any]:
     """Seconds of a step and predicted bytes as `go` returns them, and the peak of memory; `held` exists before it."""
     go()  # compiles
     stats = jax.local_devices()[0].memory_stats()
@@ -207,7 +230,7 @@ def _row(go: Callable[[], tuple[float, int]], held: PyTree) -> dict[str, Any]:
         measured = max(device.memory_stats()["peak_bytes_in_use"] for device in jax.local_devices())
     else:
         measured = harness.peak_mib() * 2**20 - before + pytree.nbytes(held)
-    ends = time.perf_counter() + AGAIN
+    ends = time.perf_counter() + again
     while time.perf_counter() < ends:
         seconds = min(seconds, go()[0])
     return {"step_ms": 1e3 * seconds, "predicted": predicted, "measured": measured}
@@ -234,11 +257,6 @@ def dimension(sizes: Sizes, d: int) -> list[dict[str, Any]]:
     """DIANA with natural compression: vectors of d numbers of four clients."""
     problem = problem_of(4, 2, d)
     return _run(problem, algorithms.get("diana").theory(problem, compressor="natural"), "diana", sizes.steps)
-
-
-def devices(sizes: Sizes, number: int) -> list[dict[str, Any]]:
-    """A sweep of 512 lanes over so many devices; none where there are fewer."""
-    return _sweep(sizes, 512) if len(jax.local_devices()) >= number else []
 
 
 def ragged(sizes: Sizes, n: int) -> list[dict[str, Any]]:
@@ -281,8 +299,9 @@ def _now() -> float:
 PARTS: Mapping[str, Part] = {
     "clients": Part(f"clients resident, cohort of {COHORT}; SCAFFOLD, 2 rows each, d = 32", clients),
     "dimension": Part("coordinates; DIANA with natural compression, 4 clients, 2 rows each", dimension),
-    "lanes": Part("lanes of a sweep; DIANA with natural compression, 100 clients, 2 rows each", _sweep),
+    "lanes": Part("lanes of a sweep; DIANA with natural compression, 100 clients, 2 rows each", lanes),
     "devices": Part("devices of a sweep of 512 such lanes", devices),
+    "methods": Part("every method by its theory; lanes of a sweep, 100 clients, 2 rows each", methods),
     "ragged": Part("clients of the same rows with 123 features, evenly and by a power law; GD", ragged),
     "rounds": Part("rounds of one run; DIANA with natural compression, 10 clients", rounds),
 }
@@ -294,7 +313,7 @@ PARTS: Mapping[str, Part] = {
 def targets(results: Mapping[str, Any]) -> list[Target]:
     """What the rows are to meet; rows of little memory are not judged."""
     rows = results["rows"]
-    named = lambda row: f"{row['part']} {row['number']:,} {row.get('partition', '')}".rstrip()
+    named = lambda row: f"{row['part']} {row['number']:,} {row.get('partition', row.get('method', ''))}".rstrip()
     judged = [row for row in rows if "measured" in row and row["predicted"] >= LEAST]
     found = [
         Target(f"{named(row)}: measured / predicted memory", WITHIN, row["measured"] / row["predicted"], 1 / WITHIN)
@@ -330,7 +349,7 @@ def text(results: Mapping[str, Any]) -> str:
 def _told(rows: Iterable[Mapping[str, Any]], part: str) -> Iterable[dict[str, str]]:
     for row in rows:
         if row["part"] == part:
-            shown = {part: f"{row['number']:,}"}
+            shown = {part: f"{row['number']:,}"} | ({"method": row["method"]} if "method" in row else {})
             shown |= {"partition": row["partition"], "data": size(row["data"])} if "partition" in row else {}
             shown |= {"ms a step": f"{row['step_ms']:.4g}", "predicted": size(row["predicted"])}
             shown |= {name: size(row[name]) for name in ("measured", "early", "late") if name in row}

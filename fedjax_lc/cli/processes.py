@@ -31,14 +31,15 @@ def joined(config: RunConfig) -> Iterator[bool]:
         return
     import jax
 
+    from fedjax_lc.running.peers import ending_together
+
     _join(by_hand)
-    try:
+    with ending_together():
         if jax.process_index() == 0:
             yield True
         else:
             with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
                 yield False
-    finally:
         jax.distributed.shutdown()
 
 

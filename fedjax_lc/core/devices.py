@@ -131,17 +131,19 @@ def put(tree: PyTree, mesh: Mesh, spec: PartitionSpec = EVERYWHERE) -> PyTree:
 @contextlib.contextmanager
 def together(mesh: Mesh | None = None) -> Iterator[None]:
     """Work after which all processes of a mesh (None: all there are) go on, or none: where it fails in one of them, the
-    others raise InputError."""
+    others raise InputError. Such work may hold more of it."""
     error: InputError | None = None
     try:
         yield
     except InputError as raised:
         error = raised
-    if jax.distributed.is_initialized() and (mesh is None or mesh.is_multi_process):
+    several = jax.distributed.is_initialized() and (mesh is None or mesh.is_multi_process)
+    if several and not (error is not None and error.everywhere):  # all know of an error that came from within
         failed = multihost_utils.process_allgather(np.int32(error is not None)).ravel().nonzero()[0]
         if len(failed) and error is None:
             error = InputError(f"process {failed[0]} cannot go on, and says why")
     if error is not None:
+        error.everywhere = several
         raise error
 
 
@@ -162,26 +164,6 @@ def of_any(truth: bool, mesh: Mesh | None) -> bool:
     if mesh is None or not mesh.is_multi_process:
         return truth
     return bool(multihost_utils.process_allgather(np.int32(truth)).any())
-
-
-# --- data that are not placed yet ---
-
-_waiting: contextvars.ContextVar[bool] = contextvars.ContextVar("fedjax_lc_data_wait", default=False)
-
-
-@contextlib.contextmanager
-def waiting(mesh: Mesh | None) -> Iterator[None]:
-    """Within, data that are `stored` stay on the host, until a run places each client's on the devices of the mesh."""
-    token = _waiting.set(mesh is not None)
-    try:
-        yield
-    finally:
-        _waiting.reset(token)
-
-
-def stored(array: Any, dtype: Any = None) -> Any:
-    """Data of clients, on JAX's default device or, within `waiting`, in NumPy."""
-    return np.asarray(array, dtype) if _waiting.get() else jnp.asarray(array, dtype)
 
 
 # --- clients over devices ---
@@ -297,25 +279,26 @@ def _enough(n: int, mesh: Mesh) -> bool:
     return n >= mesh.shape[CLIENTS]
 
 
-def each_device(function: Callable[..., Any], rows: PyTree, common: PyTree = ()) -> Any:
+def each_device(function: Callable[..., Any], rows: PyTree, common: PyTree = (), count: int | None = None) -> Any:
     """`function(rows, common)`, each device for its own clients, without communication.
 
     It is for what XLA cannot split by itself: loops that end when data say so, and loops over clients.
 
     Args:
         function: its results have the clients as first axis, and row i of them depends on row i of `rows`.
-        rows: arrays whose first axis is the clients.
+        rows: arrays whose first axis is the clients, or blocks of their rows, as many on each device.
         common: arrays that all clients share.
+        count: length of the first axis of the results; None for that of the first array of `rows`.
     """
     mesh = _mesh.get()
     n = len(jax.tree.leaves(rows)[0])
     if mesh is None or not _enough(n, mesh):
         return function(rows, common)
     local = jax.shard_map(function, mesh=mesh, in_specs=(BY_CLIENT, EVERYWHERE), out_specs=BY_CLIENT, check_vma=False)
-    filled = jax.tree.map(lambda leaf: _filled(leaf, padded(n, mesh)), rows)
+    filled = jax.tree.map(lambda leaf: _filled(leaf, padded(len(leaf), mesh)), rows)
     with spreading(None):
         results = local(filled, common)
-    return jax.tree.map(lambda leaf: leaf[:n], results)
+    return jax.tree.map(lambda leaf: leaf[: n if count is None else count], results)
 
 
 def _filled(leaf: jax.Array, count: int) -> jax.Array:

@@ -116,12 +116,13 @@ class _Digester:
         yield self.of(array.tolist()) if array.dtype.hasobject else np.ascontiguousarray(array).tobytes()
 
     def fields(self, thing: Any) -> Iterator[Any]:
+        """Of a dataclass: its fields, or what its `content()` says in their place."""
         yield self.name(type(thing))
-        for field in dataclasses.fields(thing):
-            value = getattr(thing, field.name)
-            yield field.name
+        named = {field.name: getattr(thing, field.name) for field in dataclasses.fields(thing)}
+        for name, value in (thing.content() if hasattr(thing, "content") else named).items():
+            yield name
             if self.collects and callable(value) and not (dataclasses.is_dataclass(value) or _by_name(value)):
-                self.apart.setdefault(field.name, []).append(self.of(value))
+                self.apart.setdefault(name, []).append(self.of(value))
                 yield "function"
             else:
                 yield self.of(value)

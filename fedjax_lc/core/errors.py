@@ -13,7 +13,13 @@ LONGEST_LINE = 1000  #: letters of a line for people
 
 class InputError(ValueError):
     """Input cannot be used. The message is one printable line, whatever it quotes; the command line prints it and exits
-    with status 2."""
+    with status 2.
+
+    Attributes:
+        everywhere: whether all processes of a computation raise it, or one that follows from it.
+    """
+
+    everywhere = False
 
     def __str__(self) -> str:
         return one_line(super().__str__())

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 from numpy.typing import NDArray
@@ -78,4 +79,18 @@ def clients(dataset: Dataset, indices: Indices) -> list[tuple[NDArray[Any], NDAr
     [(2, 1), (1, 1)]
     """
     validate(indices, len(dataset.targets))
-    return [(dataset.features[rows], dataset.targets[rows]) for rows in indices]
+    return [*Clients(dataset, indices)]
+
+
+class Clients(Sequence[tuple[Any, Any]]):
+    """The pairs of `clients`, each copied from the data set when it is asked for."""
+
+    def __init__(self, dataset: Dataset, indices: Indices) -> None:
+        self.dataset, self.indices = dataset, indices
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, i: Any) -> Any:
+        rows = self.indices[i]
+        return self.dataset.features[rows], self.dataset.targets[rows]

@@ -159,11 +159,12 @@ class Ragged:
 
     Attributes:
         blocks: the matrices of the B blocks, as if each were a client.
-        owners: (B,) the client of each block, in increasing order; n for a block that is not used.
+        owners: (B,) the client of each block, in increasing order on each device; n for a block that is not used.
         first: (n,) the first block of each client.
         longest: rows of the largest client.
         whole: of a cohort, the array of all clients' blocks and the first block of each client in it, so that a batch
             is gathered from there and the cohort's blocks are not; None if this is no cohort.
+        devices: the number of devices that have the blocks of their own clients, and no others.
     """
 
     blocks: Dense
@@ -171,19 +172,20 @@ class Ragged:
     first: jax.Array
     longest: int = pytree.static()
     whole: tuple[jax.Array, jax.Array] | None = None
+    devices: int = pytree.static(default=1)
 
     @property
     def width(self) -> int:
         return self.blocks.width
 
     def predict(self, x: jax.Array) -> jax.Array:
-        return self.blocks.predict(x if x.ndim == 1 else x[self.owners])
+        return self.blocks.predict(x if x.ndim == 1 else self._of_owners(x))
 
     def pull_back(self, s: jax.Array) -> jax.Array:
         return self._add_up(self.blocks.pull_back(s))
 
     def predict_classes(self, W: jax.Array) -> jax.Array:
-        return self.blocks.predict_classes(W if W.ndim == 2 else W[self.owners])
+        return self.blocks.predict_classes(W if W.ndim == 2 else self._of_owners(W))
 
     def pull_back_classes(self, S: jax.Array) -> jax.Array:
         return self._add_up(self.blocks.pull_back_classes(S))
@@ -201,8 +203,11 @@ class Ragged:
         return pytree.replace(self, blocks=self.blocks.for_lanes())
 
     def take(self, picks: jax.Array) -> Dense:
-        array, first = (self.blocks.array, self.first) if self.whole is None else self.whole
-        return Dense(_rows(array, first[:, None] * array.shape[1] + picks), self.width)
+        rows = lambda _, first, array, picks: _rows(array, first[:, None] * array.shape[1] + picks)
+        if self.whole is not None:
+            array, first = self.whole
+            return Dense(rows(None, first, array, picks), self.width)
+        return Dense(self._apart(rows, (self.blocks.array, picks), len(self.first)), self.width)
 
     def of(self, clients: jax.Array) -> Ragged:
         source, owners, first = self._gathered(clients)
@@ -214,14 +219,33 @@ class Ragged:
         return jnp.where((owners < len(clients))[:, None], table[source], 0)
 
     def picked(self, table: jax.Array, picks: jax.Array) -> jax.Array:
-        return _rows(table[..., None], self.first[:, None] * table.shape[1] + picks)[..., 0]
+        entries = lambda _, first, table, picks: _rows(table, first[:, None] * table.shape[1] + picks)[..., 0]
+        return self._apart(entries, (table[..., None], picks), len(self.first))
 
     def sums(self, table: jax.Array) -> jax.Array:
         return self._add_up(jnp.sum(table, axis=-1))
 
+    def _of_owners(self, x: jax.Array) -> jax.Array:
+        """(B, ...) the entry of x (n, ...) of each block's client."""
+        return self._apart(lambda owners, _, x: x[owners], (x,), len(self.owners))
+
     def _add_up(self, parts: jax.Array) -> jax.Array:
         """(n, ...) sums over the blocks (B, ...) of each client."""
-        return jax.ops.segment_sum(parts, self.owners, len(self.first), indices_are_sorted=True)
+        in_order = self.devices == 1
+        sums = lambda owners, first, parts: jax.ops.segment_sum(parts, owners, len(first), indices_are_sorted=in_order)
+        return self._apart(sums, (parts,), len(self.first))
+
+    def _apart(self, one: Callable[..., jax.Array], arrays: tuple[jax.Array, ...], count: int) -> jax.Array:
+        """`one(owners, first, *arrays)` (count, ...), each device for its own clients, which there, as its blocks, are
+        numbered from 0."""
+        if self.devices == 1:
+            return one(self.owners, self.first, *arrays)
+
+        def there(rows: Any, _: Any) -> jax.Array:
+            owners, first, numbers, arrays = rows
+            return one(owners - numbers[0], jnp.maximum(first - first[0], 0), *arrays)
+
+        return each_device(there, (self.owners, self.first, jnp.arange(len(self.first)), arrays), count=count)
 
     def _gathered(self, clients: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
         """The blocks of these clients, one client after the other: numbers (C,) here, owners (C,) and first (c,) there.

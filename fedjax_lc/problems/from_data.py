@@ -12,8 +12,9 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from fedjax_lc import data as sets
-from fedjax_lc.core.devices import of_clients, waiting
+from fedjax_lc.core.devices import of_clients
 from fedjax_lc.core.errors import InputError
+from fedjax_lc.core.shares import waiting
 from fedjax_lc.problems.base import Problem
 from fedjax_lc.problems.from_network import neural
 from fedjax_lc.problems.linear import least_squares, logistic_regression
@@ -75,21 +76,21 @@ def problem(
         >>> convex = problem("breast_cancer", clients=10, partition="dirichlet:0.5", kappa=1e4)
         >>> network = problem("digits", clients=20, partition="dirichlet:0.1", model="mlp:hidden=64", scale="standard")
     """
-    dataset = _loaded(data, scale)
+    mesh, dataset = of_clients(devices), _loaded(data, scale)
     split: dict[str, Any] = {"clients": clients, "partition": partition, "split_seed": split_seed}
     if model is not None:
         if kappa is not None:
             raise InputError("kappa is for convex problems: give a network's weight decay by l2")
         given = (options if dtype is None else options | {"dtype": dtype}) | {"model": model, "l2": l2 or 0.0}
-        with waiting(devices):
+        with waiting(mesh):
             made = _network(dataset, **split, **given)
     else:
         kappa = KAPPA if kappa is None and l2 is None else kappa
         dtype = jnp.zeros(()).dtype if dtype is None else dtype
         given = options | {"l2": l2, "kappa": kappa, "dtype": dtype}
-        with waiting(devices):
+        with waiting(mesh):
             made = _convex(dataset, **split, **given)
-    object.__setattr__(made, "mesh", of_clients(devices))
+    object.__setattr__(made, "mesh", mesh)
     if isinstance(data, str | os.PathLike):
         remember(made, {"name_or_path": os.fspath(data), "scale": scale or usual_scale(data)}, split | given)
     return made
@@ -129,7 +130,7 @@ def _convex(
     if dataset.task not in MAKERS:
         raise InputError(f"{dataset.name} is a text: train a network on it (model char_lstm)")
     parts = sets.partition(dataset, clients, partition, seed=split_seed)
-    return MAKERS[dataset.task](sets.clients(dataset, parts), **options)
+    return MAKERS[dataset.task](sets.splitting.Clients(dataset, parts), **options)
 
 
 def usual_scale(name: Any) -> str | None:

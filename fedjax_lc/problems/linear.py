@@ -9,13 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from fedjax_lc.core import pytree
-from fedjax_lc.core.devices import stored
 from fedjax_lc.core.errors import InputError
 from fedjax_lc.core.platforms import by_platform
 from fedjax_lc.core.typing import ClientVecs, Key, Vec
 from fedjax_lc.problems.base import arrays
 from fedjax_lc.problems.losses import Logistic, Squared
-from fedjax_lc.problems.stacking import Clients, RowsProblem, check_scale, constants, float_dtype, stack
+from fedjax_lc.problems.stacking import Clients, RowsProblem, Stack, check_scale, constants, float_dtype, stack
 
 
 @pytree.dataclass
@@ -91,10 +90,13 @@ def logistic_regression(
         >>> problem.n, problem.dim
         (2, 3)
     """
-    for i, (_, labels) in enumerate(clients):
+
+    def check(i: int, labels: Any) -> None:
         if not np.all(np.isin(np.asarray(labels), (-1, 1))):
             raise InputError(f"client {i} has labels other than -1 and +1: map them with fl.data.load or by hand")
-    return _linear(Logistic, clients, l2, kappa, weights, norm, f_star, dtype, features)
+
+    data = stack(clients, weights, features, check)
+    return _linear(Logistic, data, l2, kappa, norm, f_star, dtype)
 
 
 def least_squares(
@@ -109,28 +111,20 @@ def least_squares(
     features: str = "auto",
 ) -> LinearModel:
     """f_i(x) = (1/(2 m_i)) sum_s (<a_s, x> - b_s)^2 + (l2/2) |x|^2; arguments as in `logistic_regression`."""
-    return _linear(Squared, clients, l2, kappa, weights, norm, f_star, dtype, features)
+    return _linear(Squared, stack(clients, weights, features), l2, kappa, norm, f_star, dtype)
 
 
 def _linear(
-    loss: Any,
-    clients: Clients,
-    l2: float | None,
-    kappa: float | None,
-    weights: Any,
-    norm: str,
-    f_star: Any,
-    dtype: Any,
-    features: str,
+    loss: Any, data: Stack, l2: float | None, kappa: float | None, norm: str, f_star: Any, dtype: Any
 ) -> LinearModel:
-    data, dtype = stack(clients, weights, features), float_dtype(dtype)
+    dtype = float_dtype(dtype)
     check_scale(data, dtype)
     bounds = constants(data, loss.curvature, l2, kappa, norm)
     matrices = data.laid_out(dtype)
     return LinearModel(
         matrices,
-        stored(data.targets, dtype),
-        stored(data.rows, dtype),
+        data.stored(data.targets, dtype),
+        data.stored(data.rows, dtype),
         jnp.asarray(data.sizes),
         **arrays(bounds, dtype),
         x0=jnp.zeros(matrices.width, dtype),

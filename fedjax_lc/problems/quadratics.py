@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from fedjax_lc.core import products, pytree
-from fedjax_lc.core.devices import stored
 from fedjax_lc.core.errors import InputError
+from fedjax_lc.core.shares import stored
 from fedjax_lc.core.typing import ClientVecs, Key, Vec
 from fedjax_lc.data.sparse import real
 from fedjax_lc.problems.base import Problem, arrays

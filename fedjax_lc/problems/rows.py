@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fedjax_lc.core.devices import stored
 from fedjax_lc.core.errors import InputError
+from fedjax_lc.core.shares import stored
 from fedjax_lc.data.sparse import is_sparse, real
 
 

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from fedjax_lc.core import pytree
-from fedjax_lc.core.devices import stored
 from fedjax_lc.core.errors import InputError
+from fedjax_lc.core.shares import agreed, of_each
 from fedjax_lc.core.typing import ClientVecs, Key, Vec
 from fedjax_lc.problems.base import arrays
 from fedjax_lc.problems.losses import Softmax
@@ -70,19 +70,21 @@ def softmax_regression(
     """
     data = stack(clients, weights, features)
     whole = data.targets.astype(np.int32)
-    if np.any(whole != data.targets) or np.any(whole < 0):
-        raise InputError("softmax targets must be whole numbers 0..C-1: map classes with fl.data.load or by hand")
-    C = classes if classes is not None else int(whole.max()) + 1
-    if whole.max() >= C:
-        raise InputError(f"a target is {whole.max()} but classes={C}: targets must lie in 0..classes-1")
+    with agreed():
+        if np.any(whole != data.targets) or np.any(whole < 0):
+            raise InputError("softmax targets must be whole numbers 0..C-1: map classes with fl.data.load or by hand")
+    largest = int(of_each(whole.max(initial=0)).max())
+    C = classes if classes is not None else largest + 1
+    if largest >= C:
+        raise InputError(f"a target is {largest} but classes={C}: targets must lie in 0..classes-1")
     dtype = float_dtype(dtype)
     check_scale(data, dtype)
     bounds = constants(data, Softmax.curvature, l2, kappa, norm)
     matrices = data.laid_out(dtype, vectors=False)
     return SoftmaxModel(
         matrices,
-        stored(whole),
-        stored(data.rows, dtype),
+        data.stored(whole),
+        data.stored(data.rows, dtype),
         jnp.asarray(data.sizes),
         **arrays(bounds, dtype),
         x0=jnp.zeros(matrices.width * C, dtype),

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from fedjax_lc.core import memory, pytree
-from fedjax_lc.core.devices import settled
+from fedjax_lc.core.devices import CLIENTS, place, settled
 from fedjax_lc.core.errors import InputError
+from fedjax_lc.core.shares import agreed, devices_waiting, exchanged, here, of_each, stored_rows, waiting
 from fedjax_lc.core.typing import ClientVecs, Key, Vec
 from fedjax_lc.data.sparse import as_array, as_csr, is_sparse, real
-from fedjax_lc.problems import norms
+from fedjax_lc.problems import content, norms
 from fedjax_lc.problems.base import Sampled
-from fedjax_lc.problems.features import Features
-from fedjax_lc.problems.layouts import Cut, laid_out
+from fedjax_lc.problems.features import Features, Ragged
+from fedjax_lc.problems.layouts import Cut, among, laid_out
 
 Clients = Sequence[tuple[Any, Any]]
 COPIES = 2  #: float64 copies of all features that the host holds while it stacks them and computes constants
@@ -70,15 +72,33 @@ class RowsProblem(Sampled):
         data = {"features": self.features.of(clients), "targets": targets, "rows": rows}
         return dataclasses.replace(super().cohort(clients), **settled(data, len(clients)))
 
+    def content(self) -> dict[str, Any]:
+        """What identifies the problem, however its data are laid out. The last bits of `smooth_mean` depend on how many
+        processes add it up."""
+        laid_out = ("features", "targets", "rows", "smooth_mean")
+        rest = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name not in laid_out}
+        with waiting(self.mesh):
+            data = content.digests(self.features, self.targets, self.rows, np.asarray(self.sizes))
+        kind = (type(self.features).__name__ == "Sparse", self.features.width)
+        return rest | {"data": data, "kind": kind, "smooth_mean": np.float32(self.smooth_mean)}
+
+    def on(self, mesh: Mesh) -> Any:
+        problem, devices = self, mesh.shape[CLIENTS]
+        if isinstance(self.features, Ragged) and self.features.devices != devices:
+            features, turned = among(self.features, np.asarray(self.sizes), devices)
+            problem = self.replace(features=features, targets=turned(self.targets), rows=turned(self.rows))
+        data = {name: getattr(problem, name) for name in ("features", "targets", "rows")}
+        return place(problem.replace(**place(data, len(problem.targets), mesh)), self.n, mesh)
+
 
 class Stack(NamedTuple):
-    """The data of all clients in blocks of rows, padded with zeros, NumPy float64.
+    """The data of clients in blocks of rows, padded with zeros, NumPy float64; those that this process holds.
 
     Attributes:
         features: (B, m, d), or one SciPy CSR array (m_i, d) per client.
         targets: (B, m).
         rows: (B, m) row weights.
-        sizes: (n,) rows of each client.
+        sizes: (n,) rows of each client, of all processes.
         cut: how rows are cut into blocks; None for one block per client.
     """
 
@@ -92,35 +112,56 @@ class Stack(NamedTuple):
         """The features on the device, see `layouts.laid_out`."""
         return laid_out(self.features, self.sizes, self.cut, dtype, vectors=vectors)
 
+    def stored(self, table: np.ndarray, dtype: Any = None) -> Any:
+        """A table of all clients, such as targets."""
+        return stored_rows(table, len(self.sizes) if self.cut is None else len(self.cut.owners), dtype)
 
-def stack(clients: Clients, weights: Any, form: str = "auto") -> Stack:
+
+def stack(
+    clients: Clients, weights: Any, form: str = "auto", check: Callable[[int, Any], Any] = lambda i, targets: None
+) -> Stack:
     """Check and stack all clients' data; features are kept "dense", "sparse", or ("auto") sparse if one client's are.
 
-    Dense clients whose sizes differ much are cut into small blocks; all others are padded to the largest.
+    Dense clients whose sizes differ much are cut into small blocks; all others are padded to the largest. Of several
+    processes that wait for each other, each asks for its own clients alone.
+
+    check: called with each client's number and targets; raises InputError where they cannot be used.
     """
     if not len(clients):
         raise InputError("a problem needs at least one client, got an empty list")
     if form not in ("auto", "dense", "sparse"):
         raise InputError(f"features must be 'auto', 'dense' or 'sparse', got {form!r}")
-    sparse = any(is_sparse(A) for A, _ in clients) if form == "auto" else form == "sparse"
-    if not sparse:
-        numbers = sum(np.size(b) for _, b in clients) * np.shape(clients[0][0])[-1]
-        memory.check(COPIES * 8 * numbers, "making this problem", "use fewer rows or columns, or features='sparse'")
-    convert = as_csr if sparse else as_array
-    parts = [(convert(A), real(b, "targets").astype(np.float64)) for A, b in clients]
-    for i, (A, b) in enumerate(parts):
-        _check_client(i, A, b, parts[0][0].shape[-1])
-    sizes = np.array([len(b) for _, b in parts], np.int32)
-    n, m = len(parts), int(sizes.max())
-    whole = Cut(m, np.arange(n, dtype=np.int32), np.arange(n, dtype=np.int32))  # a block is a client
-    cut = None if sparse else Cut.of(sizes, parts[0][0].shape[1])
-    table = (cut or whole).table
-    targets = table([b for _, b in parts])
-    rows = table(
-        [np.full(len(b), n * share / len(b)) for (_, b), share in zip(parts, shares(weights, sizes), strict=True)]
-    )
+    numbers = here(len(clients))
+    with agreed():
+        parts, sparse, d = _checked(clients, numbers, form, check)
+    sizes = exchanged(np.array([len(b) for _, b in parts], np.int32), len(clients))
+    cut = None if sparse else Cut.of(sizes, d, devices_waiting())
+    into = cut or Cut.padded(sizes)
+    targets = into.table([b for _, b in parts])
+    weight = len(clients) * shares(weights, sizes)[numbers]
+    rows = into.table([np.full(len(b), each / len(b)) for (_, b), each in zip(parts, weight, strict=True)])
     matrices = [A for A, _ in parts]
-    return Stack(matrices if sparse else table(matrices), targets, rows, sizes, cut)
+    return Stack(matrices if sparse else into.table(matrices, (d,)), targets, rows, sizes, cut)
+
+
+def _checked(
+    clients: Clients, numbers: np.ndarray, form: str, check: Callable[[int, Any], Any]
+) -> tuple[list[tuple[Any, np.ndarray]], bool, int]:
+    """The features and targets of these clients, whether features are sparse, and their columns."""
+    given = [clients[i] for i in numbers]
+    for i, (_, b) in zip(numbers, given, strict=True):
+        check(i, b)
+    like = given or [clients[0]]  # a process whose devices have no client
+    sparse = any(is_sparse(A) for A, _ in like) if form == "auto" else form == "sparse"
+    if not sparse:
+        size = sum(np.size(b) for _, b in given) * np.shape(like[0][0])[-1]
+        memory.check(COPIES * 8 * size, "making this problem", "use fewer rows or columns, or features='sparse'")
+    convert = as_csr if sparse else as_array
+    parts = [(convert(A), real(b, "targets").astype(np.float64)) for A, b in given]
+    d = (parts[0][0] if parts else convert(like[0][0])).shape[-1]
+    for i, (A, b) in zip(numbers, parts, strict=True):
+        _check_client(i, A, b, d)
+    return parts, sparse, d
 
 
 def _check_client(i: int, A: Any, b: np.ndarray, d: int) -> None:
@@ -147,7 +188,8 @@ def check_scale(data: Stack, dtype: Any) -> None:
     dense = isinstance(data.features, np.ndarray)
     blocks = [data.features] if dense else [part.data for part in data.features]
     for what, entries, least in (("features", blocks, low), ("targets", [data.targets], 0.0)):
-        largest = max(float(bound) for block in entries for bound in (block.max(initial=0), -block.min(initial=0)))
+        bounds = [float(bound) for block in entries for bound in (block.max(initial=0), -block.min(initial=0))]
+        largest = float(of_each(max(bounds, default=0.0)).max())
         if largest > high or 0 < largest < least:
             wider = dtype == np.float32 and widest[0] <= largest <= widest[1]
             advice = " (scale='standard')" * (what == "features") + ", or take dtype float64" * wider
@@ -176,10 +218,11 @@ def constants(stacked: Stack, curvature: float, l2: float | None, kappa: float |
         raise InputError(f"norm must be 'spectral' or 'frobenius', got {norm!r}")
     size = norms.spectral if norm == "spectral" else norms.frobenius
     matrices, whole = norms.weighted(stacked.features, np.sqrt(stacked.rows))
+    n = len(stacked.sizes)
     if stacked.cut is not None:
-        matrices = np.split(whole, stacked.cut.first[1:] * stacked.cut.rows)
-    data = curvature * np.array([size(matrix) for matrix in matrices])
-    data_mean = curvature * size(whole) / len(stacked.sizes)
+        matrices = stacked.cut.untied(whole, stacked.sizes)
+    data = curvature * exchanged(np.array([size(matrix) for matrix in matrices]), n)
+    data_mean = curvature * norms.of_all(whole, size) / n
     strong = _l2(l2, kappa, float(data.max()))
     return {"strong": strong, "smooth": data + strong, "smooth_mean": data_mean + strong}
 

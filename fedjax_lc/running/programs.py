@@ -57,16 +57,16 @@ def memory_bytes(compiled: Any) -> int:
 def unplanned_bytes(program: str) -> int:
     """Bytes that a CPU allocates while the program (HLO text) runs, beyond XLA's plan.
 
-    Sums that YNNPACK computes (a mean of gradients, say) hold the largest array within them twice: as it is computed,
-    and in the order of the sum.
+    YNNPACK holds a product that it sums up (a mean of gradients, say) twice: as it is computed, and in the order of the
+    sum. What it computes entry by entry is never stored.
     """
     names = re.findall(r"calls=%([\w.\-]+),.*__ynn_fusion", program)
     bodies = dict(re.findall(r"^%([\w.\-]+) \(.*\{\n((?:  .*\n)*)", program, re.MULTILINE)) if names else {}
     return 2 * max((_bytes(*array) for name in names for array in _WITHIN.findall(bodies[name])), default=0)
 
 
-#: bits and shape of arrays that a fused computation makes within it
-_WITHIN = re.compile(r"^  %\S+ = [a-z]+(\d+)\[([\d,]*)\]\S* (?!parameter|constant|broadcast)", re.MULTILINE)
+#: bits and shape of products that a fused computation makes within it
+_WITHIN = re.compile(r"^  %\S+ = [a-z]+(\d+)\[([\d,]*)\]\S* dot\(", re.MULTILINE)
 
 
 def _bytes(bits: str, shape: str) -> int:

@@ -32,6 +32,7 @@ from fedjax_lc.running.checkpoints import Schedule
 from fedjax_lc.running.folder import Folder
 from fedjax_lc.running.loop import DIVERGED, STATUS, At, Limits
 from fedjax_lc.running.options import Options, Task, task
+from fedjax_lc.running.peers import ending_together
 from fedjax_lc.running.placing import Places
 from fedjax_lc.running.programs import check_memory, compile_once, memory_bytes, out_of_memory
 from fedjax_lc.running.signals import interruptible
@@ -105,6 +106,8 @@ def run(
     work = Run(algorithm, checked_task, hp, key, progress, {"recipe": problem.recipe, **(facts or {})}, places)
     schedule = Schedule(checkpoint_every)
     with contextlib.ExitStack() as stack:
+        if places.mesh is not None and places.mesh.is_multi_process:
+            stack.enter_context(ending_together())
         with together(places.mesh):
             identity = {} if out is None else work.identity()
             opened = folders.opened(out, identity, schedule, other_code=other_code, mesh=places.mesh)

@@ -161,6 +161,7 @@ class Block:
             self.steps += int(np.max(np.asarray(ran.done))) * self.program.every
             watch.advanced(*self._book(ran, seconds, watch.keeps))
             count = loop.next_count(int(np.max(np.asarray(ran.done))), self.program.capacity, seconds)
+            del ran  # its buffers, before the next chunk has others
             self._refill()
             stops = watch.interrupted()
             if np.any(self.lane != IDLE):

@@ -1,0 +1,49 @@
+"""The rows of each client as they are, whatever the layout: two problems are the same where these are."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from fedjax_lc.core.shares import Share, exchanged, here
+from fedjax_lc.problems.features import Dense, Ragged
+
+
+def digests(features: Any, targets: Any, weights: Any, sizes: np.ndarray) -> np.ndarray:
+    """(n, 32) bytes for each client: a digest of its features, targets and row weights, without padding.
+
+    Of several processes that wait for each other, each computes those of the clients that it holds.
+    """
+    each = [b"".join(map(_digest, rows)) for rows in _rows(features, _held(targets), _held(weights), sizes)]
+    own = np.array([[*hashlib.sha256(row).digest()] for row in each], np.uint8).reshape(-1, 32)
+    return exchanged(own, len(sizes))
+
+
+def _digest(array: np.ndarray) -> bytes:
+    head = f"{array.dtype} {array.shape}".encode()
+    return hashlib.sha256(head + np.ascontiguousarray(array).tobytes()).digest()
+
+
+def _held(array: Any) -> np.ndarray:
+    return array.rows if isinstance(array, Share) else np.asarray(array)
+
+
+def _rows(features: Any, targets: np.ndarray, weights: np.ndarray, sizes: np.ndarray) -> Iterator[tuple[Any, ...]]:
+    """The arrays of each client that this process holds."""
+    numbers = here(len(sizes))
+    if isinstance(features, Dense | Ragged):
+        blocks = features if isinstance(features, Dense) else features.blocks
+        first = numbers if isinstance(features, Dense) else np.asarray(features.first)[numbers]
+        flat = [table.reshape(-1, *table.shape[2:]) for table in (_held(blocks.array), targets, weights)]
+        starts = np.searchsorted(here(len(blocks.array)), first) * blocks.longest
+        for start, m in zip(starts, sizes[numbers], strict=True):
+            A, b, w = (table[start : start + m] for table in flat)
+            yield A[:, : features.width], b, w
+        return
+    columns, values, owners = map(_held, (features.columns, features.values, features.owners))
+    for i, m in enumerate(sizes[numbers]):
+        entry = np.nonzero(values[i])
+        yield owners[i][entry[0]], columns[i][entry], values[i][entry], targets[i, :m], weights[i, :m]
