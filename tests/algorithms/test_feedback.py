@@ -287,7 +287,7 @@ def test_what_all_share_works_for_estimates_too(name):
     assert np.isfinite(points(name, cohort_size=2, up="rand_k:2" if name == "marina" else TOP)).all()
 
 
-OF_CLIENTS = (
+WITH_ERRORS = (
     "mem_sgd",
     "double_squeeze",
     "diana",
@@ -301,7 +301,7 @@ OF_CLIENTS = (
 )
 
 
-@pytest.mark.parametrize("name", OF_CLIENTS)
+@pytest.mark.parametrize("name", WITH_ERRORS)
 def test_clients_that_stay_away_keep_their_errors_and_memories(name):
     """Bit for bit; those that come move theirs."""
     up = TOP if algorithms.get(name).theory(PROBLEM).compressor.omega(D) == np.inf else "rand_k:2"
