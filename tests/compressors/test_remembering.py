@@ -110,7 +110,7 @@ def test_others_refuse_it_in_one_line(spec, problem, refused):
     assert said.startswith("top_price keeps numbers between rounds")
 
 
-@pytest.mark.parametrize("spec", [*STATEFUL, "top_energy:0.7", "top_per_bit:100"])
+@pytest.mark.parametrize("spec", [*STATEFUL[:2], "top_energy:0.7"])
 def test_a_lane_is_its_single_run(spec, monkeypatch):
     """Their numbers are lanes of one program; bits are equal, with and without lanes."""
     compile_quickly(monkeypatch)
