@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from fedjax_lc.compressors.base import Message
 from fedjax_lc.compressors.remembering import Remembering
-from fedjax_lc.compressors.threshold import Threshold, quantile
+from fedjax_lc.compressors.threshold import MOST_STAGES, Threshold, quantile
 from fedjax_lc.core import pytree
 from fedjax_lc.core.devices import each_device, shared
 from fedjax_lc.core.errors import InputError
@@ -114,8 +114,8 @@ class Sidco(Remembering, Threshold):
         super().validate(d)
         if self.mode not in MODES:
             raise InputError(f"sidco mode must be one of {', '.join(map(str, MODES))}, got {self.mode}")
-        if not isinstance(self.most, int) or self.most < self.stages:
-            raise InputError(f"sidco needs a whole most >= stages = {self.stages}, got {self.most}")
+        if not isinstance(self.most, int) or not self.stages <= self.most <= MOST_STAGES:
+            raise InputError(f"sidco needs a whole most of stages..{MOST_STAGES}, got {self.most} for {self.stages}")
         if pytree.is_traced((self.ratio, self.every, self.up, self.down)):
             return
         if not (self.every >= 1 and self.up >= 0 and 0 <= self.down < 1):
