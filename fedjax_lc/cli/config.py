@@ -164,7 +164,8 @@ class RunConfig(Config):
     measure: Annotated[
         list[str],
         Option(
-            "also record grad_norm, distance or lyapunov; worst without a server; of a network train_accuracy, accuracy_worst, ..."
+            "also record grad_norm, distance or lyapunov; worst without a server; of a network train_accuracy, "
+            "accuracy_worst, ..."
         ),
     ] = dataclasses.field(default_factory=list)
     out: Annotated[
