@@ -98,7 +98,7 @@ def theory(
     (L, mu), omega = constants(problem, "lead"), float(Q.omega(problem.dim))
     eta = 2 / (mu + L)
     m = mu * eta * (2 - mu * eta)
-    gamma = _largest_gamma(omega, graph.beta, m) / 2 if graph.n > 1 else 1.0
+    gamma = _largest_gamma(omega, graph.beta, m) / 2
     return Hparams(Q, eta, gamma, _balanced(omega, graph.beta * gamma, m), init="none", topology=kept)
 
 
@@ -146,9 +146,8 @@ def rate(problem: Problem, hp: Hparams) -> Scalar:
     (L, mu), graph, omega = constants(problem, "lead"), hp.graph(problem), float(hp.compressor.omega(problem.dim))
     m = mu * hp.eta * (2 - mu * hp.eta)
     a1, low, high = _interval(omega, graph.beta * hp.gamma, m)
-    limits = [(hp.eta, 2 / (mu + L)), (low, hp.alpha), (hp.alpha, high), (hp.init != "none", 0)]
-    if graph.n > 1:
-        limits.append((hp.gamma, _largest_gamma(omega, graph.beta, m)))
+    limits = [(hp.eta, 2 / (mu + L)), (hp.gamma, _largest_gamma(omega, graph.beta, m)), (hp.init != "none", 0)]
+    limits += [(low, hp.alpha), (hp.alpha, high)]
     return covered(max((1 - m) / (1 - a1 * hp.alpha), 1 - hp.gamma * graph.lmin / 2, 1 - hp.alpha), *limits)
 
 
