@@ -417,6 +417,17 @@ def messages(name, hp, X, dual):
     return np.linalg.solve(Q, (b + dual)[..., None])[..., 0]
 
 
+@pytest.mark.parametrize("n", [1, 2, 9])
+def test_rates_of_theory_are_below_one(n):
+    """Where kappa is large and messages are poor, too; one node is a graph as others are."""
+    problem = problems.quadratic(np.array([np.diag([1.0, 1e2, 1e4])] * n), np.zeros((n, 3)))
+    for name, choices in (("lead", {}), ("lessbit", {"option": "A"})):
+        for graph in ("path", "complete"):
+            for C in ("identity", "rand_k:1"):
+                hp = algorithms.get(name).theory(problem, topology=graph, compressor=C, **choices)
+                assert 0 <= float(algorithms.get(name).rate(problem, hp)) < 1, (name, graph, C)
+
+
 @pytest.mark.parametrize("graph", ["ring", "star", "complete"])
 @pytest.mark.parametrize("C", ["top_k:1", "sign"])
 def test_gossip_alone_shrinks_as_the_theorem_of_choco_says(C, graph):
