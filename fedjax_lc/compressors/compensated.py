@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from fedjax_lc.compressors.base import FLOAT_BITS, Compressor, Message, check_whole, larger, real, smaller, together
 from fedjax_lc.compressors.low_rank import LowRank
@@ -15,6 +16,7 @@ from fedjax_lc.core.errors import InputError
 from fedjax_lc.core.typing import Key, Scalar, Vec
 
 FLOOR = 1e-12  #: of the largest eigenvalue of `metric`, below which none counts
+SLACK = 1e-6  #: of the largest entry, or eigenvalue, by which a metric may fall short of a symmetric, positive one
 
 
 @pytree.dataclass
@@ -101,6 +103,19 @@ class Compensated(Compressor):
         if not pytree.is_traced(self.rank) and (not 1 <= self.rank <= most or self.rank != int(self.rank)):
             raise InputError(f"compensated needs a whole rank, 1 <= rank <= {most}, that of the matrix {self.rows} x "
                              f"{columns}, got {self.rank}")  # fmt: skip
-        if self.metric is not None and (shape := jnp.shape(self.metric)) != (columns, columns):
-            raise InputError(f"compensated needs a metric ({columns}, {columns}), as the matrix has {columns} columns, "
-                             f"got one of shape {shape}")  # fmt: skip
+        if self.metric is not None and not pytree.is_traced(self.metric):
+            _check_metric(np.asarray(self.metric, np.float64), columns)
+
+
+def _check_metric(G: np.ndarray, columns: int) -> None:
+    if G.shape != (columns, columns):
+        raise InputError(f"compensated needs a metric ({columns}, {columns}), as the matrix has {columns} columns, got "
+                         f"one of shape {G.shape}")  # fmt: skip
+    needs = "compensated needs a finite, symmetric, positive metric, as the second moment of inputs is, got one with "
+    if not np.all(np.isfinite(G)):
+        raise InputError(needs + "NaN or inf")
+    if (apart := np.max(np.abs(G - G.T))) > SLACK * np.max(np.abs(G)):
+        raise InputError(f"{needs}entries {apart:.2g} apart from their mirror image")
+    least, *_, most = np.linalg.eigvalsh(G)[[0, -1]]
+    if not (most > 0 and least >= -SLACK * most):
+        raise InputError(f"{needs}eigenvalues from {least:.3g} to {most:.3g}")

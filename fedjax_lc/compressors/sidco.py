@@ -10,9 +10,9 @@ import jax.numpy as jnp
 
 from fedjax_lc.compressors.base import Message
 from fedjax_lc.compressors.remembering import Remembering
-from fedjax_lc.compressors.threshold import Threshold, quantile
+from fedjax_lc.compressors.threshold import MOST_STAGES, Threshold, quantile
 from fedjax_lc.core import pytree
-from fedjax_lc.core.devices import each_device
+from fedjax_lc.core.devices import each_device, shared
 from fedjax_lc.core.errors import InputError
 from fedjax_lc.core.platforms import repeat
 from fedjax_lc.core.typing import ClientVecs, Key, Scalar, Vec
@@ -21,7 +21,7 @@ MODES = (0, -1, -2, -3)
 
 
 class Counters(NamedTuple):
-    """Of each client (n,); of one client ()."""
+    """Of each client (n,), on every device alike."""
 
     stages: jax.Array  # int32
     total: jax.Array  # int32 entries kept since the last change
@@ -61,17 +61,15 @@ class Sidco(Remembering, Threshold):
     def joint_with(
         self, key: Key | None, X: ClientVecs, state: Counters, present: jax.Array | None = None
     ) -> tuple[Message, Counters]:
-        def each(rows: Any, self: Sidco) -> Any:
-            return jax.vmap(self._one)(*rows)
+        def each(rows: Any, self: Sidco) -> Message:
+            one = lambda x, stages: self.above(x, lambda values, exist: self._tau(values, exist, stages))
+            return jax.vmap(one)(*rows)
 
-        message, after = each_device(each, (X, state), self)
+        message = each_device(each, (X, state.stages), self)
+        after = self._adapted(shared(message.entries).astype(jnp.int32), X.shape[1], state)
         if present is not None:
             after = jax.tree.map(lambda new, old: jnp.where(present, new, old), after, state)
         return message, after
-
-    def _one(self, x: Vec, state: Counters) -> tuple[Message, Counters]:
-        message = self.above(x, lambda values, exist: self._tau(values, exist, state.stages))
-        return message, self._adapted(message.entries.astype(jnp.int32), x.shape[-1], state)
 
     def _tau(self, values: Vec, exist: jax.Array, stages: jax.Array) -> Scalar:
         """As `threshold`, with a traced number of stages: all `most` are computed and the one asked for is taken."""
@@ -116,8 +114,8 @@ class Sidco(Remembering, Threshold):
         super().validate(d)
         if self.mode not in MODES:
             raise InputError(f"sidco mode must be one of {', '.join(map(str, MODES))}, got {self.mode}")
-        if not isinstance(self.most, int) or self.most < self.stages:
-            raise InputError(f"sidco needs a whole most >= stages = {self.stages}, got {self.most}")
+        if not isinstance(self.most, int) or not self.stages <= self.most <= MOST_STAGES:
+            raise InputError(f"sidco needs a whole most of stages..{MOST_STAGES}, got {self.most} for {self.stages}")
         if pytree.is_traced((self.ratio, self.every, self.up, self.down)):
             return
         if not (self.every >= 1 and self.up >= 0 and 0 <= self.down < 1):

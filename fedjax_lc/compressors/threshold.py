@@ -15,6 +15,7 @@ from fedjax_lc.core import pytree
 from fedjax_lc.core.errors import InputError
 from fedjax_lc.core.typing import Scalar, Vec
 
+MOST_STAGES = 64  #: each of them halves what is kept, or more
 FITS = ("exponential", "pareto", "gamma")
 
 
@@ -88,8 +89,8 @@ class Threshold(Compressor):
             )
         if self.fit not in FITS:
             raise InputError(f"{self.name} fit must be one of {', '.join(FITS)}, got {self.fit!r}")
-        if not isinstance(self.stages, int) or self.stages < 1:
-            raise InputError(f"{self.name} needs a whole number of stages >= 1, got {self.stages}")
+        if not isinstance(self.stages, int) or not 1 <= self.stages <= MOST_STAGES:
+            raise InputError(f"{self.name} needs a whole number of stages of 1..{MOST_STAGES}, got {self.stages}")
 
 
 def quantile(fit: str, values: Vec, exist: jax.Array, ratio: Scalar) -> Scalar:

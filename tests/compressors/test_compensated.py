@@ -19,6 +19,7 @@ from tests.conftest import make_clients
 
 ROWS, COLUMNS = 4, 6
 KEY = jax.random.key(2)
+GOT = "compensated needs a finite, symmetric, positive metric, as the second moment of inputs is, got one with "
 
 
 def metric(seed=0, samples=40):
@@ -105,6 +106,11 @@ def test_certificates(spec, delta):
         ),
         ("compensated(sign):1,rows=5", "compensated needs rows that divide d = 24, got 5"),
         ("compensated(top_k:0):1,rows=4", "top_k needs 1 <= k <= d = 24, got k = 0"),
+        (Compensated(parse("sign"), 1, 4, np.full((6, 6), np.nan)), GOT + "NaN or inf"),
+        (Compensated(parse("sign"), 1, 4, np.zeros((6, 6))), GOT + "eigenvalues from 0 to 0"),
+        (Compensated(parse("sign"), 1, 4, -np.eye(6)), GOT + "eigenvalues from -1 to -1"),
+        (Compensated(parse("sign"), 1, 4, np.diag([1, 1, 1, 1, 1, -0.5])), GOT + "eigenvalues from -0.5 to 1"),
+        (Compensated(parse("sign"), 1, 4, np.eye(6) + np.eye(6, k=1)), GOT + "entries 1 apart from their mirror image"),
         (
             Compensated(parse("sign"), 1, 4, np.eye(4)),
             "compensated needs a metric (6, 6), as the matrix has 6 columns, got one of shape (4, 4)",

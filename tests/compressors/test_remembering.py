@@ -110,7 +110,7 @@ def test_others_refuse_it_in_one_line(spec, problem, refused):
     assert said.startswith("top_price keeps numbers between rounds")
 
 
-@pytest.mark.parametrize("spec", [*STATEFUL, "top_energy:0.7", "top_per_bit:100"])
+@pytest.mark.parametrize("spec", [*STATEFUL[:2], "top_energy:0.7"])
 def test_a_lane_is_its_single_run(spec, monkeypatch):
     """Their numbers are lanes of one program; bits are equal, with and without lanes."""
     compile_quickly(monkeypatch)
@@ -208,7 +208,9 @@ def test_water_filling_beats_its_neighbours():
         ("sidco:0.1,mode=-4", "sidco mode must be one of 0, -1, -2, -3, got -4"),
         ("sidco:1e-5", "sidco:1e-05 may need 17 stages: write most=17"),
         ("sidco:0.1,every=0", "sidco needs every >= 1, up >= 0 and 0 <= down < 1, got 0, 0.2 and 0.2"),
-        ("sidco:0.1,stages=3,most=2", "sidco needs a whole most >= stages = 3, got 2"),
+        ("sidco:0.1,stages=3,most=2", "sidco needs a whole most of stages..64, got 2 for 3"),
+        ("sidco:0.1,most=1000000000", "sidco needs a whole most of stages..64, got 1000000000 for 1"),
+        ("threshold:0.1,stages=1000000000", "threshold needs a whole number of stages of 1..64, got 1000000000"),
     ],
 )
 def test_budgets_that_cannot_be_are_told_in_one_line(spec, said):
