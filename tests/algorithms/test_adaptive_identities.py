@@ -253,3 +253,29 @@ def test_the_price_is_what_the_numbers_of_entries_made_it(name):
     rest = costs.bits_up[start:] - (32 + 3) * sent[start:]
     np.testing.assert_allclose(rest, np.round(rest[0] / 32) * 32, rtol=1e-5, atol=1e-4)
     assert len(np.unique(np.round(sent, 6))) > 3
+
+
+def steps_to(name, problem, hp, steps, target=1e-10):
+    x = walk(name, problem, hp, steps)[2]
+    star = np.asarray(problem.attached)
+    below = np.sum((x - star) ** 2, axis=1) <= target * np.sum(star**2)
+    assert below[-1], name
+    return int(np.argmax(below))
+
+
+@pytest.mark.slow
+def test_steps_grow_as_the_root_of_kappa_or_as_kappa():
+    counts = {"two_direction": [], "ef21_p_diana": []}
+    for kappa in (300.0, 3000.0):
+        rng = np.random.default_rng(0)
+        Q = np.array([np.diag(np.geomspace(1, kappa, 6))] * N) * np.linspace(0.9, 1.1, N)[:, None, None]
+        b = np.sqrt(kappa) * rng.normal(size=(N, 6))
+        star = np.linalg.solve(Q.mean(axis=0), b.mean(axis=0))
+        problem = problems.quadratic(Q, b).replace(attached=jnp.asarray(star))
+        hp = algorithms.get("two_direction").theory(problem, "rand_k:2", "top_k:2")
+        counts["two_direction"].append(steps_to("two_direction", problem, hp, 60_000))
+        hp = hparams("ef21_p_diana", compressor="rand_k:2", downlink="top_k:2", gamma=0.25 / kappa, beta=1 / 3)
+        counts["ef21_p_diana"].append(steps_to("ef21_p_diana", problem, hp, 200_000))
+    exponents = {name: math.log10(many / few) for name, (few, many) in counts.items()}
+    assert 0.4 <= exponents["two_direction"] <= 0.6
+    assert 0.85 <= exponents["ef21_p_diana"] <= 1.15

@@ -417,6 +417,17 @@ def messages(name, hp, X, dual):
     return np.linalg.solve(Q, (b + dual)[..., None])[..., 0]
 
 
+@pytest.mark.parametrize("n", [1, 2, 9])
+def test_rates_of_theory_are_below_one(n):
+    """Where kappa is large and messages are poor, too; one node is a graph as others are."""
+    problem = problems.quadratic(np.array([np.diag([1.0, 1e2, 1e4])] * n), np.zeros((n, 3)))
+    for name, choices in (("lead", {}), ("lessbit", {"option": "A"})):
+        for graph in ("path", "complete"):
+            for C in ("identity", "rand_k:1"):
+                hp = algorithms.get(name).theory(problem, topology=graph, compressor=C, **choices)
+                assert 0 <= float(algorithms.get(name).rate(problem, hp)) < 1, (name, graph, C)
+
+
 @pytest.mark.parametrize("graph", ["ring", "star", "complete"])
 @pytest.mark.parametrize("C", ["top_k:1", "sign"])
 def test_gossip_alone_shrinks_as_the_theorem_of_choco_says(C, graph):
@@ -441,3 +452,45 @@ def test_consensus_and_the_worst_node():
         np.mean(np.sum((X - X.mean(axis=0)) ** 2, axis=1)), rel=1e-12
     )
     assert trace.metrics["worst"][-1] == pytest.approx(max(map(f, X)) - f(STAR), rel=1e-9)
+
+
+# --- orderings at length ---
+
+
+def reached(name, problem, star, steps, target, **hp):
+    """(steps, bits that a node sends) until mean_i |x_i - x*|^2 is below `target` |x*|^2."""
+    states, costs, _ = go(name, steps=steps, problem=problem, x0=None, **hp)
+    below = np.mean(np.sum((states.x - star) ** 2, axis=2), axis=1) <= target * np.sum(star**2)
+    assert below[-1], name
+    first = int(np.argmax(below))
+    return first + 1, float(np.sum(costs.bits_up[: first + 1], dtype=float))
+
+
+@pytest.mark.slow
+def test_bits_to_a_small_error():
+    """Quantisers beat sparsifiers, and these what is not compressed, among methods with duals."""
+    problem, _ = quadratic_pair(np.random.default_rng(2), 8, 16, 20.0)
+    star, eta = np.asarray(problem.attached), 1 / 20
+    cases = {
+        "one bit": ("dyna_cold", {"eta": eta, "gamma": 0.25, "sigma": 0.97, "s0": 10.0}),
+        "q_2": ("lead", {"eta": eta, "gamma": 1.0, "alpha": 0.5, "compressor": "qsgd:2,norm=inf"}),
+        "top-4": ("cold", {"eta": eta, "gamma": 0.3, "compressor": "top_k:4"}),
+        "none": ("nids", {"gamma": eta}),
+        "dual, sparse": ("lessbit", {"theta": 1.0, "alpha": 0.5, "eta": eta, "compressor": "rand_k:8"}),
+        "tracking": ("diging", {"gamma": 0.3 * eta}),
+    }
+    bits = {case: reached(name, problem, star, 6000, 1e-10, **hp)[1] for case, (name, hp) in cases.items()}
+    assert max(bits["one bit"], bits["q_2"]) < bits["top-4"] < bits["none"] < bits["dual, sparse"] < bits["tracking"]
+
+
+@pytest.mark.slow
+def test_steps_and_floors_follow_the_graph():
+    problem, _ = quadratic_pair(np.random.default_rng(0), 16, 8, 20.0)
+    star, counts, floors = np.asarray(problem.attached), [], []
+    for graph in ("complete", "exponential", "torus", "ring", "path"):
+        counts.append(reached("nids", problem, star, 2500, 1e-16, gamma=1 / 20, topology=graph)[0])
+        last = go("dgd", steps=2500, problem=problem, x0=None, gamma=1 / 80, topology=graph)[0].x[-1]
+        floors.append(np.mean(np.sum((last - star) ** 2, axis=1)))
+    assert counts == sorted(counts)
+    assert floors == sorted(floors)
+    assert floors[0] < 1e-20 < floors[1]
