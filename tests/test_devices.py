@@ -221,7 +221,7 @@ def two_commands(*options, program=None):
     words += ["--coordinator", address, "--processes", "2"]
     each = [[option[i] if isinstance(option, tuple) else option for option in options] for i in range(2)]
     begun = [spread.python([*words, "--process", str(i), *map(str, each[i])]) for i in range(2)]
-    said = [process.communicate(timeout=90)[0] for process in begun]
+    said = [process.communicate(timeout=300)[0] for process in begun]
     return [process.returncode for process in begun], said
 
 

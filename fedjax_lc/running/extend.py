@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import jax
 import jax.numpy as jnp
@@ -32,6 +32,14 @@ from fedjax_lc.running.run import Run
 OF_TRACE = ("status", "f_star", "initial", "notes", "identity")
 
 
+class How(TypedDict, total=False):
+    """Options that decide no number, explained in `fl.run`."""
+
+    checkpoint_every: float | str | None
+    other_code: bool
+    devices: Mesh | None
+
+
 def extend(
     out: str | Path,
     steps: int,
@@ -42,9 +50,7 @@ def extend(
     measure: Sequence[str] | Mapping[str, loop.Metric] | None = None,
     on_chunk: Callable[[Trace], Any] | None = None,
     progress: bool = True,
-    checkpoint_every: float | str | None = None,
-    other_code: bool = False,
-    devices: Mesh | None = None,
+    **how: Unpack[How],
 ) -> Trace:
     """Continue a run that is done, by more steps. The trace is, bit for bit, that of one run of the total length.
 
@@ -86,9 +92,9 @@ def extend(
     algorithm.check(checked_task.problem, hp)
     checked_task.notes.extend(notes)
     facts = begun.facts(total, more)
-    places = Places(of_clients(devices or problem.mesh))
+    places = Places(of_clients(how.get("devices") or problem.mesh))
     work = Run(algorithm, checked_task, hp, begun.key(), progress, facts, places)
-    schedule = Schedule(checkpoint_every)
+    schedule, other_code = Schedule(how.get("checkpoint_every")), how.get("other_code", False)
     with contextlib.ExitStack() as stack:
         with together(places.mesh):
             before = work.identity() | {folders.LENGTH: begun.steps}
