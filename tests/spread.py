@@ -6,8 +6,8 @@
 A task is count/DEVICES/PROBLEM/LABEL, the collectives of a compiled loop, run/DEVICES/PROBLEM/LABEL, a run, or
 again/..., whether a run that was interrupted goes on with the same bits, killed/..., the same where it died while it
 wrote a checkpoint, torn/..., where a file of one is damaged, damage/..., how damaged checkpoints are recognised,
-wait/..., a run on data that wait on the host, or share/..., one on data of which each process makes its own clients'.
-Process 0 writes what it finds to OUT, as JSON. A test starts them by
+extend/..., whether a run that is done goes on, wait/..., a run on data that wait on the host, or share/..., one on data
+of which each process makes its own clients'. Process 0 writes what it finds to OUT, as JSON. A test starts them by
 `start` and compares with runs of its own process.
 """
 
@@ -80,6 +80,17 @@ def again(fl, label, problem, devices, folder):
     by = sorted(part.name for part in folder.glob("*.orbax/ocdbt.process_*"))
     whole, rest = (trace_of(fl, label, problem, **given) for given in ({"devices": devices}, options))
     return {"status": stopped.status, "records": len(stopped), "same": whole == rest, "by": by}
+
+
+def extended(fl, label, problem, devices, folder):
+    """A run over devices that is done goes on there: whether it has the records of the longer one."""
+    method, hp = choices(fl, label, problem)
+    half = {"every": ROUNDS["every"], "steps": ROUNDS["steps"] // 2, "progress": False}
+    fl.run(method, problem, hp, 3, devices=devices, out=folder, **half)
+    given = {"problem": problem, "hp": hp, "progress": False, "devices": devices}
+    longer = fl.extend(folder, ROUNDS["steps"] // 2, **given)
+    whole = fl.run(method, problem, hp, 3, devices=devices, progress=False, **ROUNDS)
+    return {"same": longer.digest() == whole.digest(), "records": len(longer)}
 
 
 def torn(fl, label, problem, devices, folder):
@@ -418,7 +429,9 @@ def main(out, *tasks):
         elif what == "damage":
             found[task] = damage(mesh, folder)
         else:
-            found[task] = {"again": again, "torn": torn, "killed": killed}[what](fl, label, problem, mesh, folder)
+            found[task] = {"again": again, "torn": torn, "killed": killed, "extend": extended}[what](
+                fl, label, problem, mesh, folder
+            )
     if jax.process_index() == 0:
         Path(out).write_text(json.dumps(found))
     if jax.process_count() > 1:

@@ -24,6 +24,7 @@ PROCESSES = ["run/2/contract/locodl", "run/2/contract/fedavg"]
 SHARES = ["share/2/ragged/locodl"]
 WAIT = ["wait/4/data/locodl", "wait/1/data/locodl"]
 AGAIN = "again/2/contract/locodl"
+EXTEND = "extend/2/contract/locodl"
 PAIR, KILLED, DAMAGE = "again/2/pair/locodl", "killed/4/logistic/locodl", "damage/4/data/rows"
 OTHERS = [f"run/4/logistic/{case}" for case in spread.CASES]
 OTHERS += [f"run/4/{kind}/{case}" for kind in ("sparse", "softmax", "quadratic") for case in ("locodl", "cohorts")]
@@ -53,7 +54,7 @@ GOSSIP = {  # methods without a server, and how many vectors of a node the other
 def started(tmp_path_factory):
     """What the programs of this file find, by their number of processes; each is started when it is first asked for."""
     folder = tmp_path_factory.mktemp("spread")
-    work = {1: COUNTS + FAKE + WAIT + [PAIR, KILLED, DAMAGE], 2: [*PROCESSES, *SHARES, AGAIN]}
+    work = {1: COUNTS + FAKE + WAIT + [PAIR, KILLED, DAMAGE], 2: [*PROCESSES, *SHARES, AGAIN, EXTEND]}
 
     @functools.cache
     def found(count):
@@ -130,6 +131,10 @@ def test_a_run_of_two_processes_goes_on_from_its_checkpoint(started):
     """Each of which wrote the rows of its own devices."""
     by = ["ocdbt.process_0", "ocdbt.process_1"]
     assert started(2)[AGAIN] == {"status": "interrupted", "records": 1, "same": True, "by": by}
+
+
+def test_a_run_of_two_processes_that_is_done_is_extended(started):
+    assert started(2)[EXTEND] == {"same": True, "records": 10}
 
 
 @pytest.mark.slow
@@ -232,7 +237,7 @@ def two_commands(*options, program=None):
     words += ["--coordinator", address, "--processes", "2"]
     each = [[option[i] if isinstance(option, tuple) else option for option in options] for i in range(2)]
     begun = [spread.python([*words, "--process", str(i), *map(str, each[i])]) for i in range(2)]
-    said = [process.communicate(timeout=90)[0] for process in begun]
+    said = [process.communicate(timeout=300)[0] for process in begun]
     return [process.returncode for process in begun], said
 
 

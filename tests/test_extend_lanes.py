@@ -72,14 +72,37 @@ def test_lanes_of_several_groups_equal_the_longer_sweep(problem, grid, longer, o
     same(table, longer, lanes)
     assert {path: data for path, data in contents(out).items() if path.parts[0] == path.name} == before
     into = out / f"extended-{STEPS + MORE}"
-    assert sorted(path.name for path in into.iterdir()) == ["config.json", "lanes.parquet", "records.parquet"]
+    kept = [path.name for path in into.iterdir() if not path.name.startswith("states-")]
+    assert sorted(kept) == ["config.json", "lanes.parquet", "records.parquet"]
     same(fl.Table.load(into), longer, lanes)
     same(extend(problem, grid, out, lanes), longer, lanes)  # only read
     with pytest.raises(InputError, match=r"already holds a different sweep \(other lanes\)"):
         extend(problem, grid, out, [3])
     same(extend(problem, grid, out, [3], into=out.parent / "three"), longer, [3])
-    with pytest.raises(InputError, match="is itself an extension"):
-        extend(problem, grid, into, [0])
+
+
+def test_an_extension_is_extended(problem, grid, longer, out):
+    """By the rows of its own table; its lanes keep the numbers that they had."""
+    extend(problem, grid, out, [1, 4, 7, 9], 10)
+    table = extend(problem, grid, out / f"extended-{STEPS + 10}", [0, 2, 3], MORE - 10)
+    assert table.config["extended"] == {"from": STEPS + 10, "lanes": [1, 7, 9]}
+    for row, lane in enumerate([1, 7, 9]):
+        assert table.trace(row).digest() == longer.trace(lane).digest()
+        assert table.lanes["seed"][row] == longer.lanes["seed"][lane]
+    with pytest.raises(InputError, match="lanes must be some of 0 to 3, got 4"):
+        extend(problem, grid, out / f"extended-{STEPS + 10}", [4])
+
+
+def test_a_merged_sweep_is_extended(problem, grid, tmp_path):
+    """The last states lie with the shards, three of whose lanes run side by side."""
+    out = tmp_path / "out"
+    for shard in ("1/2", "2/2"):
+        sweep(problem, grid, out, shard=shard)
+    fl.merge(out)
+    same(extend(problem, grid, out, [0, 3, 7]), sweep(problem, grid, steps=STEPS + MORE, block_size=3), [0, 3, 7])
+    shutil.rmtree(out / "shard-2-of-2")
+    with pytest.raises(InputError, match="lacks shard 2/2"):
+        extend(problem, grid, out, [1], into=tmp_path / "one")
 
 
 def test_interrupted_it_goes_on_and_makes_each_step_once(problem, grid, longer, out):
@@ -133,11 +156,6 @@ def test_lanes_that_ended_early_stay_as_they_are(problem, grid, tmp_path):
     sweep(problem, fl.grid(grid.hparams[0]), tmp_path / "m", measure={"m": lambda problem, hp, state: state.w[0]})
     with pytest.raises(InputError, match=r"has metrics that are functions \(value, m\): give measure="):
         extend(problem, fl.grid(grid.hparams[0]), tmp_path / "m", [1])
-    for shard in ("1/2", "2/2"):
-        sweep(problem, fl.grid(grid.hparams[0]), tmp_path / "c", shard=shard)
-    fl.merge(tmp_path / "c")
-    with pytest.raises(InputError, match="was merged from shards, which keeps no last states"):
-        extend(problem, grid, tmp_path / "c", [1])
 
 
 def test_what_cannot_go_on(problem, grid, out, tmp_path):

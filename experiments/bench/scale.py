@@ -83,7 +83,7 @@ def run_scale(
     """Measure the parts and print their table.
 
     Args:
-        parts: of clients, dimension, lanes, devices, methods, ragged, rounds; all if None.
+        parts: of clients, dimension, lanes, devices, ragged, methods, rounds; all if None.
         sizes: what the module says if None.
         out: also write the results there as JSON, and the printed text beside it with the ending .txt.
         progress: show a bar on anything over two seconds.
@@ -301,8 +301,8 @@ PARTS: Mapping[str, Part] = {
     "dimension": Part("coordinates; DIANA with natural compression, 4 clients, 2 rows each", dimension),
     "lanes": Part("lanes of a sweep; DIANA with natural compression, 100 clients, 2 rows each", lanes),
     "devices": Part("devices of a sweep of 512 such lanes", devices),
-    "methods": Part("every method by its theory; lanes of a sweep, 100 clients, 2 rows each", methods),
     "ragged": Part("clients of the same rows with 123 features, evenly and by a power law; GD", ragged),
+    "methods": Part("every method by its theory; lanes of a sweep, 100 clients, 2 rows each", methods),
     "rounds": Part("rounds of one run; DIANA with natural compression, 10 clients", rounds),
 }
 

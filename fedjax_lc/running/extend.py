@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from fedjax_lc import algorithms
 from fedjax_lc.algorithms import Algorithm
 from fedjax_lc.compressors import Compressor, parse
+from fedjax_lc.core.devices import of_clients, together
 from fedjax_lc.core.errors import InputError
 from fedjax_lc.problems import Problem
 from fedjax_lc.problems.from_data import remade
@@ -29,6 +32,14 @@ from fedjax_lc.running.run import Run
 OF_TRACE = ("status", "f_star", "initial", "notes", "identity")
 
 
+class How(TypedDict, total=False):
+    """Options that decide no number, explained in `fl.run`."""
+
+    checkpoint_every: float | str | None
+    other_code: bool
+    devices: Mesh | None
+
+
 def extend(
     out: str | Path,
     steps: int,
@@ -39,8 +50,7 @@ def extend(
     measure: Sequence[str] | Mapping[str, loop.Metric] | None = None,
     on_chunk: Callable[[Trace], Any] | None = None,
     progress: bool = True,
-    checkpoint_every: float | str | None = None,
-    other_code: bool = False,
+    **how: Unpack[How],
 ) -> Trace:
     """Continue a run that is done, by more steps. The trace is, bit for bit, that of one run of the total length.
 
@@ -55,7 +65,7 @@ def extend(
         hp: the hyperparameters of the run. They may be left out if they consist of numbers, words and compressors.
         x0: the start, if one was given.
         measure: further metrics, if one of them is a function.
-        on_chunk, progress, checkpoint_every, other_code: as in `fl.run`.
+        on_chunk, progress, checkpoint_every, other_code, devices: as in `fl.run`.
 
     Raises:
         InputError: the run was not finished, or ended before its last step (it reached its target, spent its budget or
@@ -82,11 +92,17 @@ def extend(
     algorithm.check(checked_task.problem, hp)
     checked_task.notes.extend(notes)
     facts = begun.facts(total, more)
-    work = Run(algorithm, checked_task, hp, begun.key(), progress, facts, Places(None))
-    before, schedule = work.identity() | {folders.LENGTH: begun.steps}, Schedule(checkpoint_every)
-    with folders.opened(path, before, schedule, other_code=other_code, extended=True) as folder:
-        if total != begun.steps:
-            folder.lengthen(total, work.shapes, facts)
+    places = Places(of_clients(how.get("devices") or problem.mesh))
+    work = Run(algorithm, checked_task, hp, begun.key(), progress, facts, places)
+    schedule, other_code = Schedule(how.get("checkpoint_every")), how.get("other_code", False)
+    with contextlib.ExitStack() as stack:
+        with together(places.mesh):
+            before = work.identity() | {folders.LENGTH: begun.steps}
+            opened = folders.opened(path, before, schedule, other_code=other_code, extended=True, mesh=places.mesh)
+            folder = stack.enter_context(opened)
+        with together(places.mesh):  # once all have seen what the folder holds
+            if total != begun.steps:
+                folder.lengthen(total, work.shapes, facts)
         return work.result(folder, on_chunk)
 
 

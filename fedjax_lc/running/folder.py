@@ -19,7 +19,7 @@ from typing import Any
 from jax.sharding import Mesh
 
 from fedjax_lc.core import tensors
-from fedjax_lc.core.devices import is_first, of_any, of_first
+from fedjax_lc.core.devices import is_first, of_any, of_first, of_shapes
 from fedjax_lc.core.errors import InputError
 from fedjax_lc.core.files import remove_leftovers, unwritable
 from fedjax_lc.core.lock import NAME as LOCK
@@ -211,13 +211,15 @@ class Folder:
                 raise InputError("it is of other records")
             if name(stored.facts.get("identity") or {}) != name(self.identity):
                 raise InputError("it is of another run")
-            tree = stored.tree(like())
+            tree = stored.tree(of_shapes(like()))
         except InputError as error:
             raise InputError(f"{self.path / STATE} cannot be used, {error}: run it anew") from None
-        checkpoints.save(self.path, tree, stored.facts, step=int(trace.step[-1]), identity=name(self.identity))
+        if self.writes:
+            checkpoints.save(self.path, tree, stored.facts, step=int(trace.step[-1]), identity=name(self.identity))
         self.identity[LENGTH] = steps
         trace.config.update(facts)
-        self._save_config(self.path, trace)
+        if self.writes:
+            self._save_config(self.path, trace)
         self.config |= {"status": "interrupted"}
 
     def begin(self, trace: Trace) -> None:

@@ -7,6 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypedDict, Unpack, overload
 
+import numpy as np
+from jax.sharding import Mesh
+
 from fedjax_lc import algorithms
 from fedjax_lc.core.errors import InputError
 from fedjax_lc.core.options import refuse_unknown
@@ -17,8 +20,9 @@ from fedjax_lc.results.table import Table
 from fedjax_lc.results.trace import Trace
 from fedjax_lc.running import extend as runs
 from fedjax_lc.running import loop
+from fedjax_lc.sweeping.shards import read_last
 from fedjax_lc.sweeping.start import Start
-from fedjax_lc.sweeping.store import name_of, read_config, read_states
+from fedjax_lc.sweeping.store import read_config
 from fedjax_lc.sweeping.sweep import sweep
 
 #: entries of a sweep's identity that are taken from there
@@ -37,6 +41,7 @@ class ExtendOptions(TypedDict, total=False):
     progress: bool
     checkpoint_every: float | str | None
     other_code: bool
+    devices: Mesh | None
 
 
 @overload
@@ -70,7 +75,8 @@ def extend(
     Args:
         out: the folder of `fl.run(..., out=...)`, of `fl.sweep(..., out=...)`, or of the command line's --out.
         steps: how many more, cut to a multiple of `every`.
-        lanes: of a sweep: the numbers of the lanes that go on, each of which made all of its steps.
+        lanes: of a sweep: the numbers of the lanes that go on, each of which made all of its steps; of a table of
+            lanes that went on before, the numbers of its rows.
         into: of a sweep: the folder of the longer lanes' table; default: extended-TOTAL in `out`. What `out` holds
             stays as it is.
         problem: that of the run or sweep. Of a run it may be left out where `fl.problem` made it from the name of a
@@ -80,11 +86,11 @@ def extend(
         x0: the start, if one was given.
         measure: further metrics, if one of them is a function.
         on_chunk: as in `fl.run`; not for lanes.
-        progress, checkpoint_every, other_code: as in `fl.run` and `fl.sweep`.
+        progress, checkpoint_every, other_code, devices: as in `fl.run` and `fl.sweep`.
 
     Returns:
         The Trace of the run, or the Table of the chosen lanes in the order of their numbers, from row 0 on; its
-        config["extended"] has those numbers.
+        config["extended"] has those numbers, which are those of the first sweep.
 
     Raises:
         InputError: the run or sweep was not finished; it or one of the lanes ended before its last step (it reached its
@@ -150,9 +156,6 @@ def _start(path: Path, lanes: Sequence[int]) -> Start:
     identity, blocks, _ = read_config(path)
     if not all(isinstance(identity.get(name, ...), kind) for name, kind in KINDS.items()):
         raise InputError(f"{path}/config.json is damaged: restore it, or sweep anew elsewhere")
-    if "shards" in table.config or "lanes" in identity:
-        what = "was merged from shards" if "shards" in table.config else "is itself an extension"
-        raise InputError(f"{path} {what}, which keeps no last states: sweep anew with more steps, or extend the sweep")
     try:
         numbers = tuple(sorted({operator.index(lane) for lane in lanes}))
     except TypeError:
@@ -167,4 +170,8 @@ def _start(path: Path, lanes: Sequence[int]) -> Start:
             raise InputError(
                 f"lane {lane} of {path} {why} at step {made[lane]}: with more steps it would end there too"
             )
-    return Start(path, identity, blocks, table, read_states(path, name_of(identity), numbers), numbers)
+    whole = np.array(identity.get("lanes", range(len(table))))  # an extension's rows by the numbers of its lanes
+    chosen = tuple(map(int, whole[list(numbers)]))
+    initial = dict(zip(chosen, map(float, table.lanes["initial"].iloc[list(numbers)]), strict=True))
+    records = table.records.assign(lane=whole[table.records["lane"]])
+    return Start(path, identity, blocks, initial, records, read_last(path, chosen), chosen)

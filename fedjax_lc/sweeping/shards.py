@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,7 +15,7 @@ from fedjax_lc.results.provenance import check_identity
 from fedjax_lc.results.storage import is_table
 from fedjax_lc.results.table import Table
 from fedjax_lc.sweeping.outline import filled
-from fedjax_lc.sweeping.store import Store, read_config
+from fedjax_lc.sweeping.store import Store, name_of, read_config, read_states
 
 OUTLINE = "outline"  #: the folder of the table without results in that of a shard
 FOLDER = re.compile(r"shard-(\d{1,6})-of-(\d{1,6})")
@@ -91,10 +92,29 @@ def merge(folder: str | Path) -> Table:
             raise InputError(f"{folder}: not finished: shard{'s' * (len(names) > 1)} {listed}: repeat the command")
         ended = [part for store in stores for part in store.ended]
         remarks = sorted({remark for store in stores for remark in store.remarks})
-        facts = {"identity": identity, "blocks": {}} | ({"other_code": remarks} if remarks else {})
+        side_by_side = [store.blocks for store in stores]
+        same = side_by_side[0] if all(blocks == side_by_side[0] for blocks in side_by_side) else {}
+        facts = {"identity": identity, "blocks": same} | ({"other_code": remarks} if remarks else {})
         table = filled(outline, ended, facts | {"shards": shards[0].of})
         table.save(folder)
     return table
+
+
+def read_last(folder: Path, lanes: Sequence[int]) -> dict[int, list[Any]]:
+    """The last states of these lanes of a sweep that is done, merged or not, as `Ended.last`.
+
+    Raises:
+        InputError: some are not there, or their file cannot be used.
+    """
+    identity, _, _ = read_config(folder)
+    if "shards" not in Table.load(folder).config:
+        return read_states(folder, name_of(identity), lanes)
+    last: dict[int, list[Any]] = {}
+    for shard in _shards(folder):
+        there = [lane for lane in lanes if shard.holds(np.array(lane))]
+        if there:
+            last |= read_states(folder / shard.folder, name_of(identity | {"shard": str(shard)}), there)
+    return last
 
 
 def _shards(folder: Path) -> list[Shard]:

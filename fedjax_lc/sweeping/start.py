@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import numpy as np
@@ -18,15 +18,19 @@ from fedjax_lc.results.provenance import check_identity
 from fedjax_lc.results.table import Table
 from fedjax_lc.sweeping.blocks import IDLE, Ended
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 
 class Start(NamedTuple):
-    """Chosen lanes of a finished sweep.
+    """Chosen lanes of a finished sweep, or of one whose lanes had themselves gone on; they keep their numbers.
 
     Attributes:
         folder: that of the sweep.
         identity: what determines its results.
         blocks: its lanes side by side, by group.
-        table: its results.
+        initial: F at the start, by lane.
+        records: as `Table.records`.
         last: the leaves of `At` after its last step, by lane.
         lanes: the lanes' numbers, sorted.
     """
@@ -34,7 +38,8 @@ class Start(NamedTuple):
     folder: Path
     identity: Mapping[str, Any]
     blocks: Mapping[str, int]
-    table: Table
+    initial: Mapping[int, float]
+    records: pd.DataFrame
     last: Mapping[int, list[Any]]
     lanes: tuple[int, ...]
 
@@ -45,8 +50,9 @@ class Start(NamedTuple):
 
     def check(self, identity: Mapping[str, Any], other_code: bool) -> None:
         """Raise InputError unless a sweep with this identity is, but for its length, the one that the lanes are of."""
-        same = {name: fact for name, fact in identity.items() if name != "lanes"} | {"steps": self.identity["steps"]}
-        check_identity(self.folder, "sweep", self.identity, same, other_code=other_code)
+        before, now = ({name: fact for name, fact in each.items() if name != "lanes"}
+                       for each in (self.identity, {**identity, "steps": self.identity["steps"]}))  # fmt: skip
+        check_identity(self.folder, "sweep", before, now, other_code=other_code)
 
     def under_way(self, lanes: np.ndarray, block: int, devices: int, one: PyTree) -> tuple[PyTree, dict[str, Any]]:
         """What `Block.under_way` gives where these lanes have made the sweep's last step side by side.
@@ -68,12 +74,11 @@ class Start(NamedTuple):
         if any(kind != kinds[0] for kind in kinds):
             raise InputError(f"{self.folder} keeps last states of another kind: sweep anew with more steps")
         log = self._log(lanes)
-        initial = self.table.lanes["initial"].to_numpy()
         facts = {
             "lane": slots.tolist(),
             "made": np.where(slots == IDLE, 0, self.steps // self.identity["every"]).tolist(),
             "waiting": [[] for _ in range(devices)],
-            "outcomes": [[place, "", float(initial[lane]), 0.0] for place, lane in enumerate(lanes)],
+            "outcomes": [[place, "", self.initial[int(lane)], 0.0] for place, lane in enumerate(lanes)],
             "columns": list(log),
             "records": len(log["lane"]),
             "last": [],
@@ -86,7 +91,7 @@ class Start(NamedTuple):
         """The lanes' records as a block logs them: by place, with the costs since the record before. Costs are sums of
         float32, which float64 holds exactly up to 2^29 times the least of them: they add up to the same sums again."""
         place = {int(lane): number for number, lane in enumerate(lanes)}
-        records = self.table.records[self.table.records["lane"].isin(lanes)]
+        records = self.records[self.records["lane"].isin(lanes)]
         sums, lane = [*COSTS, "seconds"], records["lane"]
         since = records[sums] - records.groupby("lane")[sums].shift(fill_value=0.0)
         frame = records.assign(lane=lane.map(place), **{name: since[name] for name in sums})

@@ -289,9 +289,10 @@ class _Sweep:
 
     def _keeps(self, blocks: Blocks) -> bool:
         """Whether the last states of a group's lanes are kept."""
-        if self.where.folder is None or self.where.shard is not None or self.where.start is not None:
+        if self.where.folder is None:
             return False
-        needed = len(self.grid) * len(self.work.seeds) * pytree.nbytes(blocks.start[0])
+        lanes = int(self.where.holds(np.arange(len(self.grid) * len(self.work.seeds))).sum())
+        needed = lanes * pytree.nbytes(blocks.start[0])
         if needed > MOST_STATES:
             self.work.say(f"  last states are not kept ({needed / 1e9:.1f} GB, {MOST_STATES / 1e9:g} GB at most): "
                           "fl.extend cannot go on with these lanes")  # fmt: skip
