@@ -13,6 +13,7 @@ from fedjax_lc import algorithms, compressors, problems
 from fedjax_lc.compressors.budgets import allocate, water_filling
 from tests.algorithms.shared import KEY, purposes, replay, step_keys, walk
 from tests.conftest import make_clients
+from tests.contract.test_networks import make
 from tests.reference import adaptive, powersgd, two_way
 from tests.reference import problems as ref_problems
 
@@ -333,3 +334,25 @@ def test_compensated_as_a_downlink_of_ef21_p():
     hp = algorithms.get("ef21_p").Hparams(compressors.parse("identity"), down, 0.1 / L)
     ends = walk("ef21_p", PROBLEM, hp, 1500)[2][-1]
     close(ends, REF.optimum(), tol=1e-9)
+
+
+def test_powersgd_of_a_network():
+    """Kernels have their outputs as rows, vectors are dense; the reference's vectors have the kernels turned."""
+    net = make(sizes=(6, 9, 5, 7)).replace(x0=jnp.asarray(np.random.default_rng(9).normal(size=27) / 2))
+    shapes, order = [(3,), (3, 4), (3,), (3, 3)], np.arange(27)
+    order[3:15], order[18:] = order[3:15].reshape(4, 3).T.ravel(), order[18:].reshape(3, 3).T.ravel()
+    back, x0 = np.argsort(order), np.asarray(net.x0)
+    hp = algorithms.get("powersgd").Hparams(gamma=0.3, rank=(1, 2, 1, 1), min_rate=0.0, errors="each")
+    first = algorithms.get("powersgd").init(net, hp, jax.random.fold_in(KEY, 2**32 - 1))
+    grads = jax.jit(lambda i, x: net.grads(x)[i])
+    grad = lambda t, i, x: np.asarray(grads(i, x[back]))[order]
+    sides = {1: first.sides[0], 3: first.sides[1]}
+    side = lambda place: (None, np.asarray(sides[place].Q))
+    told = {"gamma": 0.3, "rank": 2, "errors": "each"}
+    with pytest.raises(ValueError, match="shapes"):  # ranks differ here: one for each parameter
+        powersgd.run(grad, N, told | {"rank": (1, 2)}, x0[order], 1, shapes, side)
+    theirs = powersgd.run(grad, N, told | {"rank": (1, 2, 1, 1)}, x0[order], 10, shapes, side)
+    states, costs, points = walk("powersgd", net, hp, 10, state=first)
+    close(points, [state["point"][back] for state in theirs])
+    close(states.e, [state["e"][:, back] for state in theirs])
+    np.testing.assert_array_equal(np.cumsum(costs.bits_up, dtype=float), [state["bits_up"] for state in theirs])

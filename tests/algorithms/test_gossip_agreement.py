@@ -15,6 +15,7 @@ from fedjax_lc.algorithms.dyna_cold import quantised
 from fedjax_lc.algorithms.power_gossip import drawn, orth
 from tests.algorithms.shared import KEY, purposes, replay, step_keys, walk
 from tests.conftest import make_clients
+from tests.contract.test_networks import make
 from tests.reference import codec, gossip, graphs, power_gossip
 from tests.reference import problems as ref_problems
 from tests.reference.bits import BitReader, BitWriter
@@ -443,3 +444,19 @@ def test_messages_to_neighbours_are_those_of_an_encoder(name):
     costs = walk(name, PROBLEM, hp, 2)[1]
     np.testing.assert_allclose(costs.bits_up, length * np.mean(graphs.degrees(N, EDGES)), rtol=1e-6)
     np.testing.assert_array_equal(costs.bits_up, costs.bits_down)
+
+
+def test_power_gossip_of_a_network():
+    """All its parameters are matrices, vectors with one column."""
+    net = make(sizes=(6, 9, 5, 7)).replace(x0=jnp.asarray(np.random.default_rng(9).normal(size=27) / 2))
+    shapes, W = [(3, 1), (4, 3), (3, 1), (3, 3)], graphs.graph("path", 4)
+    hp = algorithms.get("power_gossip").Hparams(gamma=0.3, rank=2, topology="path")
+    first = algorithms.get("power_gossip").init(net, hp, jax.random.fold_in(KEY, 2**32 - 1))
+    apart = np.random.default_rng(10).normal(size=(4, 27)) / 2
+    grads = jax.jit(lambda i, x: net.grads(x)[i])
+    sides = lambda e, place: (np.asarray(first.p[place][e]), np.asarray(first.q[place][e]))
+    told = {"gamma": 0.3, "rank": 2}
+    theirs = power_gossip.run(lambda t, i, x: np.asarray(grads(i, x)), W, told, apart, 8, shapes, sides)
+    states, costs, _ = walk("power_gossip", net, hp, 8, state=first._replace(x=jnp.asarray(apart)))
+    close(states.x, [state["x"] for state in theirs])
+    np.testing.assert_allclose(np.cumsum(costs.bits_up), [state["bits_up"] for state in theirs], rtol=1e-6)

@@ -29,15 +29,21 @@ def mean(parts):
     return sum(parts) / len(parts)
 
 
-def saving(hp, shape):
+def saving(hp, shape, rank):
     a, b = shape
-    r = min(hp["rank"], a, b)
+    r = min(rank, a, b)
     cost = r * (a + b) if hp["variant"] == "paper" else r * (a + b) / 2.0 * hp["iters"]
     return a * b / cost
 
 
 def compressed(hp, shapes):
-    return [len(shape) == 2 and saving(hp, shape) > hp["min_rate"] for shape in shapes]
+    """Whether each is; hp["rank"] is one for all, or has one for each of the shapes."""
+    ranks = hp["rank"] if isinstance(hp["rank"], tuple) else (hp["rank"],) * len(shapes)
+    if len(ranks) != len(shapes):
+        raise ValueError(f"rank: expected as many as shapes, {len(shapes)}, got {ranks}")
+    return [
+        len(shape) == 2 and saving(hp, shape, rank) > hp["min_rate"] for shape, rank in zip(shapes, ranks, strict=True)
+    ]
 
 
 def paper(hp, M, sides, c):
