@@ -33,6 +33,7 @@ TWICE = {  # methods that talk more than once in a round, and why
     "mime": "the mean gradient at the model comes before the local steps",
     "rand_mcm_1mem": "the server's memory follows the mean of what it sends to each client",
     "savic": "the diagonal is made of gradients before the local steps",
+    "two_direction": "the second gradient is taken where the first one leads",
 }
 
 

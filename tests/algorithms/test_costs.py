@@ -126,13 +126,16 @@ def test_theory_says_what_does_not_fit(name, choices, message, problem):
     assert "\n" not in str(error.value)
 
 
+WITHOUT_STRONG = ("two_direction",)  #: methods of no family whose theory takes mu = 0
+
+
 @pytest.mark.parametrize("name", algorithms.names())
 def test_theory_needs_strong_convexity(name, clients):
-    """The families of MCM and EF21 and that of FedAvg aside, whose step sizes know L alone."""
+    """The families of MCM and EF21 and that of FedAvg aside, whose step sizes know L alone, and 2Direction."""
     flat = problems.logistic_regression(clients, l2=0.0)
-    if issubclass(algorithms.get(name).Hparams, Rounds | Local):
+    if issubclass(algorithms.get(name).Hparams, Rounds | Local) or name in WITHOUT_STRONG:
         hp = algorithms.get(name).theory(flat)
-        assert 0 < getattr(hp, "gamma", getattr(hp, "client_lr", 0)) < np.inf
+        assert 0 < next(getattr(hp, field) for field in ("gamma", "client_lr", "Lbar") if hasattr(hp, field)) < np.inf
         return
     with pytest.raises(InputError, match="strongly convex"):
         algorithms.get(name).theory(flat)

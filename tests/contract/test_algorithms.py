@@ -30,6 +30,8 @@ STEPS = {
     "econtrol": 2000,
     "ef21": 2000,
     "ef21_bc": 3000,
+    "ef21_p": 2500,
+    "ef21_p_diana": 13000,
     "ef21_sgdm": 2000,
     "fedcomgate": 800,
     "five_gcs_cc": 800,
@@ -41,6 +43,7 @@ STEPS = {
     "pp_marina": 1000,
     "scaffnew": 800,
     "tamuna": 600,
+    "two_direction": 400,
 }
 OTHERS = 2000
 BOUNDED = [name for name in NAMES if algorithms.get(name).rate is not None]
