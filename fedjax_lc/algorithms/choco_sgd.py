@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 
 from fedjax_lc.algorithms.frames.base import Cost, choose, gradients, register
-from fedjax_lc.algorithms.frames.gossip import MODELS, Gossip, chosen, start, zeros
+from fedjax_lc.algorithms.frames.gossip import MODELS, Gossip, chosen, consensus_step, start, zeros
 from fedjax_lc.algorithms.frames.mixing import Topology
 from fedjax_lc.compressors import Compressor
 from fedjax_lc.core import pytree
@@ -80,13 +80,6 @@ def theory(
     C = choose(compressor, problem, contractive=True)
     L, cg = float(jnp.max(problem.smooth)), consensus_step(graph, float(C.delta(problem.dim)))
     return Hparams(C, 1 / L, cg, order=order, start="x0" if order == "old" else "zero", topology=kept)
-
-
-def consensus_step(graph: Topology, delta: float) -> float:
-    """cg* = rho^2 delta / (16 rho + rho^2 + 4 beta^2 + 2 rho beta^2 - 8 rho delta), with which gossip alone shrinks
-    sum_i |x_i - xbar|^2 + |x_i - xh_i|^2 by 1 - rho^2 delta/82 a round (recalled, checked)."""
-    rho, beta = graph.gap, graph.beta
-    return rho**2 * delta / (16 * rho + rho**2 + 4 * beta**2 + 2 * rho * beta**2 - 8 * rho * delta)
 
 
 register(

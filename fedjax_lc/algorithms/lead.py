@@ -9,7 +9,7 @@ Liu, Li, Wang, Tang, Yan, "Linear Convergent Decentralized Optimization with Com
 the update checked by its reduction to NIDS, the theorem by enumerating all outcomes of small problems).
 
 D are duals, of sum zero over nodes, H memories that messages are differences to, and Hw = W H is kept by adding W q.
-With Q the identity and gamma = 1 it is NIDS. In float32 the sum of D drifts by rounding.
+With Q the identity and gamma = 1 it is NIDS.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import numpy as np
 from scipy.optimize import brentq
 
 from fedjax_lc.algorithms.frames.base import Cost, choose, constants, gradients, register
-from fedjax_lc.algorithms.frames.gossip import MODELS, Gossip, chosen, dual_norm, start, zeros
+from fedjax_lc.algorithms.frames.gossip import MODELS, Gossip, centred, chosen, dual_norm, start, zeros
 from fedjax_lc.algorithms.frames.mixing import Topology
 from fedjax_lc.compressors import Compressor
 from fedjax_lc.core import pytree
@@ -70,7 +70,7 @@ def step(problem: Problem, hp: Hparams, state: State, key: Key) -> tuple[State, 
     q = hp.compressor.joint(message_key, Y - H)
     Yh, Yw = H + q.value, Hw + links.mix(q.value)
     H, Hw = (1 - hp.alpha) * H + hp.alpha * Yh, (1 - hp.alpha) * Hw + hp.alpha * Yw
-    D = D + hp.gamma / (2 * hp.eta) * (Yh - Yw)
+    D = centred(D + hp.gamma / (2 * hp.eta) * (Yh - Yw))
     X = X - hp.eta * G - hp.eta * D
     alone = k == 0  # the gradient step without a message
     kept = lambda old, new: jnp.where(alone, old, new)

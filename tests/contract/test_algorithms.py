@@ -24,19 +24,25 @@ CHUNK = 100
 STEPS = {
     "adiana": 6000,
     "agd": 200,
+    "beer": 1800,
+    "cold": 1200,
     "compressed_scaffnew": 1500,
     "diana": 1500,
+    "diging": 1500,
     "dore": 3000,
+    "dyna_cold": 600,
     "econtrol": 2000,
     "ef21": 2000,
     "ef21_bc": 3000,
     "ef21_p": 2500,
     "ef21_p_diana": 13000,
     "ef21_sgdm": 2000,
+    "extra": 600,
     "fedcomgate": 800,
     "five_gcs_cc": 800,
     "gd": 300,
     "lead": 1500,
+    "lessbit": 1800,
     "locodl": 2000,
     "marina": 600,
     "nids": 600,
@@ -46,6 +52,7 @@ STEPS = {
     "two_direction": 400,
 }
 OTHERS = 2000
+PROVED = {"lessbit": {"option": "A"}}  #: choices of theory for which a method's rate holds, where it has others
 BOUNDED = [name for name in NAMES if algorithms.get(name).rate is not None]
 FIELDS = {name: {field.name for field in dataclasses.fields(algorithms.get(name).Hparams)} for name in NAMES}
 COMPRESSING = [name for name in NAMES if "compressor" in FIELDS[name]]
@@ -240,8 +247,8 @@ def test_padding_is_invisible(name, tiny):
 
 
 def ignores_order(name):
-    """Whether clients play equal parts once nothing random is drawn for each of them, nor a cohort."""
-    return name != "pp_marina" and not FIELDS[name] & {"s", "batch"}
+    """Whether clients play equal parts once nothing random is drawn for each of them, or their edges, nor a cohort."""
+    return name not in ("pp_marina", "power_gossip") and not FIELDS[name] & {"s", "batch"}
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if ignores_order(name)])
@@ -258,7 +265,7 @@ def test_order_of_clients_does_not_matter(name, tiny):
 @pytest.mark.parametrize("name", BOUNDED)
 def test_lyapunov_falls_at_the_rate(name, tiny):
     """Mean over seeds of Psi^t <= tau^t Psi^0, up to four standard errors of that mean."""
-    algorithm, hp, seeds = algorithms.get(name), theory(name, tiny), 64
+    algorithm, hp, seeds = algorithms.get(name), theory(name, tiny, **PROVED.get(name, {})), 64
     first = float(algorithm.lyapunov(tiny, hp, begin(name, tiny, hp)))
     paths = [walk(name, tiny, hp, 2 * CHUNK, key)[4] for key in jax.random.split(KEY, seeds)]
     mean, spread = np.mean(paths, axis=0) / first, np.std(paths, axis=0) / first

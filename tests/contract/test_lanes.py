@@ -19,6 +19,7 @@ pytestmark = pytest.mark.optimised
 STEP_SIZES = ("gamma", "eta", "client_lr")
 FACTORS = (1.0, 0.6)
 SEEDS = (0, 3, 5)
+STABLE = {"power_gossip": {"matrix": "vector"}}  #: rank 1 of a 3 x 2 matrix amplifies rounding, by 1e10 in 100 steps
 AS_USERS = ("cser", "ef21", "fedavg", "locodl", "mcm", "savic", "scaffold")  #: of each mechanism one, and of coins
 
 
@@ -29,7 +30,7 @@ def tiny(problem):
 
 def configurations(algorithm, problem):
     """Theory's hyperparameters and the same with smaller steps, where the method has any by these names."""
-    hp = algorithm.theory(problem)
+    hp = algorithm.theory(problem, **STABLE.get(algorithm.name, {}))
     name = next((name for name in STEP_SIZES if hasattr(hp, name)), None)
     return [dataclasses.replace(hp, **({name: factor * getattr(hp, name)} if name else {})) for factor in FACTORS]
 
