@@ -200,14 +200,14 @@ def _theory(algorithm: Any, problem: Any, given: Mapping[str, Any]) -> Any:
 
 
 def _read(text: str, declared: Any) -> Any:
-    """What `text` stands for: a compressor, None where that may be, a number, a truth, or the word itself."""
+    """What `text` stands for: a compressor, None, a number, numbers as in 3x4, a truth, or the word itself."""
     from fedjax_lc import compressors
 
     if declared.admits(compressors.Compressor):
         return compressors.parse(text)
     words = declared.kind in ("choice", "schedule", "word")
-    none = (type(None),) if declared.admits(None) else ()
-    value = spec.read(text, (*none, str) if words else (*none, int, float, bool, str))
+    others = tuple(kind for kind in (type(None), tuple) if declared.admits(kind))
+    value = spec.read(text, (*others, str) if words else (*others, int, float, bool, str))
     if isinstance(value, float) and declared.whole and value.is_integer() and abs(value) < 2**63:
         return int(value)  # 3e4
     return next((choice for choice in declared.within or () if str(choice) == value), value) if words else value

@@ -103,6 +103,11 @@ class Problem:
         """Sizes of the consecutive layers of x: one for each parameter of a network, otherwise a single one."""
         return (self.dim,)
 
+    @property
+    def shapes(self) -> tuple[tuple[int, ...], ...]:
+        """Shapes of the parameters that x consists of, in order; of a matrix the last axis is its outputs."""
+        return ((self.dim,),)
+
     def grads(self, x: Vec | ClientVecs) -> ClientVecs:
         """(n, d) gradients of f_i at x (d,), or at row i of x (n, d). Over lanes, `lane_grads` computes them."""
         return _grads(self, x)

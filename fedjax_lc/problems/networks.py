@@ -65,6 +65,10 @@ class Neural(Sampled):
         return self.layout.sizes
 
     @property
+    def shapes(self) -> tuple[tuple[int, ...], ...]:
+        return self.layout.shapes
+
+    @property
     def scale(self) -> jax.Array:
         return self.scales
 

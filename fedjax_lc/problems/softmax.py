@@ -27,6 +27,10 @@ class SoftmaxModel(RowsProblem):
     classes: int = pytree.static(default=2)
     loss: ClassVar[Any] = Softmax
 
+    @property
+    def shapes(self) -> tuple[tuple[int, ...], ...]:
+        return ((self.features.width, self.classes),)
+
     def _matrix(self, x: Vec | ClientVecs) -> jax.Array:
         return x.reshape(*x.shape[:-1], self.features.width, self.classes)
 

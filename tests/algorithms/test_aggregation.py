@@ -30,7 +30,7 @@ RUN = importlib.import_module("fedjax_lc.running.run")
 # Means over clients that are no aggregation of what they send: of iterates and errors that are looked at, of a
 # downlink's messages, and of FedNova's step counts.
 OTHERS = {
-    ("cser", ""), ("mem_sgd", ""), ("double_squeeze", "owed"), ("econtrol", "owed"),
+    ("cser", ""), ("mem_sgd", ""), ("powersgd", "owed"), ("double_squeeze", "owed"), ("econtrol", "owed"),
     ("fednova", "step"), ("locodl", "point"), ("marina", "lyapunov"),
     ("turns", "mean"), ("server", "model"),
 }  # fmt: skip

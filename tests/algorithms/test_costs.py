@@ -126,12 +126,12 @@ def test_theory_says_what_does_not_fit(name, choices, message, problem):
     assert "\n" not in str(error.value)
 
 
-WITHOUT_STRONG = ("two_direction",)  #: methods of no family whose theory takes mu = 0
+WITHOUT_STRONG = ("powersgd", "two_direction")  #: methods of no family whose theory takes mu = 0
 
 
 @pytest.mark.parametrize("name", algorithms.names())
 def test_theory_needs_strong_convexity(name, clients):
-    """The families of MCM and EF21 and that of FedAvg aside, whose step sizes know L alone, and 2Direction."""
+    """The families of MCM and EF21 and that of FedAvg aside, whose step sizes know L alone, and WITHOUT_STRONG."""
     flat = problems.logistic_regression(clients, l2=0.0)
     if issubclass(algorithms.get(name).Hparams, Rounds | Local) or name in WITHOUT_STRONG:
         hp = algorithms.get(name).theory(flat)

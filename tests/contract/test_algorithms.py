@@ -47,6 +47,7 @@ STEPS = {
     "marina": 600,
     "nids": 600,
     "pp_marina": 1000,
+    "powersgd": 300,
     "scaffnew": 800,
     "tamuna": 600,
     "two_direction": 400,
