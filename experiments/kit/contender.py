@@ -20,7 +20,8 @@ class Contender:
 
     `tune` maps names to the values that are tried, all combinations. A value of `choices` or `tune` may be a function
     of the problem, and one of `changes` a function of the problem and theory's hyperparameters. `paper` is a published
-    value, shown beside ours. The curve is called `name`, or after its method, its compressor and `note`.
+    value, shown beside ours. `scaled` names the fields that are multiplied where step sizes are. The curve is called
+    `name`, or after its method, its compressor and `note`.
     """
 
     method: str
@@ -31,6 +32,7 @@ class Contender:
     note: str = ""
     name: str = ""
     paper: Any = None
+    scaled: Sequence[str] = ("gamma",)
 
     @property
     def label(self) -> str:
