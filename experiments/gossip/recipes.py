@@ -35,9 +35,9 @@ def names(curves: tuple[Contender, ...]) -> list[str]:
     return [curve.label for curve in curves]
 
 
-def everywhere(text: str, better: list[str], factors: tuple[float, ...] = FACTORS, **bounds: Any) -> Claim:
+def everywhere(text: str, better: list[str], **bounds: Any) -> Claim:
     """Floors of these curves lie between the bounds at each factor."""
-    return Claim(text, also=[Claim("", better, statistic=at(factor), **bounds) for factor in factors])
+    return Claim(text, also=[Claim("", better, statistic=at(factor), **bounds) for factor in SMALL])
 
 
 def ordered(text: str, *labels: str) -> Claim:
@@ -50,13 +50,15 @@ def floors(title: str, graph: str, n: int, same: bool = False) -> Floors:
     ends, settles = names(exact(graph)), names(biased(graph))
     atc, dgd, rank2, rank1, choco, def_atc, squeeze = settles
     differ = (
-        everywhere(f"{', '.join(ends)} go on to {ROUNDING:g} (O1)", ends, most=ROUNDING),
+        everywhere(
+            f"{', '.join(ends)} go on to {ROUNDING:g}, at gamma <= 1/(2 L) (O1)", ends, most=ROUNDING
+        ),
         Claim(
             f"{', '.join(settles)} stall, at floors that fall with the step size (O1)",
             settles,
             statistic=FALLS,
             most=1.0,
-            also=[everywhere("", settles, SMALL, least=1e3 * ROUNDING)],
+            also=[everywhere("", settles, least=1e3 * ROUNDING)],
         ),
         ordered("DGD (ATC) < DGD < PowerGossip, rank 2 < PowerGossip, rank 1, at gamma <= 1/(2 L) (O2)",
                 atc, dgd, rank2, rank1),
@@ -67,8 +69,8 @@ def floors(title: str, graph: str, n: int, same: bool = False) -> Floors:
     vanish = [label for label in (*ends, *settles) if label != squeeze]
     equal = (
         everywhere(f"all methods but DeepSqueeze go on to {ROUNDING:g}, whatever they compress with (O3)", vanish,
-                   SMALL, most=ROUNDING),
-        everywhere("so does DeepSqueeze, whose messages never vanish (O3)", [squeeze], SMALL, most=ROUNDING),
+                   most=ROUNDING),
+        everywhere("so does DeepSqueeze, whose messages never vanish (O3)", [squeeze], most=ROUNDING),
     )  # fmt: skip
     return Floors(
         title=title,

@@ -40,9 +40,9 @@ class Contender:
         return self.name or ", ".join(filter(None, (title, self.compressor, self.note)))
 
     def hparams(self, problem: Problem, **more: Any) -> Any:
-        """Theory's with the choices (and `more` of them) and the changes."""
-        choices = ({"compressor": self.compressor} if self.compressor else {}) | _values(self.choices, problem)
-        hp = algorithms.get(self.method).theory(problem, **choices, **more)
+        """Theory's with the choices (and `more`, which come before them) and the changes."""
+        choices = ({"compressor": self.compressor} if self.compressor else {}) | _values(self.choices, problem) | more
+        hp = algorithms.get(self.method).theory(problem, **choices)
         return dataclasses.replace(hp, **_values(self.changes, problem, hp))
 
     def tried(self, problem: Problem) -> dict[str, Sequence[Any]]:

@@ -56,7 +56,7 @@ def step(problem: Problem, hp: Hparams, state: State, key: Key) -> tuple[State, 
     G, passes = gradients(problem, hp, x, batch_key)
     G = links.moved(G, g)
     if hp.form == "atc":
-        y = links.mix(y + G - g)
+        y = jnp.where(t == 0, G, links.mix(y + G - g))
         x = links.mix(x - links.moved(hp.gamma * y, jnp.zeros_like(y)))
     else:
         y = links.mix(y) + G - g

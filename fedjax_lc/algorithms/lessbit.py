@@ -3,8 +3,8 @@
     A   x_i = argmin f_i(x) - <z_i, x>
     B   x_i -= eta (grad f_i(x_i) - z_i)          one step
     C   the same with a stochastic gradient
-    D   the same with that of loopless SVRG: grad f_i(x_i; rows) - grad f_i(w_i; rows) + grad f_i(w_i), w_i = x_i with
-        probability p
+    D   the same with that of loopless SVRG: grad f_i(x_i; rows) - grad f_i(w_i; rows) + grad f_i(w_i); w_i becomes the
+        new x_i with probability p, all nodes at once (a choice of ours; SVRG takes the x_i before the step)
     q = Q(X - H) ;   Xh = H + q ;   H += alpha q ;   Z -= theta (I - W) Xh
 
 Kovalev, Koloskova, Jaggi, Richtarik, Stich, "A Linearly Convergent Algorithm for Decentralized Optimization: Sending

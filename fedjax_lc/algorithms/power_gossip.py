@@ -157,16 +157,23 @@ def exchange(problem: Problem, hp: Hparams, state: State) -> tuple[State, Scalar
 
 
 def orth(sides: jax.Array) -> jax.Array:
-    """(E, rows, r) with orthonormal columns of the same span, by Gram and Schmidt; a unit vector for a column of
-    zeros."""
+    """(E, rows, r), r <= rows: orthonormal columns by Gram and Schmidt, whose span holds that of the given ones. In the
+    place of a column that depends on those before it, up to rounding, or is zero, comes another."""
+    smallest = 64 * jnp.finfo(sides.dtype).eps
     columns: list[jax.Array] = []
-    for k in range(sides.shape[-1]):
-        v = sides[..., k]
+    length = lambda v: jnp.linalg.norm(v, axis=-1, keepdims=True)
+
+    def across(v: jax.Array) -> jax.Array:
         for unit in columns * 2:  # twice is enough
             v = v - jnp.sum(v * unit, axis=-1, keepdims=True) * unit
-        norm = jnp.linalg.norm(v, axis=-1, keepdims=True)
-        other = jnp.zeros(v.shape[-1], v.dtype).at[k].set(1)
-        columns.append(jnp.where(norm > 0, v / jnp.where(norm > 0, norm, 1), other[None]))
+        return v
+
+    for k in range(sides.shape[-1]):
+        covered = sum((unit**2 for unit in columns), jnp.zeros_like(sides[..., 0]))
+        other = jax.nn.one_hot(jnp.argmin(covered, axis=-1), sides.shape[-2], dtype=sides.dtype)
+        v = across(sides[..., k])
+        v = jnp.where(length(v) > smallest * length(sides[..., k]), v, across(other))
+        columns.append(v / length(v))
     return jnp.stack(columns, axis=-1)
 
 

@@ -54,11 +54,12 @@ def matrix(n: int, edges: np.ndarray, weights: np.ndarray) -> csr_array:
 
 
 def ends(W: csr_array) -> tuple[float, float]:
-    """The second largest and the smallest eigenvalue of W (n, n), whose largest is 1, of the vector of ones."""
+    """The largest and the smallest eigenvalue of W (n, n) besides the 1 of the vector of ones."""
     n = W.shape[0]
     if n <= DENSE_SPECTRUM_UP_TO:
         values = np.linalg.eigvalsh(W.toarray())
-        return float(values[-2]), float(values[0])
+        others = np.delete(values, np.argmin(np.abs(values - 1)))
+        return float(others[-1]), float(others[0])
     without_mean = LinearOperator(W.shape, lambda x: W @ x - np.mean(x), dtype=np.float64)
     start = np.random.default_rng(0).normal(size=n)
     end = lambda which: float(eigsh(without_mean, 1, which=which, v0=start, return_eigenvectors=False)[0])

@@ -170,6 +170,7 @@ class Topology:
             >>> topology("complete", 4).mix(jnp.eye(4))[0]
             Array([0.25, 0.25, 0.25, 0.25], dtype=float32)
         """
+        self.stays("W")
         if self.dense:
             return products.matmul(jnp.asarray(self.W, X.dtype), X)
         own = jnp.asarray(self.self_weights, X.dtype)[:, None] * X

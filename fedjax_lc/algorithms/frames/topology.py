@@ -64,6 +64,8 @@ def topology(
             raise InputError(f"topology {graph} of {graph.n} nodes is made already: it cannot have {n} nodes or other "
                              "weights")  # fmt: skip
         return graph
+    if weights not in (None, *WEIGHTS):
+        raise unknown("weights", weights, WEIGHTS)
     if isinstance(graph, str):
         if n is None:
             raise InputError(f"topology {graph!r} needs its number of nodes, as in topology({graph!r}, 16)")
@@ -189,8 +191,6 @@ def _of_edges(array: np.ndarray, n: int | None, weights: str, lazy: bool) -> Top
     n = int(array.max(initial=0)) + 1 if n is None else int(n)
     if array.min(initial=0) < 0 or array.max(initial=0) >= n:
         raise InputError(f"edges are pairs of nodes 0..{n - 1}, got {array.min()}..{array.max()}")
-    if weights not in WEIGHTS:
-        raise unknown("weights", weights, WEIGHTS)
     if len(loops := array[array[:, 0] == array[:, 1]]):
         raise InputError(f"edges have a loop at node {loops[0, 0]}: leave it out, w_ii follows from the others")
     edges = graphs.canonical(array)
