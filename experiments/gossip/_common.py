@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import jax
 import jax.numpy as jnp
-import numpy as np
 
 from experiments._networks import UNUSED
+from experiments._quadratics import quadratics
 from experiments.kit.contender import Contender
 from experiments.kit.recipe import make_problem
 from fedjax_lc import data, problems
@@ -16,21 +15,15 @@ from fedjax_lc.problems import Problem
 
 DIM, KAPPA = 16, 20.0
 #: how bits are counted
-COUNTED = "a message costs its bits once for each neighbour it goes to (count=per_edge)"
+COUNTED = "a message costs its bits for each neighbour it goes to (per_edge)"
 SENT = "bits sent per node, per_edge"
 MODEL = "mlp:hidden=64"
 TWO_LEVELS = "qsgd:2,norm=inf"
 
 
-def least_squares(n: int, alike: bool = False, kappa: float = KAPPA) -> Problem:
-    """f_i(x) = (x - c_i)^T Q_i (x - c_i)/2 less a constant: Q_i of condition kappa, its axes near common ones, c_i near
-    a common point; alike: at that point, so that all nodes have one optimum."""
-    jax.config.update("jax_enable_x64", True)
-    rng = np.random.default_rng(0)
-    axes = np.linalg.qr(np.eye(DIM) + 0.1 * rng.normal(size=(n, DIM, DIM)))[0]
-    Q = axes * np.geomspace(1, 1 / kappa, DIM) @ axes.transpose(0, 2, 1)
-    c = rng.normal(size=DIM) + (0.0 if alike else 1.0) * rng.normal(size=(n, DIM))
-    return problems.quadratic((Q + Q.transpose(0, 2, 1)) / 2, np.einsum("nij,nj->ni", Q, c), dtype="float64")
+def least_squares(n: int, alike: bool = False, spread: float = 0.1) -> Problem:
+    """`quadratics` of condition KAPPA; alike: of one optimum."""
+    return quadratics(n, DIM, KAPPA, spread, 0.0 if alike else 1.0)
 
 
 def over_L(problem: Problem, factor: float = 1.0) -> float:
@@ -87,7 +80,7 @@ def exact(graph: str) -> tuple[Contender, ...]:
         lead("LEAD, 2 levels", TWO_LEVELS, graph),
         curve("COLD, top-4", "cold", "top_k:4", graph=graph, step="eta", also=("gamma",), gamma=0.1),
         curve("Dyna-COLD, 1 bit", "dyna_cold", graph=graph, step="eta", sigma=0.995),
-        curve("LESSBIT-B, rand-8", "lessbit", "rand_k:8", graph=graph, step="eta"),
+        curve("LESSBIT-B, rand-8", "lessbit", "rand_k:8", graph=graph, step="eta", theta=lambda _, hp: 8 * hp.theta),
     )
 
 

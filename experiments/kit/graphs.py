@@ -51,6 +51,7 @@ class Graphs(Recipe):
     steps: int = 1_000_000
     settle: int = 4000
     every: int = 10
+    deepest: float = 0.0  #: of the floors that are drawn
     note: str = ""
     claims_are: str = "ordering"
 
@@ -133,13 +134,16 @@ class Graphs(Recipe):
         for axes, what, x, curves in ((left, STEPS, "kappa_g", self.curves), (right, FLOORS, "gap", self.settling)):
             axes.set(xscale="log", yscale="log")
             axes.grid(True, color="0.9", linewidth=0.7)
-            for curve in curves:
+            for larger, curve in zip(range(len(curves) - 1, -1, -1), curves, strict=True):  # seen below the next ones
                 style = look(labels.index(curve.label))
+                style["markersize"] += 3 * larger
                 rings, others = self._points(facts, x, what, curve.label)
                 axes.plot(*rings, label=curve.label, **style)
                 hollow = style | {"linestyle": "none", "markerfacecolor": "white", "markeredgecolor": style["color"]}
-                axes.plot(*others, **hollow | {"markersize": 7})
-            self._name_graphs(axes, facts, x)
+                axes.plot(*others, **hollow)
+            if what == FLOORS and self.deepest:
+                axes.set_ylim(bottom=self.deepest)
+            self._name_graphs(axes, facts, x, at_top=what == STEPS)
         note = f"d = {facts['dim']}; lines: rings of {min(self.rings)} to {max(self.rings)} nodes; hollow: other graphs"
         note = f"{note} of {self.beside}"
         write(left, r"condition number of $I - W$, $\kappa_g$", f"steps to a relative gap of {self.rel_gap:g}",
@@ -159,13 +163,13 @@ class Graphs(Recipe):
             for names in (rings, others)
         ]
 
-    def _name_graphs(self, axes: Any, facts: Mapping[str, Any], x: str) -> None:
-        """The names of the other graphs, upright along the bottom."""
+    def _name_graphs(self, axes: Any, facts: Mapping[str, Any], x: str, at_top: bool) -> None:
+        """The names of the other graphs, upright, where the axes are empty."""
         for text in self.others:
-            place = (facts["graphs"][f"{text} {self.beside}"][x], 0.02)
+            place = (facts["graphs"][f"{text} {self.beside}"][x], 0.98 if at_top else 0.02)
             axes.axvline(place[0], color="0.85", linewidth=0.7, zorder=0)
             axes.text(*place, text, transform=axes.get_xaxis_transform(), rotation=90, fontsize=8, color="0.35",
-                      ha="right", va="bottom")  # fmt: skip
+                      ha="right", va="top" if at_top else "bottom")  # fmt: skip
 
     def body(self, facts: Mapping[str, Any], done: Any = None) -> list[Any]:
         rows = [
