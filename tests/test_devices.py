@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import fedjax_lc as fl
+from fedjax_lc.algorithms.frames.gossip import Gossip
 from fedjax_lc.cli import main
 from fedjax_lc.core import devices
 from fedjax_lc.core.errors import InputError
@@ -34,6 +35,13 @@ TWICE = {  # methods that talk more than once in a round, and why
     "rand_mcm_1mem": "the server's memory follows the mean of what it sends to each client",
     "savic": "the diagonal is made of gradients before the local steps",
     "two_direction": "the second gradient is taken where the first one leads",
+}
+
+
+GATHERS = {  # methods without a server, and how many vectors of a node the others get; sums and bits are added besides
+    name: 2 if name in ("beer", "diging") else 1
+    for name in fl.algorithms.names()
+    if issubclass(fl.algorithms.get(name).Hparams, Gossip)
 }
 
 
@@ -160,7 +168,12 @@ def test_every_method_has_one_reduction_a_round_or_says_why(tmp_path):
     found = spread.finish(spread.start(tmp_path / "out.json", tasks), tmp_path / "out.json", 1800)
     for task, there in found.items():
         label = task.split("/")[-1]
-        if label != "pp_marina":  # whose rounds move the data of a cohort to the devices that compute it
+        if label in GATHERS:
+            kinds = [each.split()[0] for each in there["step"]]
+            assert kinds.count("all-gather") == GATHERS[label], task
+            assert set(kinds) <= {"all-gather", "all-reduce"}
+            assert len(kinds) <= 3, task
+        elif label != "pp_marina":  # whose rounds move the data of a cohort to the devices that compute it
             assert [each.split()[0] for each in there["step"]] == ["all-reduce"] * (2 if label in TWICE else 1), task
         assert there["local"] == [], task
 

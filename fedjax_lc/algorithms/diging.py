@@ -7,7 +7,8 @@ Nedic, Olshevsky, Shi, "Achieving Geometric Convergence for Distributed Optimiza
 1607.03218 (both forms from the authors' code of NIDS, arXiv 1704.07807).
 
 Y has the mean of the gradients at every step, so that the fixed point is the solution. Two vectors are sent: in one
-exchange, and with "atc" in two, as Y waits for the new X.
+exchange, and with "atc" in two, as Y waits for the new X. Over a graph that changes, both vectors of an exchange mix by
+the W of its round, Y_t by W_t, where the paper has the W of the round before.
 """
 
 from __future__ import annotations

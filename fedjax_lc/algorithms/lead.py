@@ -99,7 +99,7 @@ def theory(
     eta = 2 / (mu + L)
     m = mu * eta * (2 - mu * eta)
     bounds = [2 / ((3 * omega + 1) * graph.beta), *([2 * m / ((2 - m) * omega * graph.beta)] if omega else [])]
-    gamma = min(bounds) / 2 if graph.n > 1 else 1.0
+    gamma = min(bounds) / 2
     return Hparams(Q, eta, gamma, _balanced(omega, graph.beta * gamma, m), init="none", topology=kept)
 
 

@@ -145,7 +145,7 @@ def exchange(problem: Problem, hp: Hparams, state: State) -> tuple[State, Scalar
         p_unit, q_unit = orth(p), orth(q)
         p = jnp.where(odd, products.matmul(D, q_unit), p_unit)
         q = jnp.where(odd, q_unit, products.matmul(jnp.swapaxes(D, 1, 2), p_unit))
-        near = products.matmul(p, jnp.swapaxes(q, 1, 2)).reshape(len(i), -1)
+        near = products.matmul(p, jnp.swapaxes(q, 1, 2)).reshape(len(i), matrix.a * matrix.b)
         brought.append(near[:, : matrix.last - matrix.first])
         sides.append((p, q))
     u = weights * jnp.concatenate(brought, axis=1)

@@ -163,7 +163,10 @@ class RunConfig(Config):
     seed: Annotated[int, Option("seed of the run")] = 0
     measure: Annotated[
         list[str],
-        Option("also record grad_norm, distance or lyapunov; of a network train_accuracy, accuracy_worst, ..."),
+        Option(
+            "also record grad_norm, distance or lyapunov; worst without a server; of a network train_accuracy, "
+            "accuracy_worst, ..."
+        ),
     ] = dataclasses.field(default_factory=list)
     out: Annotated[
         Path | None,

@@ -233,6 +233,16 @@ def test_choices_that_cannot_be_are_refused(fields, said, tiny):
     assert said in str(caught.value)
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_one_node_sends_nothing_and_descends(name):
+    alone = fl.problems.quadratic(np.ones((1, 3)) * [1.0, 0.5, 0.25], np.ones((1, 3)))
+    states, costs = steps_of(name, alone, 4)
+    assert all(cost[0] == cost[1] == 0 for cost in costs)
+    values = [float(alone.value(state.x[0])) for state in states]
+    assert np.all(np.diff([float(alone.value(alone.x0)), *values]) <= 0)
+    assert values[-1] < values[0]
+
+
 # --- topologies as hyperparameters ---
 
 

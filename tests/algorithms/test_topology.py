@@ -158,6 +158,9 @@ def test_edges_and_matrices_of_ones_own():
         (lambda: fl.topology("erdos_renyi", 4), "needs p"),
         (lambda: fl.topology("erdos_renyi:1.5", 4), "p must be a probability in (0, 1]"),
         (lambda: fl.topology("erdos_renyi:0.01", 40), "disconnected in 200 draws"),
+        (lambda: fl.topology("erdos_renyi:1e-300", 4), "disconnected in 200 draws"),
+        (lambda: fl.topology("erdos_renyi:0.3", 9, key=-1), "key must be a whole number >= 0, got -1"),
+        (lambda: fl.topology("erdos_renyi:0.3", 9, key="a"), "is a whole number or a JAX key, got 'a'"),
         (lambda: fl.topology("erdos_renyi:0.3,seed=1", 9, key=2), "gives seed, and so does seed=2"),
         (lambda: fl.topology("regular:3", 5), "regular:3 of 5 nodes cannot be"),
         (lambda: fl.topology("regular:8", 8), "at most 7"),
@@ -195,11 +198,14 @@ def test_what_cannot_be_is_refused_in_one_line(make, said):
 # --- mixing ---
 
 
-@pytest.mark.parametrize("name", ["ring", "star", "erdos_renyi:0.02", "regular:20", "complete"])
-def test_a_large_graph_mixes_as_its_matrix_does(name):
+@pytest.mark.parametrize(
+    ("name", "n"),
+    [("ring", 40), ("star", 400), ("erdos_renyi:0.02", 400), ("regular:20", 400), ("complete", 400)],
+)
+def test_a_large_graph_mixes_as_its_matrix_does(name, n):
     """By two neighbours at once, by links where degrees differ much, in a loop over many neighbours, as a matrix."""
-    made = fl.topology(name, 400)
-    X = np.random.default_rng(0).normal(size=(400, 3))
+    made = fl.topology(name, n)
+    X = np.random.default_rng(0).normal(size=(n, 3))
     assert made.dense == (name == "complete")
     np.testing.assert_allclose(made.mix(jnp.asarray(X)), made.W @ X, atol=1e-14)
     np.testing.assert_allclose(jax.jit(made.pull)(jnp.asarray(X)), made.W @ X - X, atol=1e-14)

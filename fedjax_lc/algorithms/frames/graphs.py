@@ -145,7 +145,7 @@ def _erdos_renyi(n: int, p: float, seed: int = 0) -> Graph:
         last = -1
         while last < pairs:
             gaps = rng.geometric(p, int(pairs * p + 6 * np.sqrt(pairs * p) + 8))
-            more = last + np.cumsum(gaps)
+            more = last + np.cumsum(np.minimum(gaps, pairs + 1))
             places, last = np.concatenate([places, more]), int(more[-1])
         places = places[places < pairs]
         rows = np.arange(n)

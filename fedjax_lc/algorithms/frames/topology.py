@@ -84,8 +84,10 @@ def topology(
 
 
 def _seed(key: Any) -> int:
-    if isinstance(key, int | np.integer):
+    if isinstance(key, int | np.integer) and not isinstance(key, bool):
         return int(key)
+    if not (isinstance(key, jax.Array) and jax.dtypes.issubdtype(key.dtype, jax.dtypes.prng_key)):
+        raise InputError(f"the key of a topology is a whole number or a JAX key, got {key!r}")
     return int.from_bytes(np.asarray(jax.random.key_data(key)).tobytes(), "little") % 2**63
 
 
@@ -137,6 +139,8 @@ def _spelled(text: str, n: int, weights: str | None, lazy: bool | None, seed: in
             raise InputError(f"topology {text!r} gives {name}, and so does {name}={value}: keep one of them")
         if name == "seed" and "seed" not in fields:
             raise InputError(f"topology {call.name} draws nothing: leave out key")
+        if name == "seed" and not fields["seed"].fits(value):
+            raise fields["seed"].refused(f"topology {text!r}: key", value)
         given[name] = value
     arguments = tuple((given | {"seed": given.get("seed", 0)})[name] for name in fields)
     weights, lazy = given.get("weights", WEIGHTS[0]), given.get("lazy", False)
