@@ -110,7 +110,8 @@ def test_choices_hold_no_open_loops_but_those_of_unequal_work(variant):
 SPECS = [
     "rand_k:12", "top_k:12", "rand_k:30%", "rand_k:12|natural", "top_k:12|qsgd:4", "shared_rand_k:12", "perm_k:4",
     "threshold:0.2", "threshold:0.2,fit=pareto", "l1_select", "fcc(top_k:3):2", "induced(top_k:3;rand_k:5)",
-    "per_block(rand_k:2):10", "bernoulli:0.3", "block_sign:8",
+    "per_block(rand_k:2):10", "bernoulli:0.3", "block_sign:8", "top_energy:0.5",
+    "top_per_bit:40",
 ]  # fmt: skip
 
 

@@ -43,7 +43,7 @@ def _start(problem: Problem, hp: Hparams) -> Memory:
 
 def _send(hp: Hparams, memory: Memory, g: ClientVecs, turn: Turn) -> Sent:
     (h_i, h), e_i, cohort = shifted(hp, memory.shifts, g, turn), memory.e_i, turn.cohort
-    Delta = hp.compressor.joint(turn.key, hp.eta * e_i + g - h_i)
+    Delta = turn.compress(hp.eta * e_i + g - h_i)
     h_i, h = cohort.moved(h_i + Delta.value, h_i), h + turn.part(Delta.value)
     e_i = cohort.moved(e_i + g - h_i, e_i)
     return Sent(h, Memory(Shifts(h_i, h), e_i), cohort.cost(Delta.bits))

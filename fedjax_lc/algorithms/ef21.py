@@ -57,7 +57,7 @@ class BothWays(Following):
 def follow(hp: Any, shifts: Shifts, target: ClientVecs, turn: Turn) -> Sent:
     """c_i = C(target_i - g_i), g_i += c_i of those who take part; ghat = g = mean_i g_i."""
     (g_i, g), cohort = shifted(hp, shifts, target, turn), turn.cohort
-    c = hp.compressor.joint(turn.key, target - g_i)
+    c = turn.compress(target - g_i)
     g = g + turn.part(c.value)
     return Sent(g, Shifts(cohort.moved(g_i + c.value, g_i), g), cohort.cost(c.bits))
 

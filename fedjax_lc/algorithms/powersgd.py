@@ -57,7 +57,7 @@ class Hparams(Batches, Aggregated):
         default="mean",
     )
     iters: int = hyperparameter(
-        "inner iterations of a step of the alternating variant", "whole [1, inf)", default=1, static=True
+        "inner iterations of a step of the alternating variant", "whole [1, 100]", default=1, static=True
     )
     min_rate: float = hyperparameter(
         "a parameter is compressed where this divides its bits by more (the authors' library: 2)",
@@ -67,7 +67,7 @@ class Hparams(Batches, Aggregated):
     )
     start_dense: int | None = hyperparameter(
         "first steps that average gradients as they are (the authors' library: 100); none if None",
-        "whole [1, inf)",
+        "whole [1, 1e9]",
         default=None,
         static=True,
     )

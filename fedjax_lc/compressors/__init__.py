@@ -9,20 +9,25 @@ import math
 
 from fedjax_lc.compressors.base import INDEX_BITS, Chain, Compressor, Message
 from fedjax_lc.compressors.basic import Bernoulli, Identity, Natural, Zero
+from fedjax_lc.compressors.budgets import TopEnergy, TopPerBit, TopPowerLaw, TopPrice
 from fedjax_lc.compressors.combine import FCC, Induced, PerBlock, Scaled
+from fedjax_lc.compressors.compensated import Compensated
 from fedjax_lc.compressors.joint import PermK, SharedRandK
 from fedjax_lc.compressors.levels import QSGD, Dithering, NaturalDithering, Ternary
 from fedjax_lc.compressors.low_rank import LowRank
 from fedjax_lc.compressors.parse import for_layers, names, parse, register, with_index
+from fedjax_lc.compressors.remembering import Remembering, check
+from fedjax_lc.compressors.sidco import Sidco
 from fedjax_lc.compressors.sign import BlockSign, Sign
 from fedjax_lc.compressors.sparse import L1Select, RandK, RandKUnscaled, TopK
 from fedjax_lc.compressors.threshold import Threshold
 
 register(Identity, Zero, Natural, Bernoulli)
-register(RandK, RandKUnscaled, TopK, L1Select, Threshold)
+register(RandK, RandKUnscaled, TopK, L1Select, Threshold, Sidco)
+register(TopEnergy, TopPerBit, TopPrice, TopPowerLaw)
 register(QSGD, Dithering, Ternary, NaturalDithering, Sign, BlockSign)
 register(SharedRandK, PermK, LowRank)
-register(Scaled, Induced, FCC, PerBlock)
+register(Scaled, Induced, FCC, PerBlock, Compensated)
 
 
 def default(d: int, n: int, *, contractive: bool = False) -> Compressor:
@@ -41,6 +46,7 @@ __all__ = [
     "Bernoulli",
     "BlockSign",
     "Chain",
+    "Compensated",
     "Compressor",
     "Dithering",
     "Identity",
@@ -54,13 +60,20 @@ __all__ = [
     "PermK",
     "RandK",
     "RandKUnscaled",
+    "Remembering",
     "Scaled",
     "SharedRandK",
+    "Sidco",
     "Sign",
     "Ternary",
     "Threshold",
+    "TopEnergy",
     "TopK",
+    "TopPerBit",
+    "TopPowerLaw",
+    "TopPrice",
     "Zero",
+    "check",
     "default",
     "for_layers",
     "names",

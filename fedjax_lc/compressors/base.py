@@ -20,7 +20,7 @@ from fedjax_lc.core import pytree, spec
 from fedjax_lc.core.devices import each_device
 from fedjax_lc.core.errors import InputError
 from fedjax_lc.core.hyperparameters import declarations
-from fedjax_lc.core.typing import ClientVecs, Key, Scalar, Vec
+from fedjax_lc.core.typing import ClientVecs, Key, PyTree, Scalar, Vec
 
 FLOAT_BITS = 32
 INDEX_BITS = ("log2", "binom", "int32", "none")
@@ -105,6 +105,16 @@ class Compressor:
         """Compress all clients' vectors X (n, d), with draws from `draws`."""
         draws = self.draws(key, X.shape[0], X.shape[1], X.dtype)
         return each_device(lambda rows, self: jax.vmap(self.apply)(*rows), (X, draws, sent), self)
+
+    def start(self, n: int, d: int, dtype: Any) -> PyTree:
+        """The state that n senders keep between their messages, before the first; None where none is kept."""
+        return None
+
+    def joint_with(
+        self, key: Key, X: ClientVecs, state: PyTree, present: jax.Array | None = None
+    ) -> tuple[Message, PyTree]:
+        """`joint`, and the state after these messages; that of clients who are not `present` (n,) stays."""
+        return self.joint(key, X), state
 
     def omega(self, d: Scalar) -> Scalar:
         """omega with E C(x) = x and E|C(x) - x|^2 <= omega |x|^2; inf when biased."""
@@ -219,9 +229,10 @@ def inner_fields(cls: type[Compressor]) -> list[str]:
 
 
 def argument_fields(cls: type[Compressor]) -> list[dataclasses.Field[Any]]:
-    """The fields that arguments fill: no compressors, no unit (a % sign sets it), no layers (a network has them)."""
+    """The fields that arguments fill: no compressors, no unit (a % sign sets it), no layers (a network has them), no
+    metric (a matrix)."""
     fields: tuple[dataclasses.Field[Any], ...] = dataclasses.fields(cls)  # type: ignore[arg-type]
-    return [field for field in fields if field.name not in (*inner_fields(cls), "unit", "layers")]
+    return [field for field in fields if field.name not in (*inner_fields(cls), "unit", "layers", "metric")]
 
 
 def _is_default(value: Any, default: Any) -> bool:

@@ -28,6 +28,22 @@ from fedjax_lc.core.errors import InputError
 from fedjax_lc.core.typing import Key, Scalar, Vec
 
 
+def choose(keys: jax.Array, k: Scalar, sent: jax.Array | None) -> jax.Array:
+    """(d,) mask of the k smallest keys among the entries that exist."""
+    if sent is None:
+        return smallest(keys, k)
+    top = jnp.asarray(jnp.iinfo(keys.dtype).max, keys.dtype)
+    return smallest(jnp.where(sent, jnp.minimum(keys, top - 1), top), k) & sent
+
+
+def largest(x: Vec, k: Scalar, sent: jax.Array | None = None) -> jax.Array:
+    """(d,) mask of the k entries of largest modulus among those that exist; ties go to the lowest index."""
+    # As whole numbers, the bits of |x| are ordered as |x|; subtracted from the top, the largest comes first.
+    signed, unsigned = (jnp.int64, jnp.uint64) if x.dtype == jnp.float64 else (jnp.int32, jnp.uint32)
+    top = jnp.asarray(jnp.iinfo(signed).max, unsigned)
+    return choose(top - jax.lax.bitcast_convert_type(jnp.abs(x), unsigned), k, sent)
+
+
 class Sparsifier(Compressor):
     """Base of sparsifiers: k as a number or as a percentage of d, and the bits of the indices."""
 
@@ -43,14 +59,6 @@ class Sparsifier(Compressor):
         if isinstance(self.k, int | float) and isinstance(d, int):
             return max(1, round(self.k * d / 100))
         return jnp.maximum(1, jnp.round(jnp.asarray(self.k * d / 100.0))).astype(jnp.int32)
-
-    def _choose(self, keys: jax.Array, sent: jax.Array | None) -> jax.Array:
-        """(d,) mask of the k smallest keys among the entries that exist."""
-        k = self.entries(keys.shape[-1])
-        if sent is None:
-            return smallest(keys, k)
-        top = jnp.asarray(jnp.iinfo(keys.dtype).max, keys.dtype)
-        return smallest(jnp.where(sent, jnp.minimum(keys, top - 1), top), k) & sent
 
     def _message(self, value: Vec, keep: jax.Array, sent: jax.Array | None) -> Message:
         d = value.shape[-1]
@@ -87,7 +95,7 @@ class RandK(Sparsifier):
 
     def apply(self, x: Vec, u: Any, sent: jax.Array | None = None) -> Message:
         """Send the entries with the k smallest draws u (d,) uint32; ties go to the lowest index."""
-        keep = self._choose(u, sent)
+        keep = choose(u, self.entries(x.shape[-1]), sent)
         message = self._message(x, keep, sent)
         scale = jnp.asarray(count(x, sent), x.dtype) / jnp.maximum(divisor(message.entries, x.dtype), 1)
         return dataclasses.replace(message, value=jnp.where(keep, x * scale, jnp.zeros_like(x)))
@@ -112,7 +120,7 @@ class RandKUnscaled(Sparsifier):
 
     def apply(self, x: Vec, u: Any, sent: jax.Array | None = None) -> Message:
         """Send the entries with the k smallest draws u (d,) uint32; ties go to the lowest index."""
-        keep = self._choose(u, sent)
+        keep = choose(u, self.entries(x.shape[-1]), sent)
         return self._message(jnp.where(keep, x, jnp.zeros_like(x)), keep, sent)
 
     def delta(self, d: Scalar) -> Scalar:
@@ -134,10 +142,7 @@ class TopK(Sparsifier):
     projects: ClassVar[bool] = True
 
     def apply(self, x: Vec, u: Any, sent: jax.Array | None = None) -> Message:
-        # As whole numbers, the bits of |x| are ordered as |x|; subtracted from the top, the largest comes first.
-        signed, unsigned = (jnp.int64, jnp.uint64) if x.dtype == jnp.float64 else (jnp.int32, jnp.uint32)
-        top = jnp.asarray(jnp.iinfo(signed).max, unsigned)
-        keep = self._choose(top - jax.lax.bitcast_convert_type(jnp.abs(x), unsigned), sent)
+        keep = largest(x, self.entries(x.shape[-1]), sent)
         return self._message(jnp.where(keep, x, jnp.zeros_like(x)), keep, sent)
 
     def delta(self, d: Scalar) -> Scalar:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import jax
@@ -14,6 +15,7 @@ from fedjax_lc.core import pytree
 from fedjax_lc.core.errors import InputError
 from fedjax_lc.core.typing import Scalar, Vec
 
+MOST_STAGES = 64  #: each of them halves what is kept, or more
 FITS = ("exponential", "pareto", "gamma")
 
 
@@ -23,8 +25,7 @@ class Threshold(Compressor):
 
     `fit` is exponential, pareto or gamma. With `stages` > 1 the first stage aims at the ratio `first`, and each later
     stage fits the exceedances minus their minimum (exponential, or Pareto for the other two fits); if ratio >= first
-    there is one stage. Compressors have no state, so the number of stages is not adapted over iterations, unlike in the
-    authors' method.
+    there is one stage. The number of stages is not adapted over messages, as it is in `sidco`.
 
     Biased. A message with `kept` entries satisfies delta >= kept/d, but no worst-case delta exists (of equal moduli
     none may exceed tau), so delta = 0. Bits: kept (32 + index bits). On different platforms tau differs by rounding
@@ -44,11 +45,15 @@ class Threshold(Compressor):
     conventions: ClassVar[tuple[str, ...]] = INDEX_BITS
 
     def apply(self, x: Vec, u: Any, sent: jax.Array | None = None) -> Message:
+        return self.above(x, self.tau, sent)
+
+    def above(self, x: Vec, tau: Callable[[Vec, jax.Array], Scalar], sent: jax.Array | None = None) -> Message:
+        """The message of the entries above tau(values, exist), for moduli relative to the largest."""
         largest = norm(x, jnp.inf)
         values = jnp.abs(x) / jnp.where(largest > 0, largest, 1)
         exist = jnp.ones(x.shape, bool) if sent is None else sent
         # Written as a negation, so that NaN (in x, hence in tau) is kept.
-        keep = exist & ~(values <= self.tau(values, exist))
+        keep = exist & ~(values <= tau(values, exist))
         kept = count(x, keep)
         value = jnp.where(keep, x, jnp.zeros_like(x))
         return Message(value, kept, FLOAT_BITS, index_cost(self.index, kept, x.shape[-1]), 0, keep)
@@ -57,17 +62,21 @@ class Threshold(Compressor):
         """The threshold () for the moduli `values` (d,) of the entries that `exist` (d,)."""
         ratio = jnp.asarray(self.ratio, values.dtype)
         if self.stages == 1:
-            return _quantile(self.fit, values, exist, ratio)
+            return quantile(self.fit, values, exist, ratio)
         first = jnp.asarray(self.first, values.dtype)
-        start = tau = _quantile(self.fit, values, exist, jnp.maximum(ratio, first))
+        start = tau = quantile(self.fit, values, exist, jnp.maximum(ratio, first))
         each = jnp.minimum(ratio / first, 1) ** (1 / (self.stages - 1))
-        later = "exponential" if self.fit == "exponential" else "pareto"
         for _ in range(self.stages - 1):
-            exceed = exist & (values > tau)
-            least = jnp.min(jnp.where(exceed, values, jnp.inf))
-            least = jnp.where(jnp.any(exceed), least, tau)
-            tau = _quantile(later, jnp.where(exceed, values - least, 0), exceed, each) + least
+            tau = self.further(values, exist, tau, each)
         return jnp.where(ratio >= first, start, tau)
+
+    def further(self, values: Vec, exist: jax.Array, tau: Scalar, each: Scalar) -> Scalar:
+        """The threshold of the stage after tau, which keeps the share `each` of what exceeds tau."""
+        later = "exponential" if self.fit == "exponential" else "pareto"
+        exceed = exist & (values > tau)
+        least = jnp.min(jnp.where(exceed, values, jnp.inf))
+        least = jnp.where(jnp.any(exceed), least, tau)
+        return quantile(later, jnp.where(exceed, values - least, 0), exceed, each) + least
 
     def delta(self, d: Scalar) -> Scalar:
         return 0.0
@@ -75,14 +84,16 @@ class Threshold(Compressor):
     def validate(self, d: int) -> None:
         check_index(self)
         if not pytree.is_traced((self.ratio, self.first)) and not (0 < self.ratio <= 1 and 0 < self.first <= 1):
-            raise InputError(f"threshold needs 0 < ratio <= 1, got {self.ratio} (first {self.first}): threshold:0.1")
+            raise InputError(
+                f"{self.name} needs 0 < ratio <= 1, got {self.ratio} (first {self.first}): {self.name}:0.1"
+            )
         if self.fit not in FITS:
-            raise InputError(f"threshold fit must be one of {', '.join(FITS)}, got {self.fit!r}")
-        if not isinstance(self.stages, int) or self.stages < 1:
-            raise InputError(f"threshold needs a whole number of stages >= 1, got {self.stages}")
+            raise InputError(f"{self.name} fit must be one of {', '.join(FITS)}, got {self.fit!r}")
+        if not isinstance(self.stages, int) or not 1 <= self.stages <= MOST_STAGES:
+            raise InputError(f"{self.name} needs a whole number of stages of 1..{MOST_STAGES}, got {self.stages}")
 
 
-def _quantile(fit: str, values: Vec, exist: jax.Array, ratio: Scalar) -> Scalar:
+def quantile(fit: str, values: Vec, exist: jax.Array, ratio: Scalar) -> Scalar:
     """The (1 - ratio) quantile of the law fitted to the values that exist; 0 if none is positive."""
     number = jnp.maximum(jnp.sum(exist, dtype=values.dtype), 1)
     mean = jnp.sum(jnp.where(exist, values, 0)) / number

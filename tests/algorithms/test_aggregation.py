@@ -30,8 +30,8 @@ RUN = importlib.import_module("fedjax_lc.running.run")
 # Means over clients that are no aggregation of what they send: of iterates and errors that are looked at, of a
 # downlink's messages, and of FedNova's step counts.
 OTHERS = {
-    ("cser", ""), ("mem_sgd", ""), ("powersgd", "owed"), ("double_squeeze", "owed"), ("econtrol", "owed"),
-    ("fednova", "step"), ("locodl", "point"), ("marina", "lyapunov"),
+    ("cser", ""), ("mem_sgd", ""), ("powersgd", "owed"), ("sidco", ""), ("double_squeeze", "owed"),
+    ("econtrol", "owed"), ("fednova", "step"), ("locodl", "point"), ("marina", "lyapunov"),
     ("turns", "mean"), ("server", "model"),
 }  # fmt: skip
 

@@ -148,7 +148,7 @@ def test_each_error_drifts_and_the_mean_does_not(wide):
     np.testing.assert_allclose(owed, once[0].e[-1], rtol=0, atol=1e-10)
 
 
-@pytest.mark.parametrize("changes", [{"rank": 2}, {"variant": "alternating", "momentum": 0.5, "start_dense": 3}])
+@pytest.mark.parametrize("changes", [{"variant": "alternating", "rank": 2, "momentum": 0.5, "start_dense": 3}])
 def test_a_lane_is_its_single_run(wide, changes, monkeypatch):
     compile_quickly(monkeypatch)
     hp = hyperparameters(wide, **changes)
@@ -167,6 +167,8 @@ def test_a_lane_is_its_single_run(wide, changes, monkeypatch):
         ({"rank": (1, 2)}, "powersgd needs one rank, or 1 of them, one for each parameter, got (1, 2)"),
         ({"rows": 5}, "powersgd needs rows as a divisor of d = 24, got 5"),
         ({"iters": 2}, "iters belongs to the alternating variant, got 2: give variant=alternating too"),
+        ({"iters": 10**9}, "powersgd needs iters whole and in 1..100, got 1e+09"),
+        ({"start_dense": 10**12}, "powersgd needs start_dense whole and in 1..1000000000, got 1e+12"),
         ({"variant": "papers"}, "did you mean 'paper'?"),
     ],
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -15,6 +16,7 @@ from tests.reference.entries import ORDERS
 
 C = compressors
 SEEDED = ("none", "seed")
+RANDOM_SIZE = (C.Threshold, C.TopEnergy, C.TopPerBit, C.TopPrice, C.TopPowerLaw)
 # Elias lengths are expectations; a message's own length has no bound to check.
 SPECS = [example.spec for example in EXAMPLES if "elias" not in example.spec]
 
@@ -43,6 +45,11 @@ def leaves(c, x, u, sent=None):
                 parts += leaves(c.inner, block, jax.tree.map(lambda leaf, b=b: leaf[b], u_run))
                 start += size
         return parts
+    if isinstance(c, C.Compensated):
+        residual = x - c.base.apply(x, u).value
+        return leaves(c.base, x, u) + leaves(C.LowRank(c.rank, c.rows), residual, None)
+    if isinstance(c, C.TopPrice):  # the price comes back
+        return [(c, c.apply(x, u, sent), sent), (C.Identity(), C.Message(jnp.ones(1, x.dtype), 1, 32, 0, 0), None)]
     return [(c, c.apply(x, u, sent), sent)]
 
 
@@ -58,7 +65,7 @@ def spec_of(c, message, d):
         return {"kind": "low_rank", "a": c.rows, "b": d // c.rows, "r": c.rank}
     if isinstance(c, C.BlockSign):
         return {"kind": "blocks", "sizes": [min(c.block, d - s) for s in range(0, d, c.block)], "inner": "sign"}
-    if isinstance(c, C.Threshold) and c.index not in SEEDED:
+    if isinstance(c, RANDOM_SIZE) and c.index not in SEEDED:
         return {"kind": "threshold", "index": c.index}
     if hasattr(c, "index"):
         index = "none" if c.index in SEEDED else c.index

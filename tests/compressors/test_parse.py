@@ -100,7 +100,7 @@ def test_errors_of_the_string_form(text, message):
         ("block_sign:0", "block_sign needs a whole block size >= 1, got 0: write block_sign:64"),
         ("threshold:0", "threshold needs 0 < ratio <= 1, got 0 (first 0.25): threshold:0.1"),
         ("threshold:0.1,fit=normal", "threshold fit must be one of exponential, pareto, gamma, got 'normal'"),
-        ("threshold:0.1,stages=0", "threshold needs a whole number of stages >= 1, got 0"),
+        ("threshold:0.1,stages=0", "threshold needs a whole number of stages of 1..64, got 0"),
         ("perm_k:0", "perm_k needs the number of clients n >= 1, got 0: write perm_k:10"),
         ("low_rank:1,rows=5", "low_rank needs rows that divide d = 12, got 5"),
         ("low_rank:4,rows=3", "low_rank needs a whole rank, 1 <= rank <= 3, got 4"),

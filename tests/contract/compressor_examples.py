@@ -69,6 +69,16 @@ def top(k: int) -> Callable[[np.ndarray, np.ndarray], bool]:
     return check
 
 
+def fewest_holding(share: float) -> Callable[[np.ndarray, np.ndarray], bool]:
+    """The fewest of the largest entries that hold this share of the squares."""
+
+    def check(x: np.ndarray, value: np.ndarray) -> bool:
+        sums = np.cumsum(np.sort(x**2)[::-1])
+        return kept(value) == int(np.sum(sums < share * sums[-1])) + 1 and top(kept(value))(x, value)
+
+    return check
+
+
 def signs_kept(x: np.ndarray, value: np.ndarray) -> bool:
     return bool(np.all(x * value >= 0))
 
@@ -194,6 +204,43 @@ EXAMPLES = [
         "threshold:1,fit=gamma",
         ("threshold:1,fit=gamma", True),
     ),
+    Example("sidco:0.3", lambda v, i: 32 * kept(v) + i(kept(v), D), subset_of(1), "sidco:1", ("sidco:1", True)),
+    Example(
+        "sidco:0.1,fit=pareto,stages=3,mode=-3,most=4",
+        lambda v, i: 32 * kept(v) + i(kept(v), D),
+        subset_of(1),
+        "sidco:1,fit=pareto",
+        ("sidco:1,fit=gamma", True),
+    ),
+    Example(
+        "top_energy:0.8",
+        lambda v, i: 32 * kept(v) + i(kept(v), D),
+        fewest_holding(0.8),
+        "top_energy:1",
+        ("top_energy:0.8", True),
+    ),
+    Example(
+        "top_per_bit:40",
+        lambda v, i: 32 * kept(v) + i(kept(v), D),
+        lambda x, v: top(max(1, kept(v)))(x, v),
+        "top_per_bit:1000000000000000000",
+        ("top_per_bit:0", True),
+    ),
+    Example(
+        "top_price:4,price=0.25",
+        lambda v, i: 32 * kept(v) + i(kept(v), D) + 32,
+        lambda x, v: np.array_equal(v != 0, np.abs(x) > 0.5) or kept(v) <= 1,
+        "top_price:12,price=1e-08",
+        ("top_price:1", True),
+    ),
+    Example(
+        "top_power_law:2,least=2,most=7",
+        lambda v, i: 32 * kept(v) + i(kept(v), D),
+        lambda x, v: top(7)(x, v) or top(max(2, min(7, round(2 * math.sqrt(np.sum(x**2))))))(x, v),
+        "top_power_law:1,least=12",
+        ("top_power_law:1", True),
+        worst=lambda d: np.full(d, 1e-3),
+    ),
     Example("qsgd:3", lambda v, i: 32 + 3 * D, multiples(3, 2), None, ("qsgd:3", True)),
     Example(
         "qsgd:4,code=elias",
@@ -248,6 +295,28 @@ EXAMPLES = [
         "low_rank:3,rows=3",
         ("low_rank:1,rows=1", True),
         worst=lambda d: np.eye(3, d // 3).reshape(-1),
+    ),
+    Example(
+        "compensated(sign):1,rows=3",
+        lambda v, i: 32 + D + 32 * (3 + 4),
+        lambda x, v: rank_at_most(1, 3)(x, v - np.mean(np.abs(x)) * np.where(x < 0, -1, 1)),
+        "compensated(sign):3,rows=3",
+        ("compensated(sign):1,rows=1", True),
+    ),
+    Example(
+        "compensated(zero):2,rows=4",
+        lambda v, i: 32 * 2 * (4 + 3),
+        rank_at_most(2, 4),
+        "compensated(zero):3,rows=4",
+        ("compensated(zero):1,rows=1", True),
+        worst=lambda d: np.eye(4, 3).reshape(-1),
+    ),
+    Example(
+        "compensated(top_k:3|qsgd:4):1,rows=3",
+        lambda v, i: 3 * 4 + 32 + i(3, D) + 32 * (3 + 4),
+        lambda x, v: True,
+        "compensated(top_k:3|qsgd:4):3,rows=3",
+        ("compensated(top_k:1|qsgd:4):1,rows=1", True),
     ),
     Example(
         "scaled(rand_k:4)",

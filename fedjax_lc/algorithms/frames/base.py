@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from fedjax_lc.algorithms.frames import schedules
-from fedjax_lc.compressors import Compressor, Scaled, for_layers, parse
+from fedjax_lc.compressors import Compressor, Scaled, check, for_layers, parse
 from fedjax_lc.compressors import default as default_compressor
 from fedjax_lc.core import pytree
 from fedjax_lc.core.errors import InputError, unknown
@@ -125,7 +125,7 @@ class Algorithm:
         for name, declared in sorted(declarations(type(hp)).items(), key=lambda item: bool(item[1].ends)):
             value = getattr(hp, name)
             if isinstance(value, Compressor):
-                value.validate(problem.dim)
+                check(value, problem.dim)
             elif value is not None and not pytree.is_traced(value):
                 declared.check(self.name, name, value, hp, problem.n)
                 if declared.kind == SCHEDULE:
@@ -270,7 +270,7 @@ def choose(compressor: Compressor | str | None, problem: Problem, *, contractive
     d = problem.dim
     chosen = default_compressor(d, problem.n, contractive=contractive) if compressor is None else parse(compressor)
     chosen = for_layers(chosen, problem.layers)
-    chosen.validate(d)
+    check(chosen, d)
     omega = float(chosen.omega(d))
     if contractive and 0 < omega < math.inf:
         return Scaled(chosen)

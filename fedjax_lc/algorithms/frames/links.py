@@ -19,7 +19,7 @@ def _send_uncompressed(hp: Any, memory: None, g: ClientVecs, turn: Turn) -> Sent
 
 
 def _send_compressed(hp: Any, memory: None, g: ClientVecs, turn: Turn) -> Sent:
-    q = hp.compressor.joint(turn.key, g)
+    q = turn.compress(g)
     return Sent(turn.mean(q.value), None, turn.cohort.cost(q.bits))
 
 
@@ -42,7 +42,7 @@ def errors_back(hp: Any) -> Scalar:
 
 def _send_with_errors(hp: Any, e_i: ClientVecs, g: ClientVecs, turn: Turn) -> Sent:
     cohort, v = turn.cohort, g + errors_back(hp) * e_i
-    q = hp.compressor.joint(turn.key, v)
+    q = turn.compress(v)
     return Sent(turn.mean(q.value), cohort.moved(v - q.value, e_i), cohort.cost(q.bits))
 
 
@@ -79,7 +79,7 @@ def memory(rate: str = "alpha_up") -> Uplink:
 
     def send(hp: Any, shifts: Shifts, g: ClientVecs, turn: Turn) -> Sent:
         (h_i, h), cohort, alpha = shifted(hp, shifts, g, turn), turn.cohort, getattr(hp, rate)
-        q = hp.compressor.joint(turn.key, g - h_i)
+        q = turn.compress(g - h_i)
         mean_q = turn.mean(q.value)
         ghat = h + mean_q if cohort.active is None or hp.memories == "one" else turn.mean(h_i + q.value)
         new = Shifts(cohort.moved(h_i + alpha * q.value, h_i), h + alpha * mean_q)

@@ -25,7 +25,17 @@ from fedjax_lc.algorithms.frames.aggregation import Aggregated, Aggregation, Mem
 from fedjax_lc.algorithms.frames.base import Batches, Cost, passes
 from fedjax_lc.algorithms.frames.participation import Cohorts
 from fedjax_lc.algorithms.frames.schedules import Schedule, parse
-from fedjax_lc.algorithms.frames.turns import Downlink, Oracle, Sent, Turn, Uplink, cohort_of, dense, participants
+from fedjax_lc.algorithms.frames.turns import (
+    Coder,
+    Downlink,
+    Oracle,
+    Sent,
+    Turn,
+    Uplink,
+    cohort_of,
+    dense,
+    participants,
+)
 from fedjax_lc.core import pytree
 from fedjax_lc.core.errors import InputError
 from fedjax_lc.core.hyperparameters import SCHEDULE, hyperparameter
@@ -114,6 +124,7 @@ class State(NamedTuple):
     average: Vec | None  # (d,) w_bar
     v: Vec | ClientVecs | None  # as w: momentum
     aggregation: Memories = None
+    coding: PyTree = None  # what the uplink's compressor keeps between rounds
 
 
 def compose(uplink: Uplink, downlink: Downlink) -> dict[str, Any]:
@@ -132,6 +143,7 @@ def compose(uplink: Uplink, downlink: Downlink) -> dict[str, Any]:
             average=None if hp.average_every is None else problem.x0,
             v=None if hp.momentum is None else jnp.zeros_like(w),
             aggregation=start(problem, hp, uplink.aggregates + downlink.aggregates),
+            coding=hp.compressor.start(problem.n, problem.dim, problem.dtype) if hasattr(hp, "compressor") else None,
         )
 
     def step(problem: Problem, hp: Any, state: State, key: Key) -> tuple[State, Cost]:
@@ -140,20 +152,23 @@ def compose(uplink: Uplink, downlink: Downlink) -> dict[str, Any]:
         gamma, cohort = step_size(hp, k, problem.dtype), cohort_of(hp, state.active, k)
         seen = state.w if state.seen is None else state.seen
         oracle = Oracle(problem, hp, seen, batch_key, passes(problem, hp))
-        aggregate = Aggregation(hp, state.aggregation, key)
+        aggregate, coder = Aggregation(hp, state.aggregation, key), Coder(getattr(hp, "compressor", None), state.coding)
         g = oracle.at(seen, cohort._replace(size=None) if hp.starts_dense else cohort)
-        sent = uplink.send(hp, state.up, g, Turn(k, gamma, cohort, up_key, oracle, aggregate))
-        sent = dense_at_first(hp, sent, k)
+        sent = uplink.send(hp, state.up, g, Turn(k, gamma, cohort, up_key, oracle, aggregate, coder))
+        sent, coding = dense_at_first(hp, sent, k), coder.state
+        if hp.starts_dense:
+            coding = jax.tree.map(lambda new, old: jnp.where(k == 1, old, new), coding, state.coding)
         coming = cohort_of(hp, participants(problem, hp, k, cohort_key), k + 1)
-        turn = Turn(k, gamma, coming, down_key, oracle, aggregate)
+        turn = Turn(k, gamma, coming, down_key, oracle, aggregate, coder)
         base, u, down, bits_down, more_up = downlink.direct(hp, state.down, state.w, sent, turn)
         w, v = moved(hp, gamma, base, u, state.v)
         announced = downlink.announce(hp, down, w, state.seen, turn)
         average = averaged(hp, state.average, announced.w, k)
         grads = cohort.cost(oracle.passes) if sent.passes is None else sent.passes
         cost = Cost.of(sent.bits + more_up, bits_down + announced.bits, grads, rounds=1)
+        memories = aggregate.memories
         new = State(
-            announced.w, announced.seen, sent.memory, announced.memory, k, coming.active, average, v, aggregate.memories
+            announced.w, announced.seen, sent.memory, announced.memory, k, coming.active, average, v, memories, coding
         )
         return new, cost
 

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from fedjax_lc.algorithms.frames.aggregation import Aggregation
 from fedjax_lc.algorithms.frames.base import gradients, mean_cost
 from fedjax_lc.algorithms.frames.participation import select
+from fedjax_lc.compressors import Message
 from fedjax_lc.compressors.base import FLOAT_BITS
 from fedjax_lc.core.typing import ClientVecs, Key, PyTree, Scalar, Vec
 from fedjax_lc.problems import Problem
@@ -75,9 +76,23 @@ class Oracle(NamedTuple):
         return self.problem.grads(self.x)
 
 
+class Coder:
+    """The uplink's compressor in one step, as it is traced: each call carries on the state that the compressor keeps.
+
+    state: as the calls so far have left it, for the next step; None of a compressor without one.
+    """
+
+    def __init__(self, compressor: Any, state: PyTree) -> None:
+        self.state, self._compressor = state, compressor
+
+    def __call__(self, key: Key, rows: ClientVecs, present: jax.Array | None) -> Message:
+        message, self.state = self._compressor.joint_with(key, rows, self.state, present)
+        return message
+
+
 class Turn(NamedTuple):
-    """Of one message round: its number k = 1, 2, ..., its step size, who takes part, its key, its `Oracle`, and how the
-    server puts together what clients send."""
+    """Of one message round: its number k = 1, 2, ..., its step size, who takes part, its key, its `Oracle`, how the
+    server puts together what clients send, and the compressor of the uplink."""
 
     k: jax.Array
     gamma: Scalar
@@ -85,6 +100,11 @@ class Turn(NamedTuple):
     key: Key
     oracle: Oracle
     aggregate: Aggregation
+    coder: Coder
+
+    def compress(self, rows: ClientVecs) -> Message:
+        """The messages of rows (n, d), by the field `compressor`, which may keep a state between rounds."""
+        return self.coder(self.key, rows, self.cohort.active)
 
     def part(self, rows: ClientVecs) -> Vec:
         """What those who take part bring to the mean over all clients: (1/n) times their sum."""
