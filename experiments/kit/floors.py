@@ -176,7 +176,8 @@ class Floors(Recipe):
             values = [[own[name] for name in ("factor", "floor", "error")] for own in found]
             c, floor, error = np.array(values, np.float64).T
             panel.plot(c, floor, label=label, **look(place))
-            panel.errorbar(c, floor, 3 * error, fmt="none", ecolor=COLOURS[place % len(COLOURS)], capsize=2)
+            bars = [np.minimum(3 * error, 0.9 * floor), 3 * error]  # a log axis has no place for what is below 0
+            panel.errorbar(c, floor, bars, fmt="none", ecolor=COLOURS[place % len(COLOURS)], capsize=2)
             fit = facts["fits"][label]
             if fit is not None:
                 panel.plot(c, fit["A"] * c ** fit["a"], "--", color=COLOURS[place % len(COLOURS)], linewidth=0.9)

@@ -108,8 +108,9 @@ class Prices(Recipe):
             axes.grid(True, color="0.9", linewidth=0.7)
             for place, (label, own) in enumerate(facts[what].items()):
                 axes.plot([float(x) for x in own], [y or np.nan for y in own.values()], label=label, **look(place))
-        left.set_xticks(self.prices, [f"{price:g}" for price in self.prices])
-        left.minorticks_off()
+        for axes, ticks in ((left, self.prices), (right, self.kappas)):
+            axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+            axes.xaxis.minorticks_off()
         note = f"{shape(facts)}; to a relative gap of {self.rel_gap:g}, each at its best step size of those tried"
         write(left, "price of a bit down over one up", r"bits per client, up + price $\times$ down", facts["title"],
               f"{note}\nkappa = {self.shown:g}")  # fmt: skip
