@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from experiments.bench import feedback, gpu, mcm, neural, scale, single, sweep
+from experiments.bench import feedback, gossip, gpu, mcm, neural, scale, single, sweep
 
 SUITES = {
     "single": single,
@@ -10,8 +10,9 @@ SUITES = {
     "mcm": mcm,
     "neural": neural,
     "feedback": feedback,
+    "gossip": gossip,
     "gpu": gpu,
     "scale": scale,
 }
 
-__all__ = ["SUITES", "feedback", "gpu", "mcm", "neural", "scale", "single", "sweep"]
+__all__ = ["SUITES", "feedback", "gossip", "gpu", "mcm", "neural", "scale", "single", "sweep"]

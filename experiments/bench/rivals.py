@@ -110,6 +110,20 @@ def fedavg_batched(A: Array, b: Array, l2: float, client_lr: float, local_steps:
     return x
 
 
+def node_gradients(A: Array, b: Array, l2: float) -> Callable[[Array], Array]:
+    """NumPy, all nodes at once: from X (n, d), a point of each, (n, d) their gradients."""
+    n, m, d = A.shape
+    minus_b, z, G = -b / m, np.empty((n, m, 1), A.dtype), np.empty((n, 1, d), A.dtype)
+
+    def gradients(X: Array) -> Array:
+        np.matmul(A, X[:, :, None], out=z)
+        _logistic_slopes(z[:, :, 0], b, minus_b)
+        np.matmul(z.transpose(0, 2, 1), A, out=G)
+        return G[:, 0] + l2 * X
+
+    return gradients
+
+
 def fedavg_columns(A: Array, b: Array, l2: float, client_lr: Array, local_steps: int, rounds: int) -> Array:
     """NumPy sweep over step sizes (c,): the configurations are columns of batched matrix products, mostly in place."""
     n, m, d = A.shape

@@ -169,7 +169,7 @@ def problem_of(n: int, m: int, d: int) -> Any:
     )
 
 
-def _run(problem: Any, hp: Any, method: str, steps: int) -> list[dict[str, Any]]:
+def of_run(problem: Any, hp: Any, method: str, steps: int) -> list[dict[str, Any]]:
     """Of a run: its time, the memory it announces, and what it takes."""
 
     def go() -> tuple[float, int]:
@@ -248,7 +248,7 @@ def clients(sizes: Sizes, n: int) -> list[dict[str, Any]]:
     """SCAFFOLD: a cohort of n resident clients, each with a vector of its own."""
     problem = problem_of(n, 2, 32)
     theory = algorithms.get("scaffold").theory(problem)
-    return _run(
+    return of_run(
         problem, dataclasses.replace(theory, cohort_size=min(COHORT, n), local_steps=1), "scaffold", sizes.steps
     )
 
@@ -256,7 +256,7 @@ def clients(sizes: Sizes, n: int) -> list[dict[str, Any]]:
 def dimension(sizes: Sizes, d: int) -> list[dict[str, Any]]:
     """DIANA with natural compression: vectors of d numbers of four clients."""
     problem = problem_of(4, 2, d)
-    return _run(problem, algorithms.get("diana").theory(problem, compressor="natural"), "diana", sizes.steps)
+    return of_run(problem, algorithms.get("diana").theory(problem, compressor="natural"), "diana", sizes.steps)
 
 
 def ragged(sizes: Sizes, n: int) -> list[dict[str, Any]]:
@@ -269,7 +269,7 @@ def ragged(sizes: Sizes, n: int) -> list[dict[str, Any]]:
         problem = logistic_regression(parts, l2=0.1, f_star=0.0, dtype="float32")
         hp = algorithms.get("gd").theory(problem)
         options: Any = {"steps": sizes.steps, "every": sizes.steps, "progress": False}
-        rows += [row | {"partition": partition, "data": pytree.nbytes(problem)} for row in _run(problem, hp, "gd", 2)]
+        rows += [row | {"partition": partition, "data": pytree.nbytes(problem)} for row in of_run(problem, hp, "gd", 2)]
         entries[partition] = Contestant(sizes.steps, partial(run, "gd", problem, hp, **options))
     times = harness.race(entries, TURNS, timed=Clock())
     return [row | {"step_ms": min(times[row["partition"]])} for row in rows]

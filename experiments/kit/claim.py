@@ -48,7 +48,8 @@ class Claim:
     Curves are named by their labels or by patterns as in file names ("LoCoDL*"); those that match both count for
     `better`. `statistic` says by which number, the figure's first if empty. It is better if it is below `times` the
     other one by at least `margin`; margin < 0 is "no more than -margin worse". Differences within `errors` standard
-    errors leave the claim open, and `doubt` is what is then said. bests: only the best of each side is compared.
+    errors leave the claim open, and `doubt` is what is then said. bests: only the best of each side is compared. least,
+    most: between these numbers lies that of every curve of `better`.
     """
 
     text: str
@@ -60,6 +61,8 @@ class Claim:
     errors: float = 2.0
     doubt: str = UNDECIDED
     bests: bool = False
+    least: float = -math.inf
+    most: float = math.inf
     also: Sequence[Claim] = ()
 
     def verdict(self, statistics: Statistics) -> str:
@@ -78,6 +81,7 @@ class Claim:
             if self.bests:
                 left, right = [_best(left)], [_best(right)]
             verdicts += [self._one(a, b) for a, b in itertools.product(left, right)]
+            verdicts += [self._between(a) for a in left]
         return next((v for word in (FAILS, UNDECIDED) for v in verdicts if v.startswith(word)), HOLDS)
 
     def sides(self, labels: Iterable[str]) -> tuple[list[str], list[str]]:
@@ -85,7 +89,7 @@ class Claim:
         labels = list(labels)
         left, right = (self._matching(patterns, labels) for patterns in (self.better, self.worse))
         right = [label for label in right if label not in left]
-        if not right:
+        if not right and (self.worse or (math.isinf(self.least) and math.isinf(self.most))):
             raise InputError(f"claim {self.text!r} compares curves with themselves")
         return left, right
 
@@ -97,6 +101,11 @@ class Claim:
                 raise InputError(f"claim {self.text!r} names no curve by {pattern!r}: have {', '.join(labels)}")
             matched += [label for label in those if label not in matched]
         return matched
+
+    def _between(self, a: Measured) -> str:
+        if not self.least <= a.mean <= self.most:
+            return FAILS
+        return UNDECIDED if math.isinf(a.mean) and self.least > -math.inf else HOLDS
 
     def _one(self, a: Measured, b: Measured) -> str:
         if math.isinf(a.mean) or math.isinf(b.mean):

@@ -18,11 +18,18 @@ from fedjax_lc.results.provenance import describe
 from fedjax_lc.results.trace import Trace
 from fedjax_lc.running.run import run
 
+LAST = "last relative gap"
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Comparison(Recipe):
     """The `leaders` (the first curves) run until `rel_gap` or `max_rounds`; all others also stop at `bits_ratio` times
-    the fewest bits a leader needed. A curve that stops early is drawn and marked as capped. Claims are about bits."""
+    the fewest bits a leader needed. A curve that stops early is drawn and marked as capped. Claims are about bits,
+    rounds, or the LAST relative gap.
+
+    outcomes: what is drawn against bits, by the ending of the picture's name. note: more small print of the pictures.
+    parameters, bits_are: whose they are and what bits_up are, in words.
+    """
 
     leaders: int = 1
     rel_gap: float = 1e-12
@@ -31,6 +38,10 @@ class Comparison(Recipe):
     bits_ratio: float | None = 10
     every: int = 10
     seed: int = 0
+    outcomes: Mapping[str, str] = dataclasses.field(default_factory=lambda: {"": "rel_gap"})
+    note: str = ""
+    parameters: str = "theory parameters"
+    bits_are: str = "uplink bits per client"
 
     def __post_init__(self) -> None:
         check(self.curves, self.claims)
@@ -77,24 +88,40 @@ class Comparison(Recipe):
             "bits_up": finite(bits_to(trace, self.rel_gap)),
             "spent": float(trace.bits_up[-1]) if len(trace) else 0.0,
             "rounds": float(trace.rounds[-1]) if len(trace) else 0.0,
+            LAST: finite(trace.rel_gap[-1]) if len(trace) else None,
             "seconds": trace.config["seconds"],
             "compile_seconds": trace.config["compile_seconds"],
         }
 
     def statistics(self, facts: Mapping[str, Any], done: Any = None) -> Statistics:
-        return {"bits": {label: bits_needed(c["bits_up"], c["spent"]) for label, c in facts["curves"].items()}}
+        curves = facts["curves"].items()
+        last = lambda c: Measured(float("inf") if c[LAST] is None else c[LAST])
+        rounds = lambda c: None if c["bits_up"] is None else c["rounds"]
+        return {
+            "bits": {label: needed(c["bits_up"], c["spent"]) for label, c in curves},
+            "rounds": {label: needed(rounds(c), c["rounds"]) for label, c in curves},
+            LAST: {label: last(c) for label, c in curves},
+        }
 
     def pictures(self, facts: Mapping[str, Any], done: Mapping[str, Trace]) -> dict[str, Any]:
-        return {"": plot.curves(done, x="bits_up", y="rel_gap", title=self.title, note=kappa_line(facts))}
+        note = "\n".join(filter(None, [kappa_line(facts), self.note]))
+        found = {}
+        for ending, y in self.outcomes.items():
+            found[ending] = plot.curves(done, x="bits_up", y=y, title=self.title, note=note, log_y=True)
+            found[ending].axes[0].set_xlabel(self.bits_are)
+        return found
 
     def body(self, facts: Mapping[str, Any], done: Mapping[str, Trace]) -> list[Any]:
         cap = f"{self.max_rounds:,.0f} rounds"
         if self.bits_ratio is not None:
             cap += f" or {self.bits_ratio:g} times the fewest bits of a leading curve"
         targets = [target for target in report.TARGETS if target >= self.rel_gap]
+        caption = (
+            f"{kappa_line(facts)}; {self.parameters}; seed {self.seed}; index bits: {facts['index_bits']}. "
+            f"Bits are {self.bits_are} until F(x) - F* <= gap * (F(x_0) - F*). Capped at {cap}. {self.remarks()}"
+        )
         return [
-            f"{kappa_line(facts)}; theory parameters; seed {self.seed}; index bits: {facts['index_bits']}. "
-            f"Bits are uplink bits per client until F(x) - F* <= gap * (F(x_0) - F*). Capped at {cap}.",
+            caption.strip(),
             [report.summary(label, trace, targets) for label, trace in done.items()],
             self.held(facts),
         ]
@@ -106,6 +133,6 @@ def bits_to(trace: Trace, rel_gap: float) -> float:
     return hit["bits_up"] if hit else float("inf")
 
 
-def bits_needed(bits: float | None, spent: float) -> Measured:
-    """Of a curve that reached its target with these bits, or was capped (None) when it had spent so many."""
-    return Measured(float("inf") if bits is None else bits, least=spent)
+def needed(cost: float | None, spent: float) -> Measured:
+    """Of a curve that reached its target at this cost, or was capped (None) when it had spent so much."""
+    return Measured(float("inf") if cost is None else cost, least=spent)

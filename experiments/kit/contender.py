@@ -20,7 +20,8 @@ class Contender:
 
     `tune` maps names to the values that are tried, all combinations. A value of `choices` or `tune` may be a function
     of the problem, and one of `changes` a function of the problem and theory's hyperparameters. `paper` is a published
-    value, shown beside ours. The curve is called `name`, or after its method, its compressor and `note`.
+    value, shown beside ours. `scaled` names the fields that are multiplied where step sizes are. The curve is called
+    `name`, or after its method, its compressor and `note`.
     """
 
     method: str
@@ -31,6 +32,7 @@ class Contender:
     note: str = ""
     name: str = ""
     paper: Any = None
+    scaled: Sequence[str] = ("gamma",)
 
     @property
     def label(self) -> str:
@@ -38,9 +40,9 @@ class Contender:
         return self.name or ", ".join(filter(None, (title, self.compressor, self.note)))
 
     def hparams(self, problem: Problem, **more: Any) -> Any:
-        """Theory's with the choices (and `more` of them) and the changes."""
-        choices = ({"compressor": self.compressor} if self.compressor else {}) | _values(self.choices, problem)
-        hp = algorithms.get(self.method).theory(problem, **choices, **more)
+        """Theory's with the choices (and `more`, which come before them) and the changes."""
+        choices = ({"compressor": self.compressor} if self.compressor else {}) | _values(self.choices, problem) | more
+        hp = algorithms.get(self.method).theory(problem, **choices)
         return dataclasses.replace(hp, **_values(self.changes, problem, hp))
 
     def tried(self, problem: Problem) -> dict[str, Sequence[Any]]:

@@ -22,6 +22,7 @@ from fedjax_lc.sweeping.sweep import sweep
 #: what is told of the last record: its words, and whether more of it is better
 TOLD = {"accuracy": ("accuracy", True), "value": ("train loss", False), "test_loss": ("test loss", False)}
 PANELS = {"accuracy": "accuracy on the test set", "value": "train loss"}
+BITS = "bits to the accuracy"
 ACROSS = {"rounds": "communication rounds", "bits": "bits per client, up + down"}
 
 
@@ -43,6 +44,8 @@ class Training(Recipe):
     batches and messages; split and initial parameters are those of the problem.
 
     paper_is: the head of the column of published accuracies. block_size: lanes side by side, as in `fl.sweep`.
+    reach: an accuracy; claims can be about BITS, those of a client until the first record there. note: more small print
+    of the picture.
 
     Raises:
         InputError: an unknown criterion or series, a claim about no curve, two curves of one label, or no seed.
@@ -62,10 +65,12 @@ class Training(Recipe):
     claims_are: str = "ordering"
     paper_is: str = "paper"
     block_size: int | None = None
+    reach: float | None = None
+    note: str = ""
 
     def __post_init__(self) -> None:
         for series in (self.criterion, *(claim.statistic for claim in self.claims if claim.statistic)):
-            if series not in TOLD:
+            if series not in TOLD and (series != BITS or self.reach is None or series == self.criterion):
                 raise unknown("series", series, TOLD)
         check(self.curves, self.claims)
         if self.seeds < 1:
@@ -156,10 +161,12 @@ class Training(Recipe):
         }
 
     def statistics(self, facts: Mapping[str, Any], done: Any = None) -> Statistics:
-        """Accuracy and losses."""
+        """Accuracy and losses, and bits to an accuracy."""
+        signs = {name: -1 if more else 1 for name, (_, more) in TOLD.items()}
+        signs |= {} if self.reach is None else {BITS: 1}
         return {
-            name: {label: Measured.of(ended[name], -1 if more else 1) for label, ended in facts["runs"].items()}
-            for name, (_, more) in TOLD.items()
+            name: {label: Measured.of(ended.get(name), sign) for label, ended in facts["runs"].items()}
+            for name, sign in signs.items()
         }
 
     def _ended(self, run: Contender, tried: Mapping[str, Any], table: Table) -> dict[str, Any]:
@@ -172,6 +179,7 @@ class Training(Recipe):
             "hyperparameters": {name: plain(table.lanes[name].iloc[0]) for name in own},
             "tuning": {name: tried[name] for name in ("tried", "diverged", "settings", "ends")},
             **means,
+            **({} if self.reach is None else {BITS: mean_and_error(bits_to(table, self.reach))}),
             "paper": run.paper,
             "diverged": diverged,
             **{name: float(last[name].mean()) if len(last) else None for name in ("bits_up", "bits_down", "grads")},
@@ -197,7 +205,8 @@ class Training(Recipe):
                 write(axes, x_words, PANELS[name], "", "")
         spread = f"mean of {self.seeds} seeds and its standard error" if self.seeds > 1 else "one seed"
         first, y_words = panels[0, 0], PANELS[rows[0]]
-        write(first, ACROSS["rounds"], y_words, self.title, f"{_facts_line(facts)}; {spread}")
+        note = "\n".join(filter(None, [f"{_facts_line(facts)}; {spread}", self.note]))
+        write(first, ACROSS["rounds"], y_words, self.title, note)
         write_legend(figure, first.get_legend_handles_labels()[0], list(tables))
         return {"": figure}
 
@@ -209,6 +218,7 @@ class Training(Recipe):
         seeds = f"Mean of {self.seeds} seeds and its standard error" if self.seeds > 1 else "One seed"
         tried = sorted({found["tuning"]["tried"] for found in facts["runs"].values()})
         text = f"{_facts_line(facts)}. {seeds} after {self.rounds} rounds. Bits are per client."
+        text += "" if self.reach is None else f" The accuracy to be reached is {100 * self.reach:g} %."
         if tried[-1] > 1:
             text += (
                 f" Settings were chosen by {TOLD[self.criterion][0]} after {self.tune_rounds} rounds of another seed, "
@@ -242,6 +252,12 @@ def curve(table: Table, x: str, y: str) -> np.ndarray:
     mean, count = by_step[y].mean()[full].to_numpy(), len(table)
     error = by_step[y].std()[full].to_numpy() / math.sqrt(count) if count > 1 else np.zeros(len(mean))
     return np.array([by_step[x].mean()[full].to_numpy(), mean, mean - error, mean + error])
+
+
+def bits_to(table: Table, accuracy: float) -> np.ndarray:
+    """(lanes,) bits both ways to the first record with at least that accuracy; inf where there is none."""
+    hits = table.records[table.records["accuracy"] >= accuracy].groupby("lane").first()
+    return (hits["bits_up"] + hits["bits_down"]).reindex(range(len(table))).fillna(math.inf).to_numpy()
 
 
 def _draw(axes: Any, found: np.ndarray, place: int) -> None:
@@ -283,6 +299,8 @@ def _row(label: str, found: Mapping[str, Any], facts: Mapping[str, Any]) -> dict
     row |= {"train loss": _plus_minus(found["value"], 1, 4)}
     if any(other["test_loss"] for other in everyone):
         row["test loss"] = _plus_minus(found["test_loss"], 1, 4)
+    if BITS in found:
+        row[BITS] = "-" if found[BITS] is None else f"{found[BITS]['mean']:.3g}"
     for name in ("bits_up", "bits_down"):
         row[name.replace("_", " ")] = "-" if found[name] is None else f"{found[name]:.3g}"
     return row | {"seconds": f"{found['seconds']:.0f}"}

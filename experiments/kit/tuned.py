@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from experiments.kit.claim import Statistics
-from experiments.kit.comparison import bits_needed
+from experiments.kit.comparison import needed
 from experiments.kit.contender import Contender
 from experiments.kit.recipe import Recipe, finite, kappa_line, plain, problem_facts
 from fedjax_lc import algorithms, plot
@@ -181,7 +181,7 @@ class Tuned(Recipe):
 
     def statistics(self, facts: Mapping[str, Any], done: Any = None) -> Statistics:
         gap, curves = f"{self.final_gap:.0e}", facts["curves"]
-        return {"bits": {label: bits_needed(c["bits"][gap]["median"], c["spent"]) for label, c in curves.items()}}
+        return {"bits": {label: needed(c["bits"][gap]["median"], c["spent"]) for label, c in curves.items()}}
 
     def label(self, entry: Contender, row: pd.Series) -> str:
         """LoCoDL, rand_k:2|natural, step x2."""

@@ -46,6 +46,8 @@ OUTCOME_LABELS = {
     "grad_norm": r"gradient norm  $\|\nabla F(x)\|$",
     "distance": r"distance to the solution  $\|x - x^\star\|$",
     "lyapunov": "Lyapunov function",
+    "consensus": r"consensus error  $\mathrm{mean}_i\, \|x_i - \bar{x}\|^2$",
+    "worst": r"largest gap of a node  $\max_i F(x_i) - F^\star$",
     "accuracy": "accuracy on the test set",
     "test_loss": "loss on the test set",
     "train_accuracy": "accuracy on training rows",

@@ -53,6 +53,23 @@ def test_a_verdict_weighs_the_difference(a, b, options, verdict):
     assert Claim("a before b", ("a",), ("b",), **options).verdict(numbers(a=a, b=b)) == verdict
 
 
+@pytest.mark.parametrize(
+    ("a", "bounds", "verdict"),
+    [
+        (0.5, {"most": 0.6}, "holds"),
+        (0.7, {"most": 0.6}, "does not hold"),
+        (0.5, {"least": 0.4, "most": 0.6}, "holds"),
+        (0.3, {"least": 0.4}, "does not hold"),
+        (DIVERGED, {"most": 1.0}, "does not hold"),
+        (DIVERGED, {"least": 0.5}, "undecided"),  # what diverged is nowhere
+    ],
+)
+def test_a_number_lies_between_bounds(a, bounds, verdict):
+    assert Claim("bounded", ("a",), **bounds).verdict(numbers(a=a)) == verdict
+    both = numbers(a=a, b=0.55)
+    assert Claim("bounded", ("a", "b"), **bounds).verdict(both) == verdict
+
+
 def test_it_holds_for_all_pairs_or_for_the_best_of_each_side():
     given = numbers(**{"A, x": 10.0, "A, y": 40.0, "B": 20.0, "C": DIVERGED})
     assert Claim("all of A", ("A*",), ("B",)).verdict(given) == "does not hold"

@@ -6,6 +6,7 @@ import math
 
 import matplotlib.image
 import numpy as np
+import pandas as pd
 import pytest
 
 import fedjax_lc as fl
@@ -204,3 +205,22 @@ def test_recipes_without_meaning_are_refused_in_one_line(recipe, changes, line):
     with pytest.raises(InputError, match=line) as error:
         dataclasses.replace(recipe, **changes)
     assert "\n" not in str(error.value)
+
+
+def test_bits_to_an_accuracy_are_those_of_the_first_record_there():
+    records = pd.DataFrame(
+        {
+            "lane": [0, 0, 0, 1, 1, 1],
+            "accuracy": [0.5, 0.9, 0.8, 0.1, 0.2, 0.3],
+            "bits_up": [1.0, 2.0, 3.0, 1.0, 2.0, 3.0],
+            "bits_down": [10.0, 20.0, 30.0, 10.0, 20.0, 30.0],
+        }
+    )
+
+    class Lanes(list):
+        pass
+
+    table = Lanes([0, 1])
+    table.records = records
+    np.testing.assert_array_equal(training.bits_to(table, 0.85), [22.0, np.inf])
+    np.testing.assert_array_equal(training.bits_to(table, 0.2), [11.0, 22.0])

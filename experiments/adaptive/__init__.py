@@ -1,0 +1,1 @@
+"""Low-rank, adaptive and accelerated compression with a server."""
