@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import inspect
 import signal
 import time
 from collections.abc import Callable, Mapping
@@ -294,9 +293,9 @@ class Run:
 def proven_rate(algorithm: Algorithm, problem: Problem, hp: Any) -> float | None:
     """The factor by which a theorem makes E lyapunov shrink per step at least; None where it says nothing, of these
     hyperparameters or of this problem."""
-    free = {"count", *inspect.signature(algorithm.theory).parameters}  # of what is paid, and of theory itself
-    frames = [field for field in dataclasses.fields(hp) if field.kw_only]  # batches, cohorts, momentum, ...
-    if any(getattr(hp, field.name) != field.default for field in frames if field.name not in free):
+    known = getattr(hp, "in_theory", ())
+    frames = [field for field in dataclasses.fields(hp) if field.kw_only and field.name not in known]  # batches, ...
+    if any(getattr(hp, field.name) != field.default for field in frames):
         return None
     if algorithm.rate is None or not float(problem.strong) > 0:
         return None

@@ -16,6 +16,7 @@ from fedjax_lc import algorithms
 from fedjax_lc.algorithms.frames.gossip import Gossip
 from fedjax_lc.cli import main
 from fedjax_lc.compressors import parse
+from fedjax_lc.running.run import proven_rate
 from tests.contract.test_networks import make
 from tests.quickly import QUICKLY, compile_quickly
 
@@ -246,6 +247,31 @@ def test_one_node_sends_nothing_and_descends(name):
     values = [float(alone.value(state.x[0])) for state in states]
     assert np.all(np.diff([float(alone.value(alone.x0)), *values]) <= 0)
     assert values[-1] < values[0]
+
+
+def test_options_of_lessbit_that_cannot_be_are_refused(tiny):
+    lessbit, flat = algorithms.get("lessbit"), fl.problems.quadratic(np.ones((2, 2)) * [1.0, 0.0], np.zeros((2, 2)))
+    hp = lessbit.theory(tiny)
+    for problem, option, batch_size, said in (
+        (flat, "A", None, "needs strongly convex f_i, got strong = 0"),
+        (make(), "A", None, "is for convex problems"),
+        (tiny, "C", None, "give batch_size or leave it out"),
+        (tiny, "B", 2, "give batch_size or leave it out"),
+    ):
+        with pytest.raises(fl.InputError, match=said):
+            lessbit.check(problem, dataclasses.replace(hp, option=option, batch_size=batch_size))
+
+
+def test_a_rate_is_that_of_the_graph_and_of_parameters_that_the_theorem_covers(tiny):
+    lead, lessbit = algorithms.get("lead"), algorithms.get("lessbit")
+    hp, dual = lead.theory(tiny, topology="star"), lessbit.theory(tiny, topology="star", option="A")
+    assert proven_rate(lead, tiny, hp) == float(lead.rate(tiny, hp)) < 1
+    assert proven_rate(lessbit, tiny, dual) == float(lessbit.rate(tiny, dual)) < 1
+    assert proven_rate(lead, tiny, hp) != proven_rate(lead, tiny, lead.theory(tiny))
+    for field, factor in (("eta", 1.1), ("gamma", 2.1), ("alpha", 9.0), ("alpha", 0.01)):
+        assert proven_rate(lead, tiny, dataclasses.replace(hp, **{field: factor * getattr(hp, field)})) is None
+    for changes in ({"option": "B"}, {"theta": 1.1 * dual.theta}, {"alpha": 1.0}):
+        assert proven_rate(lessbit, tiny, dataclasses.replace(dual, **changes)) is None
 
 
 # --- topologies as hyperparameters ---
