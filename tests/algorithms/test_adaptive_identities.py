@@ -11,6 +11,7 @@ import pytest
 
 from fedjax_lc import algorithms, compressors, problems
 from tests.algorithms.shared import KEY, quadratic_pair, walk
+from tests.reference import two_way
 
 N, D, KAPPA, STEPS, LONG = 4, 6, 8.0, 30, 1200
 PROBLEM, REF = quadratic_pair(np.random.default_rng(0), N, D, KAPPA)
@@ -125,6 +126,10 @@ def test_theorems_of_ef21_p(name):
     # the bound of F itself: L and mu of the mean
     assert float(method.rate(PROBLEM, hp)) == pytest.approx(1 - hp.gamma * float(PROBLEM.strong) / 2, rel=1e-12)
     first = started(name, hp)
+    f = lambda x: float(PROBLEM.value(jnp.asarray(x)))
+    omega, told = (0.0, 2.0)[name == "ef21_p_diana"], {"gamma": hp.gamma}
+    want = two_way.ef21_p_start(told, N, omega, X0, STAR, f(X0) - f(STAR), np.zeros((N, D)), STAR_GRADS)
+    assert float(method.lyapunov(PROBLEM, hp, first)) == pytest.approx(want, rel=1e-12)
     V = jax.jit(jax.vmap(lambda state: method.lyapunov(PROBLEM, hp, state)))
     total = 0.0
     seeds = range(1 if name == "ef21_p" else 32)

@@ -214,7 +214,7 @@ ALONE = {
 @pytest.mark.parametrize("name", ALONE)
 def test_one_node_is_gradient_descent_and_sends_nothing(name):
     problem = problems.quadratic(A[:1], B[:1]).replace(x0=PROBLEM.x0)
-    _, costs, points = go(name, problem=problem, x0=None, **ALONE[name])
+    _, costs, points = go(name, problem=problem, x0=None, count="per_node", **ALONE[name])
     x = np.asarray(problem.x0)
     for point in points:
         x = x - G * (A[0] @ x - B[0])
@@ -271,6 +271,7 @@ def test_dyna_cold_by_its_rule_never_overloads(graph):
     t = LONG - 1
     assert np.abs(states.x[t] - STAR).max() < max(hp.s0 * float(hp.sigma) ** t, 1e-12)
     assert np.abs(states.x[t] - STAR).max() < 0.05 * np.abs(STAR).max()
+    assert states.s[-1] >= 8 * 2.0**-52 * hp.s0  # where it would be below on the complete graph
     faster = dataclasses.replace(hp, sigma=0.7)
     assert walk("dyna_cold", problem, faster, LONG)[0].overload[-1] > 1
 
