@@ -208,13 +208,16 @@ ALONE = {
     "beer": {"eta": G, "cg": 0.3, "compressor": "identity"},
     "cold": {"eta": G, "gamma": 1.0, "compressor": "identity"},
     "def_atc": {"mu": G, "zeta": 1.0, "cg": 1.0, "compressor": "identity"},
+    "dyna_cold": {"eta": G, "gamma": 0.25, "sigma": 0.98, "s0": 20.0},
+    "lessbit": {"eta": G, "theta": 0.1, "alpha": 0.5, "compressor": "rand_k:2"},
+    "power_gossip": {"gamma": G, "matrix": "square", "count": "per_edge"},
 }
 
 
 @pytest.mark.parametrize("name", ALONE)
 def test_one_node_is_gradient_descent_and_sends_nothing(name):
     problem = problems.quadratic(A[:1], B[:1]).replace(x0=PROBLEM.x0)
-    _, costs, points = go(name, problem=problem, x0=None, count="per_node", **ALONE[name])
+    _, costs, points = go(name, problem=problem, x0=None, **{"count": "per_node"} | ALONE[name])
     x = np.asarray(problem.x0)
     for point in points:
         x = x - G * (A[0] @ x - B[0])
