@@ -248,6 +248,19 @@ def test_one_node_sends_nothing_and_descends(name):
     assert values[-1] < values[0]
 
 
+def test_options_of_lessbit_that_cannot_be_are_refused(tiny):
+    lessbit, flat = algorithms.get("lessbit"), fl.problems.quadratic(np.ones((2, 2)) * [1.0, 0.0], np.zeros((2, 2)))
+    hp = lessbit.theory(tiny)
+    for problem, option, batch_size, said in (
+        (flat, "A", None, "needs strongly convex f_i, got strong = 0"),
+        (make(), "A", None, "is for convex problems"),
+        (tiny, "C", None, "give batch_size or leave it out"),
+        (tiny, "B", 2, "give batch_size or leave it out"),
+    ):
+        with pytest.raises(fl.InputError, match=said):
+            lessbit.check(problem, dataclasses.replace(hp, option=option, batch_size=batch_size))
+
+
 # --- topologies as hyperparameters ---
 
 
