@@ -208,13 +208,16 @@ ALONE = {
     "beer": {"eta": G, "cg": 0.3, "compressor": "identity"},
     "cold": {"eta": G, "gamma": 1.0, "compressor": "identity"},
     "def_atc": {"mu": G, "zeta": 1.0, "cg": 1.0, "compressor": "identity"},
+    "dyna_cold": {"eta": G, "gamma": 0.25, "sigma": 0.98, "s0": 20.0},
+    "lessbit": {"eta": G, "theta": 0.1, "alpha": 0.5, "compressor": "rand_k:2"},
+    "power_gossip": {"gamma": G, "matrix": "square", "count": "per_edge"},
 }
 
 
 @pytest.mark.parametrize("name", ALONE)
 def test_one_node_is_gradient_descent_and_sends_nothing(name):
     problem = problems.quadratic(A[:1], B[:1]).replace(x0=PROBLEM.x0)
-    _, costs, points = go(name, problem=problem, x0=None, **ALONE[name])
+    _, costs, points = go(name, problem=problem, x0=None, **{"count": "per_node"} | ALONE[name])
     x = np.asarray(problem.x0)
     for point in points:
         x = x - G * (A[0] @ x - B[0])
@@ -271,6 +274,7 @@ def test_dyna_cold_by_its_rule_never_overloads(graph):
     t = LONG - 1
     assert np.abs(states.x[t] - STAR).max() < max(hp.s0 * float(hp.sigma) ** t, 1e-12)
     assert np.abs(states.x[t] - STAR).max() < 0.05 * np.abs(STAR).max()
+    assert states.s[-1] >= 8 * 2.0**-52 * hp.s0  # where it would be below on the complete graph
     faster = dataclasses.replace(hp, sigma=0.7)
     assert walk("dyna_cold", problem, faster, LONG)[0].overload[-1] > 1
 

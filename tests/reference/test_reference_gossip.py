@@ -7,7 +7,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from . import compressors, gossip, gossip_theory, graphs, power_gossip
+from . import compressors, gossip, gossip_theory, graphs
 from .enumerate import subsets
 
 N, D, KAPPA = 6, 4, 8.0
@@ -96,111 +96,6 @@ def floor(name, C="identity", steps=400, **hp):
     """mean_i |x_i - x*|^2 at the end."""
     last = run(name, C, steps, exact, x0=X0, **hp)[-1]
     return np.mean(np.sum((last["x"] - STAR) ** 2, axis=1))
-
-
-# Graphs.
-
-
-@pytest.mark.parametrize(
-    ("name", "count", "deg", "rho", "beta", "kappa"),
-    [
-        ("ring", 16, (2, 2), 0.05075, 1.33333, 26.274),
-        ("path", 15, (1, 2), 0.01281, 1.32052, 103.087),
-        ("star", 15, (1, 15), 0.06250, 1.0, 16.0),
-        ("torus", 32, (4, 4), 0.4, 1.6, 4.0),
-        ("hypercube", 32, (4, 4), 0.4, 1.6, 4.0),
-        ("exponential", 56, (7, 7), 0.5, 1.27245, 2.545),
-        ("complete", 120, (15, 15), 1.0, 1.0, 1.0),
-    ],
-)
-def test_sixteen_nodes(name, count, deg, rho, beta, kappa):
-    pairs = graphs.edges(name, 16)
-    assert pairs == sorted(pairs)
-    assert len(pairs) == count
-    assert (min(graphs.degrees(16, pairs)), max(graphs.degrees(16, pairs))) == deg
-    g = graphs.spectrum(graphs.mixing(16, pairs))
-    assert (round(g["rho"], 5), round(g["beta"], 5)) == (rho, beta)
-    assert round(g["kappa_g"], 3) == kappa
-
-
-def eigenvalues(name, n):
-    k = np.arange(n)
-    if name == "ring":
-        return 1 / 3 + 2 / 3 * np.cos(2 * np.pi * k / n)
-    if name == "star":
-        return np.array([1.0, 0.0] + [1 - 1 / n] * (n - 2))
-    if name == "complete":
-        return np.array([1.0] + [0.0] * (n - 1))
-    if name == "torus":
-        a, b = graphs.sides_of_torus(n)
-        return np.array(
-            [0.2 + 0.4 * (np.cos(2 * np.pi * i / a) + np.cos(2 * np.pi * j / b)) for i in range(a) for j in range(b)]
-        )
-    m = n.bit_length() - 1
-    return np.array([1 - 2 * bin(i).count("1") / (m + 1) for i in range(n)])
-
-
-@pytest.mark.parametrize(
-    ("name", "n"),
-    [("ring", 3), ("ring", 7), ("star", 5), ("complete", 6), ("torus", 9), ("torus", 12), ("hypercube", 8)],
-)
-def test_eigenvalues(name, n):
-    got = np.linalg.eigvalsh(graphs.graph(name, n))
-    np.testing.assert_allclose(got, np.sort(eigenvalues(name, n)), atol=1e-14)
-
-
-def test_small_graphs():
-    assert graphs.edges("ring", 2) == [(0, 1)]
-    assert graphs.edges("torus", 5) == graphs.edges("ring", 5)
-    assert graphs.edges("torus", 6) == [(0, 1), (0, 2), (0, 3), (1, 2), (1, 4), (2, 5), (3, 4), (3, 5), (4, 5)]
-    for name in graphs.GRAPHS:
-        assert graphs.edges(name, 1) == []
-        assert np.array_equal(graphs.graph(name, 1), [[1.0]])
-    with pytest.raises(ValueError, match="power of two"):
-        graphs.edges("hypercube", 6)
-
-
-@pytest.mark.parametrize("name", graphs.GRAPHS)
-@pytest.mark.parametrize("weights", graphs.WEIGHTS)
-def test_weights(name, weights):
-    pairs = graphs.edges(name, 8)
-    if weights == "uniform" and name in ("path", "star"):
-        with pytest.raises(ValueError, match="regular"):
-            graphs.mixing(8, pairs, weights)
-        return
-    W = graphs.mixing(8, pairs, weights)
-    assert np.array_equal(W, W.T)
-    close(W.sum(axis=1), np.ones(8), 1e-15)
-    assert graphs.spectrum(W)["rho"] > 0
-    lazy = graphs.mixing(8, pairs, weights, lazy=True)
-    close(np.linalg.eigvalsh(lazy), (1 + np.linalg.eigvalsh(W)) / 2, 1e-14)
-    if weights == "uniform":
-        assert np.array_equal(W, graphs.mixing(8, pairs))
-    if weights == "laplacian":
-        for factor in (0.97, 1.03):
-            other = np.eye(8) - factor * (np.eye(8) - W)
-            assert graphs.spectrum(other)["rho"] < graphs.spectrum(W)["rho"] + 1e-12
-
-
-def test_random_graphs_are_redrawn_until_connected():
-    asked = []
-
-    def uniforms(attempt):
-        asked.append(attempt)
-        return np.ones(10) if attempt < 2 else np.random.default_rng(attempt).random(10)
-
-    pairs = graphs.erdos(5, 0.7, uniforms)
-    assert graphs.connected(5, pairs)
-    assert asked[:3] == [0, 1, 2]
-
-
-@pytest.mark.parametrize("name", ["hypercube", "exponential"])
-@pytest.mark.parametrize("n", [2, 8, 16])
-def test_one_peer_products_average_exactly(name, n):
-    product = np.eye(n)
-    for t in range(5, 5 + n.bit_length() - 1):
-        product = graphs.one_peer(name, n, t) @ product
-    close(product, np.full((n, n), 1 / n), 1e-15)
 
 
 # References without compression.
@@ -552,89 +447,6 @@ def test_relabelled_nodes_give_a_relabelled_trace(name):
         close(b["bits_up"], a["bits_up"])
 
 
-# PowerGossip.
-
-SHAPES = [(4, 5), (3,), (2, 3)]
-LONG = sum(int(np.prod(shape)) for shape in SHAPES)
-MODELS = np.random.default_rng(4).normal(size=(N, LONG))
-
-
-def power(rank=1, steps=20, grad=lambda t, i, x: 0.0 * x, shapes=SHAPES, x0=MODELS, fresh=False, W=W, **hp):
-    def sides(*of):
-        rng, (a, b) = np.random.default_rng([11, *of]), shapes[of[-1]]
-        return rng.normal(size=(a, min(rank, a, b))), rng.normal(size=(b, min(rank, a, b)))
-
-    hp = {"gamma": 0.1, "rank": rank} | hp
-    return power_gossip.run(grad, W, hp, x0, steps, shapes, lambda *of: sides(*of), sides if fresh else None)
-
-
-def consensus(state):
-    return float(np.sum((state["x"] - np.mean(state["x"], axis=0)) ** 2))
-
-
-def pull(t, i, x):
-    return x - MODELS[i] * (i + 1)
-
-
-@pytest.mark.parametrize("order", ["dgd", "atc"])
-@pytest.mark.parametrize("fresh", [False, True])
-def test_power_gossip_moves_the_mean_by_the_mean_gradient(order, fresh):
-    states, x = power(2, grad=pull, order=order, fresh=fresh, inner=2), MODELS.mean(axis=0)
-    for t, (X, state) in enumerate(zip(before(states, MODELS), states, strict=True)):
-        x = x - 0.1 * mean_gradient(t, X, pull)
-        close(state["point"], x, 1e-12)
-
-
-def test_power_gossip_of_full_rank_is_dense_on_odd_iterations():
-    """r = b where b is the smaller side."""
-    states = power(9, shapes=[(5, 4), (3,), (3, 2)], steps=2)
-    assert np.array_equal(states[0]["x"], MODELS)
-    close(states[1]["x"], W @ MODELS, 1e-12)
-
-
-def test_power_gossip_finds_the_best_approximation_of_a_fixed_difference():
-    M = np.random.default_rng(5).normal(size=(4, 5))
-    p, q = np.random.default_rng(6).normal(size=(2, 5, 2))
-    p = p[:4]
-    for c in range(1, 400):
-        p, q, _ = power_gossip.power(M, p, q, c)
-    left, singular, right = np.linalg.svd(M)
-    close(p @ q.T, (left[:, :2] * singular[:2]) @ right[:2], 1e-9)
-
-
-def test_power_gossip_reaches_consensus_linearly_and_sooner_when_warm():
-    warm, cold = power(1, 120), power(1, 120, fresh=True)
-    errors = [consensus(state) for state in warm]
-    assert all(late <= early * (1 + 1e-12) for early, late in pairwise(errors))
-    assert errors[-1] < 1e-7 * errors[0]
-    assert errors[-1] < consensus(cold[-1])
-
-
-def test_power_gossip_does_not_see_which_end_is_which():
-    """The lower number is the first end; relabelling swaps them on an edge, and the sign of D with them."""
-    order = np.arange(N)[::-1]
-    hp, shapes = {"gamma": 0.1, "rank": 1}, [(4, 5), (3,), (2, 3)]
-    pairs = [(i, j) for i in range(N) for j in range(i + 1, N) if W[i, j]]
-    side = lambda i, j, p: tuple(np.random.default_rng([i, j, p, s]).normal(size=(shapes[p][s], 1)) for s in (0, 1))
-    left = power_gossip.run(pull, W, hp, MODELS, 15, shapes, lambda e, p: side(*pairs[e], p))
-    there = lambda e, p: side(*sorted(order[list(pairs[e])].tolist()), p)
-    right = power_gossip.run(
-        lambda t, i, x: pull(t, order[i], x), W[np.ix_(order, order)], hp, MODELS[order], 15, shapes, there
-    )
-    for a, b in zip(left, right, strict=True):
-        close(b["x"], a["x"][order])
-
-
-def test_bits_of_power_gossip():
-    """Two neighbours; odd iterations send a r floats of a matrix, even ones b r, and dense parameters whole."""
-    states = power(2, 3, inner=2)
-    assert [state["bits_up"] for state in states] == [
-        0,
-        2 * 32 * (8 + 3 + 4 + 10 + 3 + 6),
-        2 * 2 * 32 * (8 + 3 + 4 + 10 + 3 + 6),
-    ]
-
-
 # Bits.
 
 
@@ -661,13 +473,6 @@ def test_floors():
     assert atc < min(dgd, choco)
     assert choco == pytest.approx(floor("def_atc", "sign", 800, gamma=half / 2, zeta=0.5, cg=0.2), rel=1e-6)
     assert choco < floor("deep_squeeze", "top_1", 800, gamma=half, cg=0.05)
-    matrix = lambda rank: np.mean(np.sum((power_floor(rank, half) - STAR) ** 2, axis=1))
-    assert dgd < matrix(2) * (1 + 1e-9)
-    assert matrix(2) < matrix(1)
-
-
-def power_floor(rank, gamma):
-    return power(rank, 800, exact, [(2, 2)], X0, gamma=gamma)[-1]["x"]
 
 
 def test_halving_the_step_divides_the_floor_by_less_than_four():
