@@ -65,7 +65,7 @@ def rows_apart(table: Table, sizes: np.ndarray) -> Table:
         rows = padded.reshape(len(of), longest, *column.shape[1:])
         return Share(rows, numbers, len(sizes)) if several() else rows
 
-    return Table(one(table.features), one(table.targets), None)  # type: ignore[arg-type]
+    return Table(one(table.features), one(table.targets), None)
 
 
 def some_rows(table: Table, sizes: np.ndarray, rows: np.ndarray) -> Table:
