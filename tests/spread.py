@@ -244,7 +244,7 @@ def share(fl, kind, label, devices):
     asked, copied = [], splitting.Clients.__getitem__
     with mock(splitting.Clients, "__getitem__", lambda self, i: asked.append(i) or copied(self, i)):
         problem = data_problem(fl, kind, devices)
-    found = trace_of(fl, label, problem, devices=devices)
+    found = trace_of(fl, label, problem, devices=devices, **options_of(kind))
     leaves = [leaf for leaf in jax.tree.leaves(problem) if isinstance(leaf, shares.Share)]
     held = {len(leaf.rows) / len(leaf) for leaf in leaves}
     each = multihost_utils.process_allgather(np.array([len(set(asked)), max(held), min(held), len(leaves)]))
@@ -273,6 +273,14 @@ def data_problem(fl, kind, devices=None):
     partition = "iid" if kind == "dense" else "power_law:1.5"
     data = from_arrays(X, labels if kind == "softmax" else np.where(labels > 0, 1.0, -1.0))
     given = {"features": "sparse"} if kind == "sparse" else {"weights": "size"} if kind == "ragged" else {}
+    if kind == "network":
+        import jax
+
+        model = fl.models.get("mlp:hidden=4", classes=3)
+        shapes = jax.eval_shape(model.init, jax.random.key(0), X[:1])["params"]
+        params = jax.tree.map(lambda leaf: rng.normal(size=leaf.shape), shapes)  # not by float32, as compiled
+        given = {"model": model, "params": params, "dtype": "float64", "measured_rows": 30, "smooth": 10.0}
+        return fl.problem(from_arrays(X, labels), clients=7, partition=partition, devices=devices, **given)
     with mock(layouts, "SMALL", 0 if kind != "dense" else layouts.SMALL):
         return fl.problem(data, clients=7, partition=partition, kappa=30, devices=devices, **given)
 

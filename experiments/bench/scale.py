@@ -302,7 +302,9 @@ PARTS: Mapping[str, Part] = {
     "lanes": Part("lanes of a sweep; DIANA with natural compression, 100 clients, 2 rows each", lanes),
     "devices": Part("devices of a sweep of 512 such lanes", devices),
     "ragged": Part("clients of the same rows with 123 features, evenly and by a power law; GD", ragged),
-    "methods": Part(f"every method by its theory, {METHOD_STEPS} steps; lanes of a sweep, 100 clients, 2 rows each", methods),
+    "methods": Part(
+        f"every method by its theory, {METHOD_STEPS} steps; lanes of a sweep, 100 clients, 2 rows each", methods
+    ),
     "rounds": Part("rounds of one run; DIANA with natural compression, 10 clients", rounds),
 }
 

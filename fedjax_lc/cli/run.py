@@ -238,7 +238,7 @@ def _print_outcome(config: RunConfig, problem: Any, hp: Any, trace: Any) -> None
     shape = f"n = {problem.n}, d = {problem.dim:,}"
     if config.model:
         tested = f", tested on {len(problem.test.targets):,}" if problem.test is not None else ""
-        shape += f" ({config.model}), {len(problem.table.targets):,} rows{tested}, precision {problem.precision}"
+        shape += f" ({config.model}), {problem.facts['rows']:,} rows{tested}, precision {problem.precision}"
     else:
         shape += f", kappa = {problem.kappa:.4g}, effective kappa = {problem.kappa_eff:.4g}, F* = {problem.f_star:.9g}"
     print(f"{shape}, memory {trace.config['memory_bytes'] / 1e6:.1f} MB")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,9 +17,20 @@ def digests(features: Any, targets: Any, weights: Any, sizes: np.ndarray) -> np.
 
     Of several processes that wait for each other, each computes those of the clients that it holds.
     """
-    each = [b"".join(map(_digest, rows)) for rows in _rows(features, _held(targets), _held(weights), sizes)]
-    own = np.array([[*hashlib.sha256(row).digest()] for row in each], np.uint8).reshape(-1, 32)
-    return exchanged(own, len(sizes))
+    return _of_all(_rows(features, _held(targets), _held(weights), sizes), len(sizes))
+
+
+def of_rows(columns: Sequence[Any], sizes: np.ndarray, starts: np.ndarray | None) -> np.ndarray:
+    """The same of columns that hold client after client, from `starts` on, or (None) each client's rows apart."""
+    held = [*map(_held, columns)]
+    rows = ([column[i, :m] if starts is None else column[starts[i] : starts[i] + m] for column in held]
+            for i, m in enumerate(sizes[here(len(sizes))]))  # fmt: skip
+    return _of_all(rows, len(sizes))
+
+
+def _of_all(clients: Iterable[Iterable[np.ndarray]], n: int) -> np.ndarray:
+    each = [hashlib.sha256(b"".join(map(_digest, arrays))).digest() for arrays in clients]
+    return exchanged(np.frombuffer(b"".join(each), np.uint8).reshape(-1, 32), n)
 
 
 def _digest(array: np.ndarray) -> bytes:

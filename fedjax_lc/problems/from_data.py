@@ -165,13 +165,20 @@ def _network(
     whole = with_test(dataset, test_share, split_seed)
     assert whole.test is not None
     parts = sets.partition(whole, clients, partition, seed=split_seed)
-    rows = [_as_rows(whole, features, targets) for features, targets in sets.clients(whole, parts)]
+    rows = _Rows(whole, parts)
     test: Any = _as_rows(whole, whole.test.features, whole.test.targets)
     if whole.groups is not None and whole.test.groups is not None and partition in (None, "natural"):
         owners = [whole.groups[part[0]] for part in parts]
         test = [tuple(column[whole.test.groups == owner] for column in test) for owner in owners]
     usual: dict[str, Any] = {"loss": "squared"} if whole.task == "regression" else {"classes": len(whole.classes)}
     return neural(model, rows, test, **(usual | options))
+
+
+class _Rows(sets.splitting.Clients):
+    """The clients' rows as a network takes them."""
+
+    def __getitem__(self, i: Any) -> Any:
+        return _as_rows(self.dataset, *super().__getitem__(i))
 
 
 def _as_rows(dataset: sets.Dataset, features: Any, targets: Any) -> tuple[Any, Any]:

@@ -16,11 +16,12 @@ from fedjax_lc.core import pytree
 from fedjax_lc.core.errors import InputError, unknown
 from fedjax_lc.core.options import refuse_unknown
 from fedjax_lc.core.platforms import clients_side_by_side
+from fedjax_lc.core.shares import agreed, exchanged, here, of_each, several
 from fedjax_lc.core.typing import Key, PyTree, Vec
 from fedjax_lc.models import Layout
 from fedjax_lc.problems.network_losses import Loss, cross_entropy, named, squared
 from fedjax_lc.problems.networks import Neural
-from fedjax_lc.problems.rows import Table, as_input, table_of, test_table
+from fedjax_lc.problems.rows import Table, as_input, some_rows, table_of, test_table
 from fedjax_lc.problems.stacking import float_dtype, shares
 
 STATISTICS = ("averaged", "local")
@@ -117,16 +118,21 @@ def neural(
     if not l2 >= 0:
         raise InputError(f"l2 must be 0 or more, got {l2}")
     loss_function = named(loss)
-    table, tested = table_of(clients, dtype, "client"), test_table(test, len(clients), dtype)
+    n = len(clients)
+    with agreed():
+        if several() and not len(here(n)):
+            raise InputError(f"{n} clients leave a process without one: ask for fewer devices")
+        given = [clients[i] for i in here(n)]
+        table, tested = table_of(given, dtype, "client"), test_table(test, n, dtype)
     if isinstance(model, str):
         targets = [table.targets, *([] if tested is None else [tested.targets])]
         model = models.get(model, classes=_outputs_for(targets, loss_function) if classes is None else classes)
     key = jax.random.key(key) if isinstance(key, int | np.integer) else key
-    sizes = np.array([len(targets) for _, targets in clients])
+    sizes = exchanged(np.array([len(targets) for _, targets in given]), n)
     ready = as_input(table.features[:1], prepare, dtype)
     network, tree, statistics = models.adapt(model, key, ready, params)
     layout = Layout.of(tree)
-    n, dim = len(clients), sum(layout.sizes)
+    dim = sum(layout.sizes)
     problem = Neural(
         table,
         starts=jnp.asarray(np.cumsum(sizes) - sizes, jnp.int32),
@@ -152,10 +158,14 @@ def neural(
         even=bool(np.ptp(sizes) == 0),
         precision=chosen["precision"],
     )
-    for rows_of in (table, *([] if tested is None else [tested])):
-        _check_outputs(problem, rows_of)
-    L = float(_largest_curvature(problem)) + l2 if smooth is None else smooth
-    return dataclasses.replace(problem, smooth=jnp.full(n, L, dtype), smooth_mean=jnp.asarray(L, dtype))
+    with agreed():
+        for rows_of in (table, *([] if tested is None else [tested])):
+            _check_outputs(problem, rows_of)
+    rows = np.unique(np.linspace(0, sizes.sum() - 1, min(sizes.sum(), ESTIMATE_ROWS)).astype(int))
+    few = dataclasses.replace(problem, table=some_rows(table, sizes, rows)) if several() else problem
+    L = float(_largest_curvature(few)) + l2 if smooth is None else smooth
+    problem = dataclasses.replace(problem, smooth=jnp.full(n, L, dtype), smooth_mean=jnp.asarray(L, dtype))
+    return problem.with_rows_apart() if several() else problem
 
 
 def _checked(options: NeuralOptions) -> NeuralOptions:
@@ -188,7 +198,8 @@ def _outputs_for(targets: Sequence[jax.Array], loss: Loss) -> int | None:
         return math.prod(targets[0].shape[1:])
     if loss is not cross_entropy:
         return None
-    return 1 + max(int(jnp.max(each)) for each in targets if each.size)
+    largest = max(int(jnp.max(each)) for each in targets if each.size)
+    return 1 + int(of_each(largest).max())
 
 
 def _check_outputs(problem: Neural, table: Table) -> None:

@@ -14,11 +14,13 @@ from fedjax_lc import models
 from fedjax_lc.core import pytree
 from fedjax_lc.core.devices import by_client, each_device
 from fedjax_lc.core.errors import InputError
+from fedjax_lc.core.shares import waiting
 from fedjax_lc.core.typing import ClientVecs, Key, PyTree, Scalar, Vec
 from fedjax_lc.models import Layout
+from fedjax_lc.problems import content
 from fedjax_lc.problems.base import Sampled
 from fedjax_lc.problems.network_losses import cross_entropy, fairness, hit_rate
-from fedjax_lc.problems.rows import Table, as_input
+from fedjax_lc.problems.rows import Table, as_input, rows_apart
 
 
 @pytree.dataclass
@@ -173,17 +175,26 @@ class Neural(Sampled):
     # --- over devices ---
 
     def for_devices(self) -> Neural:
+        return self if self.apart else self.with_rows_apart()
+
+    def with_rows_apart(self) -> Neural:
         """Each client's rows apart, (n, longest, ...) with zeros at the end, so that devices can share them."""
-        owners, starts, n = np.asarray(self.table.owners), np.asarray(self.starts), self.n
+        sizes, starts = np.asarray(self.sizes), np.asarray(self.starts)
+        owners = np.repeat(np.arange(self.n), sizes)
         places = owners * self.longest + np.arange(len(owners)) - starts[owners]
+        measured = places[np.asarray(self.measured)].astype(np.int32)
+        return dataclasses.replace(self, table=rows_apart(self.table, sizes), measured=measured, apart=True)
 
-        def apart(column: Any) -> np.ndarray:
-            padded = np.zeros((n * self.longest, *column.shape[1:]), column.dtype)
-            padded[places] = column
-            return padded.reshape(n, self.longest, *column.shape[1:])
-
-        table = Table(apart(self.table.features), apart(self.table.targets), None)  # type: ignore[arg-type]
-        return dataclasses.replace(self, table=table, measured=places[np.asarray(self.measured)], apart=True)
+    def content(self) -> dict[str, Any]:
+        """What identifies the problem, whether or not rows are apart."""
+        laid_out = ("table", "measured", "apart")
+        rest = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name not in laid_out}
+        starts, measured = np.asarray(self.starts), np.asarray(self.measured)
+        if self.apart:
+            measured = starts[measured // self.longest] + measured % self.longest
+        with waiting(self.mesh):
+            data = content.of_rows(self.table[:2], np.asarray(self.sizes), None if self.apart else starts)
+        return rest | {"data": data, "measured": measured}
 
     def _with_rows(self, features: jax.Array, targets: jax.Array) -> Neural:
         """The problem of the clients whose rows these are, (c, longest, ...), in one table."""
@@ -217,7 +228,7 @@ class Neural(Sampled):
 
     @property
     def facts(self) -> dict[str, Any]:
-        rows = {"rows": len(self.table.targets), "measured_rows": len(self.measured)}
+        rows = {"rows": int(np.sum(np.asarray(self.sizes))), "measured_rows": len(self.measured)}
         tested = {"test_rows": 0 if self.test is None else len(self.test.targets)}
         norms = {"norm_statistics": self.norm_statistics} if jax.tree.leaves(self.statistics) else {}
         return {"network": str(self.network), "precision": self.precision, **rows, **tested, **norms}

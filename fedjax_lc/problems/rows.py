@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fedjax_lc.core.errors import InputError
-from fedjax_lc.core.shares import stored
+from fedjax_lc.core.shares import Share, here, of_each, several, stored
 from fedjax_lc.data.sparse import is_sparse, real
 
 
@@ -47,6 +47,39 @@ def table_of(clients: Sequence[tuple[Any, Any]], dtype: Any, what: str) -> Table
             raise InputError(f"{name} hold numbers that are not finite: clean the data first")
     owners = np.repeat(np.arange(len(pairs)), [len(pair[1]) for pair in pairs])
     return Table(_column(features, dtype), _column(targets, dtype), stored(owners, jnp.int32))
+
+
+def rows_apart(table: Table, sizes: np.ndarray) -> Table:
+    """The rows (n, longest, ...) of each client in NumPy, zeros at the end, of a table that holds client after client.
+    Of several processes that wait for each other, each has the rows of its own clients alone.
+
+    sizes: (n,) rows of each client, of all processes.
+    """
+    numbers, longest = here(len(sizes)), int(sizes.max())
+    of = sizes[numbers]
+    places = np.repeat(np.arange(len(of)) * longest - (np.cumsum(of) - of), of) + np.arange(of.sum())
+
+    def one(column: Any) -> Any:
+        padded = np.zeros((len(of) * longest, *column.shape[1:]), column.dtype)
+        padded[places] = column
+        rows = padded.reshape(len(of), longest, *column.shape[1:])
+        return Share(rows, numbers, len(sizes)) if several() else rows
+
+    return Table(one(table.features), one(table.targets), None)
+
+
+def some_rows(table: Table, sizes: np.ndarray, rows: np.ndarray) -> Table:
+    """The rows with these numbers among those of all clients, in every process; arguments as of `rows_apart`."""
+    starts, numbers = np.cumsum(sizes) - sizes, here(len(sizes))
+    held = np.concatenate([np.arange(starts[i], starts[i] + sizes[i]) for i in numbers] or [np.zeros(0, int)])
+    mine = np.flatnonzero(np.isin(rows, held))
+
+    def one(column: Any) -> Any:
+        sent = np.zeros((len(rows), *column.shape[1:]), column.dtype)
+        sent[mine] = np.asarray(column)[np.searchsorted(held, rows[mine])]
+        return of_each(sent).sum(axis=0, dtype=column.dtype)
+
+    return Table(one(table.features), one(table.targets), None)
 
 
 def _column(column: np.ndarray, dtype: Any) -> jax.Array:
