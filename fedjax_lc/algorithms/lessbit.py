@@ -57,6 +57,8 @@ class Hparams(Gossip):
         super().validate(problem)
         if self.option == "A" and not problem.solvable:
             raise InputError("lessbit's option A minimises f_i exactly, which is for convex problems: take option B")
+        if self.option == "A" and not pytree.is_traced(problem.strong) and not problem.strong > 0:
+            raise InputError("lessbit's option A needs strongly convex f_i, got strong = 0: set l2 or kappa")
         if (self.option in ("C", "D")) != (self.batch_size is not None):
             raise InputError("lessbit's options C and D take batches, and A and B full gradients: give batch_size or "
                              "leave it out")  # fmt: skip

@@ -84,12 +84,12 @@ def matrices(problem: Problem, hp: Any) -> list[Matrix]:
     if hp.matrix != "layers":
         a = math.isqrt(d - 1) + 1 if hp.matrix == "square" else d
         return [Matrix(0, d, a, -(-d // a), min(hp.rank, a, -(-d // a)))]
-    found, first = [], 0
+    made, first = [], 0
     for shape in shapes:
         size, b = math.prod(shape), shape[-1] if len(shape) > 1 else 1
-        found.append(Matrix(first, first + size, size // b, b, min(hp.rank, size // b, b)))
+        made.append(Matrix(first, first + size, size // b, b, min(hp.rank, size // b, b)))
         first += size
-    return found
+    return made
 
 
 class State(NamedTuple):

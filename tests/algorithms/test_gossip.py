@@ -188,10 +188,15 @@ def test_who_stays_away_keeps_its_vectors(tiny):
     assert min(kept) >= 1
 
 
-@pytest.mark.parametrize("form", ["paper", "atc"])
 @pytest.mark.parametrize(
-    ("topology", "participation"),
-    [("one_peer_hypercube", None), ("matching(complete)", None), ("subgraph(ring):0.7", None), ("ring", 0.7)],
+    ("topology", "participation", "form"),
+    [
+        ("one_peer_hypercube", None, "paper"),
+        ("one_peer_exponential", None, "atc"),
+        ("matching(complete)", None, "paper"),
+        ("subgraph(ring):0.7", None, "atc"),
+        ("ring", 0.7, "paper"),
+    ],
 )
 def test_tracking_finds_the_solution_on_graphs_that_change(topology, participation, form, tiny):
     """The mean of what nodes know of the gradient stays that of their gradients, whoever takes part."""
@@ -243,20 +248,33 @@ def test_one_node_sends_nothing_and_descends(name):
     assert values[-1] < values[0]
 
 
+def test_options_of_lessbit_that_cannot_be_are_refused(tiny):
+    lessbit, flat = algorithms.get("lessbit"), fl.problems.quadratic(np.ones((2, 2)) * [1.0, 0.0], np.zeros((2, 2)))
+    hp = lessbit.theory(tiny)
+    for problem, option, batch_size, said in (
+        (flat, "A", None, "needs strongly convex f_i, got strong = 0"),
+        (make(), "A", None, "is for convex problems"),
+        (tiny, "C", None, "give batch_size or leave it out"),
+        (tiny, "B", 2, "give batch_size or leave it out"),
+    ):
+        with pytest.raises(fl.InputError, match=said):
+            lessbit.check(problem, dataclasses.replace(hp, option=option, batch_size=batch_size))
+
+
 # --- topologies as hyperparameters ---
 
 
 def test_topologies_are_an_axis_of_a_grid(tiny):
     W = np.full((4, 4), 0.25)
     own = fl.topology(W)
-    points = fl.grid(functools.partial(algorithms.get("lead").theory, tiny), topology=["ring", "star", own])
-    assert points.axes["topology"] == ("ring", "star", str(own))
-    assert len({float(hp.gamma) for hp in points}) == 2  # theory is that of each graph: beta is 1 of the last two
+    points = fl.grid(functools.partial(algorithms.get("lead").theory, tiny), topology=["ring", own])
+    assert points.axes["topology"] == ("ring", str(own))
+    assert len({float(hp.gamma) for hp in points}) == 2  # theory is that of each graph
     table = fl.sweep("lead", tiny, points, steps=20, every=20, progress=False)
     alone = fl.run("lead", tiny, algorithms.get("lead").theory(tiny, topology=own), steps=20, every=20, progress=False)
-    np.testing.assert_allclose(table.trace(2).value, alone.value, rtol=1e-12)
+    np.testing.assert_allclose(table.trace(1).value, alone.value, rtol=1e-12)
     assert alone.config["hyperparameters"]["topology"] == str(own)
-    assert table.trace(2).metrics["consensus"][-1] == pytest.approx(alone.metrics["consensus"][-1], rel=1e-6)
+    assert table.trace(1).metrics["consensus"][-1] == pytest.approx(alone.metrics["consensus"][-1], rel=1e-6)
 
 
 def test_graphs_that_are_equal_share_a_program(tiny):

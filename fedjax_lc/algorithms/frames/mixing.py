@@ -177,17 +177,17 @@ class Topology:
         self.stays("W")
         if self.dense:
             return products.matmul(jnp.asarray(self.W, X.dtype), X)
-        own = jnp.asarray(self.self_weights, X.dtype)[:, None] * X
+        kept = jnp.asarray(self.self_weights, X.dtype)[:, None] * X
         if self.n * int(self.degrees.max(initial=0)) > 8 * len(self.edges):
             hears, heard, edge = self.links
             heard_rows = jnp.asarray(self.weights[edge], X.dtype)[:, None] * X[heard]
-            return own.at[hears].add(heard_rows, indices_are_sorted=True)
+            return kept.at[hears].add(heard_rows, indices_are_sorted=True)
         neighbours, weights = self._table
         columns, shares = jnp.asarray(neighbours.T), jnp.asarray(weights.T, X.dtype)
         add = lambda k, total: total + shares[k][:, None] * X[columns[k]]
         if len(neighbours.T) > UNROLLED_UP_TO:
-            return platforms.repeat(len(neighbours.T), add, own)
-        return functools.reduce(lambda total, k: add(k, total), range(len(neighbours.T)), own)
+            return platforms.repeat(len(neighbours.T), add, kept)
+        return functools.reduce(lambda total, k: add(k, total), range(len(neighbours.T)), kept)
 
     def pull(self, X: ClientVecs) -> ClientVecs:
         """(W - I) X: the sum over neighbours j of w_ij (x_j - x_i)."""
