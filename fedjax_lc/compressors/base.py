@@ -77,6 +77,7 @@ class Compressor:
     deterministic: ClassVar[bool] = False
     projects: ClassVar[bool] = False  #: whether the value equals x on the entries sent and is zero elsewhere
     conventions: ClassVar[tuple[str, ...]] = ()  #: allowed values of the field `index`
+    answer_bits: ClassVar[int] = 0  #: bits that the receiver sends back for each message of `joint_with`
 
     @property
     def shares(self) -> bool:

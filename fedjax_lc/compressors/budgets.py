@@ -37,8 +37,6 @@ from fedjax_lc.core.devices import each_device
 from fedjax_lc.core.errors import InputError
 from fedjax_lc.core.typing import ClientVecs, Key, Scalar, Vec
 
-PRICE_BITS = 32  #: the price, which comes back for each message of `top_price`
-
 
 def selected(x: Vec, k: jax.Array, index: str, sent: jax.Array | None = None) -> Message:
     """The message of the k entries of x (d,) of largest modulus, k a traced whole number; ties to the lowest index."""
@@ -141,7 +139,6 @@ class Shared(Remembering):
     """Base of the policies whose state all clients share; subclasses implement `start` and `numbers`."""
 
     index: str
-    header_bits: ClassVar[int] = 0
     deterministic: ClassVar[bool] = True
     projects: ClassVar[bool] = True
     conventions: ClassVar[tuple[str, ...]] = INDEX_BITS
@@ -154,8 +151,7 @@ class Shared(Remembering):
         self, key: Key | None, X: ClientVecs, state: Any, present: jax.Array | None = None
     ) -> tuple[Message, Any]:
         k, state = self.numbers(X, state, present)
-        message = each_device(lambda rows, _: jax.vmap(lambda x, k: selected(x, k, self.index))(*rows), (X, k))
-        return pytree.replace(message, header_bits=message.header_bits + self.header_bits), state
+        return each_device(lambda rows, _: jax.vmap(lambda x, k: selected(x, k, self.index))(*rows), (X, k)), state
 
     def validate(self, d: int) -> None:
         check_index(self)
@@ -168,8 +164,7 @@ class TopPrice(Shared):
     lam_{t+1} = lam_t exp(rate (mean_i k_t - k)/k), the mean over those who send; one price for all clients, w_t =
     growth^t. Derived by us: for known vectors one price gives the best numbers of entries of all rounds. delta >= 1/d.
 
-    Bits: k_t (32 + index bits), and 32 for the price that comes back to each client, which are booked with the message,
-    on the way up.
+    Bits: k_t (32 + index bits), and 32 down for the price, which comes back to each client (`answer_bits`).
 
     Attributes:
         k: the mean number of entries that is aimed at.
@@ -184,7 +179,7 @@ class TopPrice(Shared):
     growth: Scalar = 1.0
     index: str = pytree.static(default="log2")
     name: ClassVar[str] = "top_price"
-    header_bits: ClassVar[int] = PRICE_BITS
+    answer_bits: ClassVar[int] = FLOAT_BITS
 
     def start(self, n: int, d: int, dtype: Any) -> Priced:
         return Priced(jnp.log(jnp.asarray(self.price, dtype)), jnp.zeros((), jnp.int32))

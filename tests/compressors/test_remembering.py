@@ -93,6 +93,16 @@ def test_methods_with_feedback_carry_the_state(spec, method, problem):
     assert costs.bits_up[0] == 32 * problem.dim or not dense
 
 
+@pytest.mark.parametrize(("participation", "share"), [(None, 1), (0.5, None)])
+def test_the_price_comes_back_to_who_sent(participation, share, problem):
+    """32 bits down to each of them; other compressors have no answer."""
+    base = dataclasses.replace(algorithms.get("mem_sgd").theory(problem), participation=participation)
+    with_price = dataclasses.replace(base, compressor=parse("top_price:2"))
+    (states, costs, _), (_, plain, _) = (walk("mem_sgd", problem, hp, 20) for hp in (with_price, base))
+    came = states.active.mean(axis=1)[:-1] if share is None else np.full(19, share)
+    np.testing.assert_array_equal((costs.bits_down - plain.bits_down)[1:], 32 * came)
+
+
 @pytest.mark.parametrize("spec", STATEFUL)
 def test_others_refuse_it_in_one_line(spec, problem, refused):
     name = spec.partition(":")[0]
@@ -135,7 +145,7 @@ def test_a_lane_is_its_single_run(spec, monkeypatch):
 def test_the_price_brings_the_mean_to_its_budget():
     values, bits, states = follow("top_price:12,rate=0.3", rows(200))
     k = np.count_nonzero(values, axis=2)
-    np.testing.assert_array_equal(bits, 32 * k + 8 * k + 32)
+    np.testing.assert_array_equal(bits, 32 * k + 8 * k)
     assert np.mean(k[100:]) == pytest.approx(12, rel=0.05)
     np.testing.assert_allclose(states.log_price[-1], 0.3 * np.sum(k.mean(axis=1) - 12) / 12, rtol=0, atol=1e-10)
 

@@ -228,7 +228,7 @@ EXAMPLES = [
     ),
     Example(
         "top_price:4,price=0.25",
-        lambda v, i: 32 * kept(v) + i(kept(v), D) + 32,
+        lambda v, i: 32 * kept(v) + i(kept(v), D),
         lambda x, v: np.array_equal(v != 0, np.abs(x) > 0.5) or kept(v) <= 1,
         "top_price:12,price=1e-08",
         ("top_price:1", True),

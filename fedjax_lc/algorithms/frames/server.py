@@ -165,7 +165,8 @@ def compose(uplink: Uplink, downlink: Downlink) -> dict[str, Any]:
         announced = downlink.announce(hp, down, w, state.seen, turn)
         average = averaged(hp, state.average, announced.w, k)
         grads = cohort.cost(oracle.passes) if sent.passes is None else sent.passes
-        cost = Cost.of(sent.bits + more_up, bits_down + announced.bits, grads, rounds=1)
+        bits_down = bits_down + announced.bits + (cohort.cost(coder.answers) if coder.answers else 0)
+        cost = Cost.of(sent.bits + more_up, bits_down, grads, rounds=1)
         memories = aggregate.memories
         new = State(
             announced.w, announced.seen, sent.memory, announced.memory, k, coming.active, average, v, memories, coding

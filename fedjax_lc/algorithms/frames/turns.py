@@ -80,13 +80,15 @@ class Coder:
     """The uplink's compressor in one step, as it is traced: each call carries on the state that the compressor keeps.
 
     state: as the calls so far have left it, for the next step; None of a compressor without one.
+    answers: bits that come back to a client for its messages.
     """
 
     def __init__(self, compressor: Any, state: PyTree) -> None:
-        self.state, self._compressor = state, compressor
+        self.state, self.answers, self._compressor = state, 0, compressor
 
     def __call__(self, key: Key, rows: ClientVecs, present: jax.Array | None) -> Message:
         message, self.state = self._compressor.joint_with(key, rows, self.state, present)
+        self.answers += self._compressor.answer_bits
         return message
 
 
