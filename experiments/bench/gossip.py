@@ -175,15 +175,18 @@ def step_contests(sizes: Sizes, method: str) -> dict[str, Contestant]:
 
 
 def lane_contests(sizes: Sizes, method: str) -> dict[str, Contestant]:
-    """Sweeps, and what a lane's own gradients cost in one."""
+    """Sweeps, and what a lane's gradients, with and without messages, cost in one."""
     work, steps = w1(sizes.w1), sizes.lane_steps
     options: dict[str, Any] = {"seeds": sizes.lanes, "steps": steps, "every": steps, "progress": False}
-    hp, gradients = hparams(method, work.problem), GRADIENT_ONLY.theory(work.problem)
+    hp = hparams(method, work.problem)
+    entries: dict[str, tuple[Any, Any]] = {
+        OURS: (method, hp),
+        ALONE: (GRADIENTS_AND_MESSAGES, GRADIENTS_AND_MESSAGES.theory(work.problem, hp.compressor)),
+        GRADIENT_ONLY.title: (GRADIENT_ONLY, GRADIENT_ONLY.theory(work.problem)),
+    }
     return {
-        OURS: Contestant(steps * sizes.lanes, partial(sweep, method, work.problem, hp, **options)),
-        GRADIENT_ONLY.title: Contestant(
-            steps * sizes.lanes, partial(sweep, GRADIENT_ONLY, work.problem, gradients, **options)
-        ),
+        name: Contestant(steps * sizes.lanes, partial(sweep, algorithm, work.problem, each, **options))
+        for name, (algorithm, each) in entries.items()
     }
 
 

@@ -212,8 +212,8 @@ def gap() -> Graphs:
             Claim("steps of NIDS on large rings grow like kappa_g (exponent 0.85 to 1.15)", ("NIDS",),
                   statistic=EXPONENT, least=0.85, most=1.15),
         ),
-        said="Each node has axes at random, so that the mean is better conditioned than the nodes and the graph shows "
-        f"early. No bits are compared here; {COUNTED}.",
+        said=f"kappa = L/mu = {KAPPA:g} of every node, whose axes are at random, so that the mean is easier than "
+        f"they are and the graph shows early. No bits are compared here; {COUNTED}.",
     )  # fmt: skip
 
 

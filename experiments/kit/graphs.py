@@ -97,7 +97,6 @@ class Graphs(Recipe):
         spectra = {str(graph): topology(graph.text, graph.n) for graph in self.graphs}
         return {
             "dim": problem.dim,
-            "kappa": problem.kappa,
             "rel_gap": self.rel_gap,
             "settle": self.settle,
             "graphs": {
@@ -181,7 +180,7 @@ class Graphs(Recipe):
         ]
         exponents = ", ".join(f"{curve.label} {self.exponent(facts, curve.label):.2f}" for curve in self.curves)
         caption = (
-            f"d = {facts['dim']}, kappa = {facts['kappa']:.3g}. Steps to a relative gap of {self.rel_gap:g} of the "
+            f"d = {facts['dim']}. Steps to a relative gap of {self.rel_gap:g} of the "
             f"average model, and floors: mean_i |x_i - x*|^2 / |x_0 - x*|^2 after {self.settle:,} steps. Exponents of "
             f"kappa_g in the steps, over the larger half of the rings: {exponents}. {self.remarks()}"
         )
