@@ -18,7 +18,6 @@ Every f_i must be strongly convex. The duals z_i sum to zero and tend to the gra
 
 from __future__ import annotations
 
-import math
 from typing import NamedTuple
 
 import jax

@@ -10,7 +10,6 @@ import pytest
 
 import fedjax_lc as fl
 from fedjax_lc import algorithms
-from fedjax_lc.core.errors import InputError
 from tests.algorithms.shared import walk
 from tests.conftest import make_clients
 
