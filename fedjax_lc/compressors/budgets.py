@@ -1,4 +1,4 @@
-"""top-k whose k is chosen anew for every message, by a policy: policies of our own, not those of a paper.
+"""top-k whose k is chosen anew for every message, by a policy: derived here, not those of a paper.
 
 Adaptive numbers of entries are proposed in arXiv 2210.13532 (top-k) and 2112.06694 (rates, for FedAvg); their formulas
 were not available, so these are derived by us, from a bound. Of a step x+ = x - gamma c with gamma <= 1/L, c entries of

@@ -47,7 +47,7 @@ def stored_rows(rows: Any, count: int, dtype: Any = None) -> Any:
 
 
 class Share:
-    """An array (count, ...) of which this process holds its own devices' rows alone.
+    """An array (count, ...) of which this process holds the rows of its devices alone.
 
     Attributes:
         rows: (k, ...) what it holds.
@@ -107,7 +107,7 @@ def _of_process(process: int, count: int) -> np.ndarray:
 
 @contextlib.contextmanager
 def agreed() -> Iterator[None]:
-    """Work of each process on its own rows: where it fails in one, all raise InputError."""
+    """Work of each process on the rows that it holds: where it fails in one, all raise InputError."""
     with together(_waiting.get()) if several() else contextlib.nullcontext():
         yield
 

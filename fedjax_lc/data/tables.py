@@ -36,10 +36,10 @@ def read_npz(path: Path) -> Table:
     Raises InputError if the arrays are not there or the file cannot be read.
     """
     wanted = {name for pair in _SPELLINGS for name in pair}
-    found, names = arrays.read_npz(path, (*sorted(wanted), "groups"))
+    held, names = arrays.read_npz(path, (*sorted(wanted), "groups"))
     for features, targets in _SPELLINGS:
-        if features in found and targets in found:
-            return Table(found[features], found[targets], groups=found.get("groups"))
+        if features in held and targets in held:
+            return Table(held[features], held[targets], groups=held.get("groups"))
     raise InputError(
         f"{path}: needs arrays 'features' and 'targets' (or 'X' and 'y'), got {', '.join(map(repr, names)) or 'none'}"
     )

@@ -236,7 +236,7 @@ class Ragged:
         return self._apart(sums, (parts,), len(self.first))
 
     def _apart(self, one: Callable[..., jax.Array], arrays: tuple[jax.Array, ...], count: int) -> jax.Array:
-        """`one(owners, first, *arrays)` (count, ...), each device for its own clients, which there, as its blocks, are
+        """`one(owners, first, *arrays)` (count, ...), each device for its clients, which there, as its blocks, are
         numbered from 0."""
         if self.devices == 1:
             return one(self.owners, self.first, *arrays)
@@ -297,7 +297,7 @@ class Sparse(Padded):
         return self._apart(Sparse._take, picks)
 
     def _apart(self, one: Callable[[Sparse, jax.Array], T], x: jax.Array) -> T:
-        """`one(self, x)`, each device for its own clients."""
+        """`one(self, x)`, each device for its clients."""
         shared = x.ndim == 1
         here = lambda rows, x: one(rows[0], x if shared else rows[1])
         return each_device(here, (self, None if shared else x), x if shared else None)

@@ -123,7 +123,7 @@ def stack(
     """Check and stack all clients' data; features are kept "dense", "sparse", or ("auto") sparse if one client's are.
 
     Dense clients whose sizes differ much are cut into small blocks; all others are padded to the largest. Of several
-    processes that wait for each other, each asks for its own clients alone.
+    processes that wait for each other, each asks for its clients alone.
 
     check: called with each client's number and targets; raises InputError where they cannot be used.
     """

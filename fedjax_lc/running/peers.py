@@ -77,30 +77,30 @@ def _tell(client: Any, error: BaseException) -> None:
 
 def _watch(client: Any, done: threading.Event) -> None:
     while not done.wait(LOOKS):
-        if told := _told(client):
-            _say_and_leave(client, told)
+        if reason := _reason(client):
+            _say_and_leave(client, reason)
 
 
 def _follow(client: Any, error: BaseException) -> None:
     """End this process with a line if another one failed before, or if it is gone."""
     gone = isinstance(error, jax.errors.JaxRuntimeError) and any(words in str(error) for words in LOST)
-    told = _told(client)
-    if gone and not told:
+    reason = _reason(client)
+    if gone and not reason:
         time.sleep(2 * LOOKS)  # it may be about to tell
-        told = _told(client) or f"1 another process has gone ({error})"
-    if told:
-        _say_and_leave(client, told)
+        reason = _reason(client) or f"1 another process has gone ({error})"
+    if reason:
+        _say_and_leave(client, reason)
 
 
-def _told(client: Any) -> str:
-    """What a process that failed told, "" if none did."""
+def _reason(client: Any) -> str:
+    """Why a process failed, "" if none did."""
     with contextlib.suppress(Exception):  # there is no such key, or no connection any more
         return str(client.key_value_try_get(ENDED))
     return ""
 
 
-def _say_and_leave(client: Any, told: str) -> None:
-    code, _, said = told.partition(" ")
+def _say_and_leave(client: Any, reason: str) -> None:
+    code, _, said = reason.partition(" ")
     with contextlib.suppress(Exception):
         print(f"fedjax-lc: {one_line(said)}", file=sys.__stderr__)
     _leave(client, int(code))
