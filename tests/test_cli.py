@@ -177,6 +177,19 @@ def test_options_that_do_not_parse(refused):
     )
 
 
+def test_the_bound_of_a_theorem_is_drawn_where_there_is_one(tmp_path, refused, capsys):
+    folder = tmp_path / "out"
+    assert main(["run", "gd", *QUICK, "--theory", "--out", str(folder)]) == 0
+    assert "lyapunov" in fl.Trace.load(folder).metrics
+    assert main(["plot", str(folder), "--theory", "--out", str(tmp_path / "bound.svg")]) == 0
+    assert 'id="theory"' in (tmp_path / "bound.svg").read_text()
+    capsys.readouterr()
+    assert refused("run", "fedavg", *QUICK, "--theory").startswith("--theory: no theorem gives fedavg a rate here")
+    for wrong in (("--gamma", "1e3"), ("--momentum", "0.5")):
+        message = refused("run", "diana", *QUICK, "--theory", *wrong)
+        assert message.startswith("--theory: the theorem of diana says nothing of this problem with these")
+
+
 def test_words_where_numbers_belong(refused):
     assert refused("run", "gd", "--gamma", "fast") == "gd needs gamma as a number, got the word 'fast'"
     assert refused("run", "locodl", "--p", "none").startswith("unknown p 'none'")

@@ -196,6 +196,26 @@ def test_theory_is_dashed_from_the_start():
     assert figure.legends[0].get_texts()[-1].get_text() == "rate of the theory"
 
 
+def test_rates_that_runs_keep_are_drawn_beside_their_lyapunov_functions(problem):
+    """Of lyapunov, whatever the x axis; hyperparameters that no theorem covers have none."""
+    gd = fl.algorithms.get("gd").theory(problem)
+    run = lambda name, hp: fl.run(name, problem, hp, steps=20, every=1, measure="lyapunov", progress=False)
+    kept, agd = run("gd", gd), run("agd", fl.algorithms.get("agd").theory(problem))
+    figure = plot.curves({"GD": kept, "AGD": agd}, theory=True)
+    bound, _ = by_gid(figure, "theory")
+    rate = float(fl.algorithms.get("gd").rate(problem, gd))
+    np.testing.assert_allclose(bound.get_ydata(), kept.initial["lyapunov"] * rate ** np.arange(1, 21), rtol=1e-12)
+    for trace in (kept, agd):
+        psi = np.concatenate([[trace.initial["lyapunov"]], trace.metrics["lyapunov"]])
+        assert np.all(psi <= psi[0] * trace.config["rate"] ** np.arange(21) * (1 + 1e-9))
+    diana = fl.algorithms.get("diana").theory(problem)
+    assert run("diana", diana).config["rate"] is not None
+    for change in ({"gamma": 1.1 * diana.gamma}, {"momentum": 0.5}, {"batch_size": 2}):
+        assert run("diana", dataclasses.replace(diana, **change)).config["rate"] is None
+    with pytest.raises(fl.InputError, match="a proven rate"):
+        plot.curves(fl.run("gd", problem, gd, steps=20, every=1, progress=False), theory=True)
+
+
 def test_twenty_curves_look_different_even_in_grey():
     figure = plot.curves([geometric(rate=0.9 - 0.02 * i) for i in range(20)])
     drawn = list(lines(figure).values())[:20]

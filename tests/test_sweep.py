@@ -561,6 +561,7 @@ print("all the same")
 """
 
 
+@pytest.mark.slow
 def test_eight_devices_are_one():
     """Lanes not a multiple of eight, refilled slots, early ends; no word between devices in the compiled text."""
     flags = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"

@@ -1,6 +1,7 @@
 """Nesterov's accelerated gradient descent with constant momentum, uncompressed.
 
-Nesterov, "Introductory Lectures on Convex Optimization", constant step scheme III (2.2.11).
+Nesterov, "Introductory Lectures on Convex Optimization", constant step scheme III (2.2.11). The Lyapunov function and
+its rate are the textbook's (recalled, checked numerically).
 
 The gradient is taken ahead of the model, at y, where the last move would carry it on by beta; this brings the number of
 rounds from kappa to sqrt(kappa).
@@ -11,8 +12,10 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
+import jax.numpy as jnp
+
 from fedjax_lc.algorithms.frames.aggregation import Aggregated, Aggregation, Memories, start
-from fedjax_lc.algorithms.frames.base import Cost, constants, register
+from fedjax_lc.algorithms.frames.base import Cost, constants, covered, register
 from fedjax_lc.compressors.base import FLOAT_BITS
 from fedjax_lc.core import pytree
 from fedjax_lc.core.errors import unknown
@@ -63,6 +66,21 @@ def theory(problem: Problem, smooth: str = "max") -> Hparams:
     return Hparams(gamma=1 / L, beta=(root - 1) / (root + 1))
 
 
+def lyapunov(problem: Problem, hp: Hparams, state: State) -> Scalar:
+    """F(x) - F(x*) + (mu/2) |v - x*|^2, v = x + (1 + r) (y - x), where beta = (r - 1)/(r + 1)."""
+    x_star, r = jnp.asarray(problem.x_star, problem.dtype), (1 + hp.beta) / (1 - hp.beta)
+    ahead = state.x + (1 + r) * (state.y - state.x)
+    return problem.value(state.x) - problem.value(x_star) + problem.strong / 2 * jnp.sum((ahead - x_star) ** 2)
+
+
+def rate(problem: Problem, hp: Hparams) -> Scalar:
+    """1 - sqrt(gamma mu), for gamma no larger than 1/L, L of F, and beta = (r - 1)/(r + 1), r = 1/sqrt(gamma mu)."""
+    (_, mu), most = constants(problem, "agd"), theory(problem, smooth="mean")
+    root = 1 / (hp.gamma * mu) ** 0.5
+    beta = (root - 1) / (root + 1)
+    return covered(1 - 1 / root, (hp.gamma, most.gamma), (hp.beta, beta), (beta, hp.beta))
+
+
 register(
     "agd",
     title="AGD",
@@ -75,4 +93,6 @@ register(
     step=step,
     point=point,
     theory=theory,
+    lyapunov=lyapunov,
+    rate=rate,
 )

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import jax.numpy as jnp
 
-from fedjax_lc.algorithms.frames.base import choose, constants, register
+from fedjax_lc.algorithms.frames.base import choose, constants, covered, register
 from fedjax_lc.algorithms.frames.links import memory, plain
 from fedjax_lc.algorithms.frames.server import State, WithMemory, compose
 from fedjax_lc.algorithms.frames.step_sizes import memory_rate, smoothness
@@ -53,8 +53,8 @@ def lyapunov(problem: Problem, hp: Hparams, state: State) -> Scalar:
 
 def rate(problem: Problem, hp: Hparams) -> Scalar:
     """max(1 - gamma mu, 1 - alpha/2), for gamma and alpha no larger than theory's."""
-    _, mu = constants(problem, "diana")
-    return max(1 - hp.gamma * mu, 1 - hp.alpha / 2)
+    (_, mu), most = constants(problem, "diana"), theory(problem, hp.compressor)
+    return covered(max(1 - hp.gamma * mu, 1 - hp.alpha / 2), (hp.gamma, most.gamma), (hp.alpha, most.alpha))
 
 
 register(

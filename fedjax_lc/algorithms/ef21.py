@@ -17,7 +17,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from fedjax_lc.algorithms.frames.base import choose, constants, register
+from fedjax_lc.algorithms.frames.base import choose, constants, covered, register
 from fedjax_lc.algorithms.frames.links import Shifts, no_shifts, plain, server_zeros, shifted, to_all
 from fedjax_lc.algorithms.frames.server import Rounds, State, compose
 from fedjax_lc.algorithms.frames.step_sizes import following_step, leftover
@@ -118,7 +118,7 @@ def lyapunov(problem: Problem, hp: Hparams, state: State) -> Scalar:
 def rate(problem: Problem, hp: Hparams) -> Scalar:
     """1 - gamma mu, for gamma no larger than theory's (Theorem 2, recalled only)."""
     _, mu = constants(problem, "ef21")
-    return 1 - hp.gamma * mu
+    return covered(1 - hp.gamma * mu, (hp.gamma, theory(problem, hp.compressor).gamma))
 
 
 register(

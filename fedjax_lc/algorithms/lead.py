@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 from scipy.optimize import brentq
 
-from fedjax_lc.algorithms.frames.base import Cost, choose, constants, gradients, register
+from fedjax_lc.algorithms.frames.base import Cost, choose, constants, covered, gradients, register
 from fedjax_lc.algorithms.frames.gossip import MODELS, Gossip, centred, chosen, dual_norm, start, zeros
 from fedjax_lc.algorithms.frames.mixing import Topology
 from fedjax_lc.compressors import Compressor
@@ -98,15 +98,25 @@ def theory(
     (L, mu), omega = constants(problem, "lead"), float(Q.omega(problem.dim))
     eta = 2 / (mu + L)
     m = mu * eta * (2 - mu * eta)
-    bounds = [2 / ((3 * omega + 1) * graph.beta), *([2 * m / ((2 - m) * omega * graph.beta)] if omega else [])]
-    gamma = min(bounds) / 2
+    gamma = _most_gamma(omega, graph.beta, m) / 2
     return Hparams(Q, eta, gamma, _balanced(omega, graph.beta * gamma, m), init="none", topology=kept)
+
+
+def _most_gamma(omega: Scalar, beta: float, m: Scalar) -> Scalar:
+    """The theorem's bound of gamma."""
+    alone = 2 / ((3 * omega + 1) * beta)
+    return min(alone, 2 * m / ((2 - m) * omega * beta)) if omega else alone
+
+
+def _interval(omega: Scalar, step: Scalar, m: Scalar) -> tuple[Scalar, Scalar]:
+    """The theorem's interval of alpha; step is beta gamma."""
+    a1 = 4 * (1 + omega) / (omega * step + 2)
+    return omega * step / (2 * (1 + omega)), min((2 - step) / (4 - step), m) / a1
 
 
 def _balanced(omega: float, step: float, m: float) -> float:
     """alpha with (1 - alpha)(1 - a1 alpha) = 1 - m, clipped to the theorem's interval; step is beta gamma."""
-    a1 = 4 * (1 + omega) / (omega * step + 2)
-    low, high = omega * step / (2 * (1 + omega)), min((2 - step) / (4 - step), m) / a1
+    a1, (low, high) = 4 * (1 + omega) / (omega * step + 2), _interval(omega, step, m)
     if low >= high:
         return high
     excess = lambda alpha: (1 - alpha) * (1 - a1 * alpha) - (1 - m)
@@ -129,10 +139,13 @@ def lyapunov(problem: Problem, hp: Hparams, state: State) -> Scalar:
 def rate(problem: Problem, hp: Hparams) -> Scalar:
     """max{(1 - m)/(1 - a1 alpha), 1 - gamma lmin/2, 1 - alpha}, m = mu eta (2 - mu eta), for parameters within the
     theorem's bounds."""
-    _, mu = constants(problem, "lead")
+    (L, mu), graph, omega = constants(problem, "lead"), hp.graph(problem), hp.compressor.omega(problem.dim)
     m = mu * hp.eta * (2 - mu * hp.eta)
     first = (1 - m) / (1 - _a1(problem, hp) * hp.alpha)
-    return max(first, 1 - hp.gamma * hp.graph(problem).lmin / 2, 1 - hp.alpha)
+    known = max(first, 1 - hp.gamma * graph.lmin / 2, 1 - hp.alpha)
+    low, high = _interval(omega, graph.beta * hp.gamma, m)
+    within = (hp.eta, 2 / (mu + L)), (hp.gamma, _most_gamma(omega, graph.beta, m)), (low, hp.alpha), (hp.alpha, high)
+    return covered(known, *within)
 
 
 def _a1(problem: Problem, hp: Hparams) -> Scalar:

@@ -18,12 +18,13 @@ Every f_i must be strongly convex. The duals z_i sum to zero and tend to the gra
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from fedjax_lc.algorithms.frames.base import Cost, choose, constants, gradients, register
+from fedjax_lc.algorithms.frames.base import Cost, choose, constants, covered, gradients, register
 from fedjax_lc.algorithms.frames.gossip import MODELS, Gossip, centred, chosen, dual_norm, start, zeros
 from fedjax_lc.algorithms.frames.mixing import Topology
 from fedjax_lc.compressors import Compressor
@@ -166,15 +167,12 @@ def lyapunov(problem: Problem, hp: Hparams, state: State) -> Scalar:
 
 
 def rate(problem: Problem, hp: Hparams) -> Scalar:
-    """max{1 - theta lmin/L, 1 - alpha/2} of option A, for theta and alpha no larger than theory's (proved by us).
-
-    Raises:
-        InputError: another option.
-    """
+    """max{1 - theta lmin/L, 1 - alpha/2} of option A, for theta and alpha no larger than theory's (proved by us)."""
     if hp.option != "A":
-        raise InputError(f"lessbit's rate is proved for option A, got {hp.option}")
-    L, _ = constants(problem, "lessbit")
-    return max(1 - hp.theta * hp.graph(problem).lmin / L, 1 - hp.alpha / 2)
+        return math.inf
+    (L, _), most = constants(problem, "lessbit"), theory(problem, hp.topology, hp.compressor)
+    known = max(1 - hp.theta * hp.graph(problem).lmin / L, 1 - hp.alpha / 2)
+    return covered(known, (hp.theta, most.theta), (hp.alpha, most.alpha))
 
 
 register(

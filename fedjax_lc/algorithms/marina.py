@@ -13,7 +13,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from fedjax_lc.algorithms.frames.base import choose, constants, register
+from fedjax_lc.algorithms.frames.base import choose, constants, covered, register
 from fedjax_lc.algorithms.frames.links import seen_by_all
 from fedjax_lc.algorithms.frames.server import Rounds, State, compose
 from fedjax_lc.algorithms.frames.turns import Directed, Downlink, Sent, Turn, Uplink, dense
@@ -85,15 +85,18 @@ def theory_of_cohorts(
 
 
 def _theory(problem: Problem, compressor: Compressor, cohort_size: int | None) -> Hparams:
-    omega, n, mu = float(compressor.omega(problem.dim)), problem.n, float(problem.strong)
+    omega, n = float(compressor.omega(problem.dim)), problem.n
     p = 1 / (1 + omega) * (1 if cohort_size is None else cohort_size / n)
     noise = omega / n if cohort_size is None else (1 + omega) / cohort_size
-    Lt = float(jnp.sqrt(jnp.mean(problem.smooth**2)))
+    return Hparams(compressor, _largest(problem, p, noise), p, cohort_size=cohort_size)
+
+
+def _largest(problem: Problem, p: float, noise: float) -> float:
+    """The largest gamma of the theorem."""
+    mu, Lt = float(problem.strong), float(jnp.sqrt(jnp.mean(problem.smooth**2)))
     if problem.solvable and mu > 0:
-        gamma = min(1 / (Lt * (1 + math.sqrt(2 * (1 - p) * noise / p))), p / (2 * mu))
-    else:
-        gamma = 1 / (Lt * (1 + math.sqrt((1 - p) * noise / p)))
-    return Hparams(compressor, gamma, p, cohort_size=cohort_size)
+        return min(1 / (Lt * (1 + math.sqrt(2 * (1 - p) * noise / p))), p / (2 * mu))
+    return 1 / (Lt * (1 + math.sqrt((1 - p) * noise / p)))
 
 
 def lyapunov(problem: Problem, hp: Hparams, state: State) -> Scalar:
@@ -104,9 +107,10 @@ def lyapunov(problem: Problem, hp: Hparams, state: State) -> Scalar:
 
 
 def rate(problem: Problem, hp: Hparams) -> Scalar:
-    """1 - gamma mu, for gamma no larger than theory's (recalled only)."""
+    """1 - gamma mu, for gamma no larger than theory's with this p (recalled only)."""
     _, mu = constants(problem, "marina")
-    return 1 - hp.gamma * mu
+    noise = float(hp.compressor.omega(problem.dim)) / problem.n
+    return covered(1 - hp.gamma * mu, (hp.gamma, _largest(problem, float(hp.p), noise)))
 
 
 _METHOD = compose(Uplink(_start, _send, aggregates=2), Downlink(seen_by_all, _direct))

@@ -193,12 +193,18 @@ class RunConfig(Config):
     processes: Annotated[int | None, Option("how many processes there are", "devices", aside=True)] = None
     process: Annotated[int | None, Option("the number of this one, from 0", "devices", aside=True)] = None
     x: Annotated[str, Option("the picture's x-axis: bits_up, rounds, step, grads, total_bits", aside=True)] = "bits_up"
+    theory: Annotated[
+        bool, Option("draw the Lyapunov function and its proven bound (see list methods --long)", aside=True)
+    ] = False
 
     @classmethod
     def of(cls, options: argparse.Namespace) -> Self:
         """The configuration of a command line, which has hyperparameters as hp_NAME."""
         hp = {name[3:]: text for name, text in vars(options).items() if name.startswith("hp_") and text is not None}
-        return cls(method=options.method, hyperparameters=hp, **_given(cls, options)).checked().filled()
+        config = cls(method=options.method, hyperparameters=hp, **_given(cls, options)).checked().filled()
+        if config.theory and "lyapunov" not in config.measure:
+            config = dataclasses.replace(config, measure=[*config.measure, "lyapunov"])
+        return config
 
     @classmethod
     def from_settings(cls, settings: Mapping[str, Any], **more: Any) -> Self:

@@ -62,6 +62,7 @@ def _long_methods(linked: bool) -> list[dict[str, str]]:
                 "down": method.down,
                 "(n, d) arrays": str(_client_arrays(method)),
                 "known rate": method.speed or "-",
+                "--theory": "yes" if method.rate else "-",
                 "file": f"[{path.name}]({inside})" if linked else path.name,
             }
         )

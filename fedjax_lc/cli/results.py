@@ -39,6 +39,7 @@ def add(commands: Any, arguments: Sequence[str]) -> None:
     plot.add_argument("--kind", help=f"{', '.join(KINDS)} (default: best)")
     plot.add_argument("--x", help="curves: bits_up, rounds, step, ... (default: the metric); else an axis of the sweep")
     plot.add_argument("--y", help="curves: rel_gap, gap, value or a metric (default: rel_gap); heatmap: another axis")
+    plot.add_argument("--theory", action="store_true", help="of a run with --measure lyapunov: its proven bound")
     plot.add_argument("--method", help="heatmap: the method, where the sweep has several")
     plot.add_argument(
         "--out", type=PATH, help="the picture, .png, .svg or .pdf (default: DIR/plot.png or DIR/KIND.png)"
@@ -91,7 +92,8 @@ def _plot_run(options: argparse.Namespace) -> Path:
             f"{options.folder} holds one run, of which there is only the curve: leave out --kind and --method"
         )
     path = options.out or options.folder / "plot.png"
-    plot.curves(Trace.load(options.folder), x=options.x or options.metric, y=options.y, path=path)
+    x = options.x or options.metric
+    plot.curves(Trace.load(options.folder), x=x, y=options.y, theory=options.theory, path=path)
     return path
 
 
@@ -102,6 +104,8 @@ def _plot_sweep(options: argparse.Namespace) -> Path:
     kind = options.kind or "best"
     if kind not in KINDS:
         raise unknown("kind of picture", kind, KINDS)
+    if options.theory:
+        raise InputError(f"{options.folder} holds a sweep, and --theory is for one run: leave it out")
     table = Table.load(options.folder)
     by = _groups(options)
     gap, metric, line = compare.terms(table, options.rel_gap, options.metric, by)

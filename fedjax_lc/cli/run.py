@@ -124,6 +124,8 @@ def _run(options: argparse.Namespace) -> int:
             problem, draw_report = make_problem(config, mesh=mesh)
             hp = hparams(algorithm, problem, config)
             algorithm.check(problem, hp)
+            if config.theory:
+                _check_theory(algorithm, problem, hp)
             if config.out is not None and config.restart and first:
                 folders.set_aside(config.out)
         trace = run(
@@ -145,7 +147,7 @@ def show(config: RunConfig, algorithm: Any, problem: Any, hp: Any, trace: Any) -
     label = ", ".join(filter(None, (algorithm.title, compressor)))
     done = trace.status != "interrupted"
     if trace.folder is not None and done:
-        plot.save(plot.curves({label: trace}, x=config.x), trace.folder / "plot.png")
+        plot.save(plot.curves({label: trace}, x=config.x, theory=config.theory), trace.folder / "plot.png")
     _print_outcome(config, problem, hp, trace)
     print(report.table([report.training(label, trace) if config.model else report.summary(label, trace)]))
     if trace.folder is not None and done:
@@ -153,6 +155,19 @@ def show(config: RunConfig, algorithm: Any, problem: Any, hp: Any, trace: Any) -
     if not done:
         return 130
     return 0 if trace.folder is not None or config.out is None else 2
+
+
+def _check_theory(algorithm: Any, problem: Any, hp: Any) -> None:
+    """Raise InputError if there is no bound to draw."""
+    from fedjax_lc import algorithms
+    from fedjax_lc.running.run import proven_rate
+
+    if algorithm.rate is None:
+        known = [name for name in algorithms.names() if algorithms.get(name).rate]
+        raise InputError(f"--theory: no theorem gives {algorithm.name} a rate here; it gives one to {', '.join(known)}")
+    if proven_rate(algorithm, problem, hp) is None:
+        raise InputError(f"--theory: the theorem of {algorithm.name} says nothing of this problem with these "
+                         "hyperparameters: leave them to theory, on a strongly convex problem")  # fmt: skip
 
 
 def _check(folder: Path, config: RunConfig) -> None:

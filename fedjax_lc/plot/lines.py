@@ -53,7 +53,7 @@ def curves(
     y: str | None = None,
     labels: Sequence[str] | None = None,
     band: tuple[float, float] = (0.0, 1.0),
-    theory: Mapping[str, float] = MappingProxyType({}),
+    theory: Mapping[str, float] | bool = MappingProxyType({}),
     down_weight: float = 1.0,
     time_model: Mapping[str, float] = MappingProxyType({}),
     log_x: bool | None = None,
@@ -77,7 +77,8 @@ def curves(
             accuracy if it was measured, else value.
         labels: one per curve; default: the keys of the dict, or method and compressor.
         band: quantiles over seeds that bound the band; (0, 1) is minimum to maximum.
-        theory: label -> rate (factor per step) of a theorem; drawn as a dashed line from the start of the curve.
+        theory: label -> rate (factor per step) of a theorem, which bounds the mean over seeds; drawn as a dashed line
+            from the start of the curve. True: the rates that runs with measure="lyapunov" keep; y then is lyapunov.
         down_weight: weight of bits_down in total_bits.
         time_model: latency, up_bandwidth, down_bandwidth, seconds_per_gradient; for x="time".
         log_x, log_y: log axes; default: x if it counts bits, y if it is positive and spans two decades.
@@ -91,10 +92,13 @@ def curves(
     """
     page, groups = named("curves", page), _groups(traces, labels)
     all_traces = [trace for group in groups.values() for trace in group]
+    if theory is True:
+        y, theory = y or "lyapunov", _proven(groups)
+    rates = theory or {}
     y = _usual(all_traces) if y is None else y
     _check(all_traces, x, y)
     check_names("time_model entry", time_model, TIME_MODEL)
-    check_names("theory label", theory, groups)
+    check_names("theory label", rates, groups)
     cost = functools.partial(_cost, x=x, down_weight=down_weight, time_model=time_model)
     log_x = "bits" in x if log_x is None else log_x
     log_y = _spans_decades(all_traces, y) if log_y is None else log_y
@@ -104,15 +108,15 @@ def curves(
         seeds = [_on_axis(cost(trace), _series(trace, y), log_y) for trace in group]
         _draw(axes, label, _curve(seeds, band, log_x, log_y), [_ending(trace) for trace in group], place)
     for place, (label, (first, *_)) in enumerate(groups.items()):
-        if label in theory:
-            bound = _series(first, y)[0] * theory[label] ** np.concatenate([[0], first.step])
+        if label in rates:
+            bound = _series(first, y)[0] * rates[label] ** np.concatenate([[0], first.step])
             _draw_theory(axes, cost(first), bound, place)
     model = ", ".join(TIME_MODEL[name].format(value) for name, value in time_model.items()) if x == "time" else ""
     small_print = "\n".join(filter(None, (page["note"], model)))
     axes.grid(True, color="0.9", linewidth=0.7)
     write(axes, X_LABELS[x] + weights(x, down_weight), OUTCOME_LABELS.get(y, y), page["title"], small_print)
     handles, names = axes.get_legend_handles_labels()
-    if theory:
+    if rates:
         handles += axes.plot([], [], "--", color="0.4", linewidth=1.1)
         names.append("rate of the theory")
     write_legend(figure, handles, names)
@@ -132,6 +136,16 @@ def _groups(traces: Traces, labels: Sequence[str] | None) -> dict[str, list[Trac
     if len(set(labels)) != len(groups):
         raise InputError(f"labels must be {len(groups)} different names, one per curve, got {list(labels)}")
     return dict(zip(labels, groups.values(), strict=True))
+
+
+def _proven(groups: Mapping[str, list[Trace]]) -> dict[str, float]:
+    """The rate of each label whose runs keep one."""
+    rates = {label: group[0].config.get("rate") for label, group in groups.items()}
+    known = {label: float(rate) for label, rate in rates.items() if isinstance(rate, float)}
+    if not known:
+        raise InputError('theory=True needs a run with measure="lyapunov" of a method and hyperparameters '
+                         "with a proven rate (fedjax-lc list methods --long), and there is none")  # fmt: skip
+    return known
 
 
 def _default_labels(traces: Sequence[Trace]) -> list[str]:

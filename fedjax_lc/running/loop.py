@@ -111,7 +111,7 @@ def chunk(
     def run_chunk(problem: Problem, hp: Any, at: At, key: Key, first: Scalar, count: Scalar, limits: Limits) -> Ran:
         leaves, structure = jax.tree.flatten(hp)
 
-        def record(leaves: Sequence[Any], at: At, key: Key, first: Scalar, limits: Limits) -> Any:
+        def record(problem: Problem, leaves: Sequence[Any], at: At, key: Key, first: Scalar, limits: Limits) -> Any:
             return _record(
                 algorithm, every, metrics, problem, jax.tree.unflatten(structure, leaves), at, key, first, limits
             )
@@ -121,11 +121,13 @@ def chunk(
 
         if over_lanes is not None:
             leaf_axes, key_axis, first_axis = over_lanes
-            record = jax.vmap(record, (list(leaf_axes), 0, key_axis, first_axis, 0))
+            record = jax.vmap(record, (None, list(leaf_axes), 0, key_axis, first_axis, 0))
             point = jax.vmap(point, (list(leaf_axes), 0))
 
+        record = jax.jit(record, inline=True)  # traced once, for its shapes and in the loop
+
         def advance(so_far: Ran) -> Ran:
-            at, costs, values, stop = record(leaves, so_far.at, key, first + so_far.done * every, limits)
+            at, costs, values, stop = record(problem, leaves, so_far.at, key, first + so_far.done * every, limits)
             keep = lambda buffer, new: buffer.at[so_far.done].set(new)
             return so_far._replace(
                 at=at,
@@ -135,7 +137,7 @@ def chunk(
                 stop=stop,
             )
 
-        _, costs, values, stop = jax.eval_shape(record, leaves, at, key, first, limits)
+        _, costs, values, stop = jax.eval_shape(record, problem, leaves, at, key, first, limits)
         blank = lambda one: jnp.zeros((capacity, *one.shape), one.dtype)
         begun = Ran(at, jnp.zeros(()), blank(costs), jax.tree.map(blank, values), jnp.uint32(0), jnp.zeros_like(stop))
         end = jax.lax.while_loop(lambda it: (it.done < count) & jnp.all(it.stop == GO_ON), advance, begun)

@@ -77,8 +77,8 @@ def run(
         budget: stop at the first record where a cumulative cost (bits_up, bits_down, grads, rounds) reaches its limit.
         x0: (d,) start; None for the problem's x0.
         measure: further metrics: names among `problem.metrics` (grad_norm; distance, |x - x*|; a network's
-            train_accuracy, accuracy_min, ...) and lyapunov, or a mapping from a name to `f(problem, hp, state)` -> ()
-            or (k,), compiled into the loop.
+            train_accuracy, accuracy_min, ...) and lyapunov, whose proven rate the trace's config then holds; or a
+            mapping from a name to `f(problem, hp, state)` -> () or (k,), compiled into the loop.
 
     Returns:
         The Trace. Its records do not depend on how the run was cut into chunks. A diverged run is reported by its
@@ -282,7 +282,22 @@ class Run:
             "memory_bytes": self.memory,
             **environment(),
         }
+        if "lyapunov" in self.metrics.names:
+            config["rate"] = proven_rate(self.algorithm, self.problem, self.hp)
         return self.facts | config
+
+
+def proven_rate(algorithm: Algorithm, problem: Problem, hp: Any) -> float | None:
+    """The factor by which a theorem makes E lyapunov shrink per step at least; None where it says nothing, of these
+    hyperparameters or of this problem."""
+    known = getattr(hp, "in_theory", ())
+    frames = [field for field in dataclasses.fields(hp) if field.kw_only and field.name not in known]  # batches, ...
+    if any(getattr(hp, field.name) != field.default for field in frames):
+        return None
+    if algorithm.rate is None or not float(problem.strong) > 0:
+        return None
+    rate = float(algorithm.rate(problem, hp))
+    return rate if 0 < rate < 1 else None
 
 
 class _StepsBar:

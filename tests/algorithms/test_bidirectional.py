@@ -169,6 +169,17 @@ def test_options_that_do_not_fit(changes, words, problem):
         method.check(problem, hp), method.init(problem, hp, KEY)
 
 
+@pytest.mark.parametrize(("up", "down"), [("qsgd:1", "identity"), ("identity", "qsgd:1"), ("rand_k:1", "rand_k:1")])
+def test_the_step_size_of_mcm_is_the_least_of_three(up, down, problem):
+    d, n, L = problem.dim, problem.n, float(problem.smooth.max())
+    omega = {"identity": 0.0, "qsgd:1": d**0.5, "rand_k:1": d - 1}
+    u, w = omega[up], omega[down]
+    bounds = [2 * (1 + u / n), 8 * w, 16 * w * np.sqrt(2 * (1 + w) + u / n)]
+    hp = algorithms.get("mcm").theory(problem, up, down)
+    assert hp.gamma == pytest.approx(1 / (L * max(bounds)))
+    assert (hp.alpha_up, hp.alpha_dwn) == pytest.approx((1 / (2 * (1 + u)), 1 / (2 * (1 + w))))
+
+
 def test_conventions_and_forms(problem):
     smooth = np.asarray(problem.smooth)
     for name in ("sgd", "qsgd", "diana", "artemis", "dore", "double_squeeze", "mcm", "ghost", "rand_mcm_g"):

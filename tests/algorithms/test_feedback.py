@@ -287,6 +287,37 @@ def test_what_all_share_works_for_estimates_too(name):
     assert np.isfinite(points(name, cohort_size=2, up="rand_k:2" if name == "marina" else TOP)).all()
 
 
+WITH_ERRORS = (
+    "mem_sgd",
+    "double_squeeze",
+    "diana",
+    "artemis",
+    "mcm",
+    "dore",
+    "econtrol",
+    "ef21",
+    "ef21_bc",
+    "ef21_sgdm",
+)
+
+
+@pytest.mark.parametrize("name", WITH_ERRORS)
+def test_clients_that_stay_away_keep_their_errors_and_memories(name):
+    """Bit for bit; those that come move theirs."""
+    up = TOP if algorithms.get(name).theory(PROBLEM).compressor.omega(D) == np.inf else "rand_k:2"
+    hp = hparams(name, up=up, down="rand_k:2", participation=0.5)
+    found, _, _ = walk(name, PROBLEM, hp, STEPS)
+    began = algorithms.get(name).init(PROBLEM, hp, jax.random.fold_in(KEY, 2**32 - 1))
+    active = np.concatenate([np.asarray(began.active)[None], found.active])[1:STEPS]  # of the second step and on
+    assert 0 < active.sum() < active.size
+    rows = [leaf for leaf in jax.tree.leaves(found.up) if leaf.shape == (STEPS, N, D)]
+    assert rows
+    for leaf in rows:
+        moved = (leaf[1:] != leaf[:-1]).any(axis=2)
+        assert not moved[~active].any()
+        assert moved[active].any()
+
+
 def test_the_first_message_of_ef21_may_be_compressed():
     _, cost, _ = states("ef21", init="compressed")
     np.testing.assert_array_equal(cost.bits_up, SIGN_BITS)

@@ -16,6 +16,7 @@ from fedjax_lc import algorithms
 from fedjax_lc.algorithms.frames.gossip import Gossip
 from fedjax_lc.cli import main
 from fedjax_lc.compressors import parse
+from fedjax_lc.running.run import proven_rate
 from tests.contract.test_networks import make
 from tests.quickly import QUICKLY, compile_quickly
 
@@ -259,6 +260,18 @@ def test_options_of_lessbit_that_cannot_be_are_refused(tiny):
     ):
         with pytest.raises(fl.InputError, match=said):
             lessbit.check(problem, dataclasses.replace(hp, option=option, batch_size=batch_size))
+
+
+def test_a_rate_is_that_of_the_graph_and_of_parameters_that_the_theorem_covers(tiny):
+    lead, lessbit = algorithms.get("lead"), algorithms.get("lessbit")
+    hp, dual = lead.theory(tiny, topology="star"), lessbit.theory(tiny, topology="star", option="A")
+    assert proven_rate(lead, tiny, hp) == float(lead.rate(tiny, hp)) < 1
+    assert proven_rate(lessbit, tiny, dual) == float(lessbit.rate(tiny, dual)) < 1
+    assert proven_rate(lead, tiny, hp) != proven_rate(lead, tiny, lead.theory(tiny))
+    for field, factor in (("eta", 1.1), ("gamma", 2.1), ("alpha", 9.0), ("alpha", 0.01)):
+        assert proven_rate(lead, tiny, dataclasses.replace(hp, **{field: factor * getattr(hp, field)})) is None
+    for changes in ({"option": "B"}, {"theta": 1.1 * dual.theta}, {"alpha": 1.0}):
+        assert proven_rate(lessbit, tiny, dataclasses.replace(dual, **changes)) is None
 
 
 # --- topologies as hyperparameters ---

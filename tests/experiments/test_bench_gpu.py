@@ -175,6 +175,7 @@ def test_branches_have_rows_for_every_size():
     assert gpu_branches.power(100) == "100"
 
 
+@pytest.mark.slow
 def test_ways_of_branching_and_looping_give_one_result():
     (numbers,), turns = TINY.numbers, TINY.turns
     for place, ways in gpu_branches.BRANCHES.items():
@@ -228,6 +229,7 @@ def test_networks_stand_beside_their_targets():
     assert "precision high" in found["chosen"]
 
 
+@pytest.mark.slow
 def test_networks_take_all_routes_and_precisions(monkeypatch):
     made = []
 

@@ -46,6 +46,7 @@ def test_both_contestants_settle_at_the_same_floor(method, floors):
     assert abs(ours - numpy) < 5 * np.hypot(error, other)
 
 
+@pytest.mark.slow
 def test_the_floors_tell_methods_apart(floors):
     for name in (OURS, NUMPY):
         sgd, diana, artemis = (mean_and_error(floors[method][name]) for method in ("sgd", "diana", "artemis"))

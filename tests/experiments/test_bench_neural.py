@@ -220,6 +220,7 @@ def test_part_ii_trains_all_clients_and_compiles_each_program_once():
     assert found["flops"] == pytest.approx(2 * (2 * first + 3 * rest) * TINY.small * TINY.rows, rel=0.15)
 
 
+@pytest.mark.slow
 def test_part_iii_tries_all_routes(monkeypatch):
     made = faked(monkeypatch)
     found = neural_parts.routes(TINY, 9, False)["models"]

@@ -68,6 +68,7 @@ def locodl_picks(hp, problem, key, steps):
         yield [np.flatnonzero(row) for row in np.asarray(kept)] if jax.random.bernoulli(coin_key, hp.p) else None
 
 
+@pytest.mark.slow
 def test_the_locodl_loop_walks_the_path_of_ours():
     work, steps = w1(TINY.w1, "float64"), 20
     hp = fl.algorithms.get("locodl").theory(work.problem, compressor="rand_k:3", p=0.3)
@@ -113,6 +114,7 @@ def test_every_contestant_runs():
     assert averaging[sweep_parts.RUNS].rounds == TINY.few * TINY.few_rounds
 
 
+@pytest.mark.slow
 def test_lanes_of_the_branch_race_have_coins_of_their_own():
     entries = sweep_parts.branch_contests(TINY._replace(lane_steps=60), w1(TINY.w1), 3)
     table = entries[LOCODL(0.3)].run()

@@ -71,6 +71,7 @@ def test_it_writes_its_files(made):
     assert (folder / "tiny.md").read_text().count("| LoCoDL, ") == 1
 
 
+@pytest.mark.slow
 def test_the_winner_is_the_best_of_what_was_tried(recipe, problem):
     table, tried, budget = recipe.tune(problem, progress=False)
     assert [len(hparams) for hparams in tried] == table.lanes.groupby("method", sort=False)["config"].nunique().tolist()

@@ -75,7 +75,7 @@ class Algorithm:
         point: (problem, hp, state) -> x (d,), the model to evaluate.
         theory: (problem, **choices) -> Hparams, the paper's step sizes; every choice has a default.
         lyapunov: (problem, hp, state) -> (), or None where no theorem is known.
-        rate: (problem, hp) -> the factor by which E lyapunov shrinks per step at least, or None.
+        rate: (problem, hp) -> the factor by which E lyapunov shrinks per step at least (`covered`), or None.
         error: (problem, hp, state) -> (d,), the error that compression still owes, in units of gradients, as methods
             with error feedback log it; the metric error_norm is its norm. None where there is none.
         models: (problem, hp, state) -> (n, d), the models of all nodes where each has one and nobody has their average,
@@ -291,6 +291,11 @@ def constants(problem: Problem, method: str) -> tuple[float, float]:
     if not mu > 0:
         raise InputError(f"{method}'s theory needs a strongly convex problem, got strong = 0: set l2 or kappa")
     return float(jnp.max(problem.smooth)), mu
+
+
+def covered(rate: Scalar, *limits: tuple[Scalar, Scalar]) -> Scalar:
+    """A theorem's rate where each number is at most its limit, to rounding; else inf, as nothing is proven."""
+    return rate if all(float(number) <= float(limit) * (1 + 1e-6) for number, limit in limits) else math.inf
 
 
 @pytree.dataclass

@@ -111,6 +111,7 @@ class Gossip(Batches):
         default=None,
     )
 
+    in_theory: ClassVar[tuple[str, ...]] = ("topology", "count")  #: fields of this frame that a theorem may be of
     needs: ClassVar[str] = "keeps vectors that stand for one W"  #: why the graph must stay; empty where it may change
 
     def graph(self, problem: Problem) -> Topology:
