@@ -1,4 +1,5 @@
-"""The figures of low-rank, adaptive and accelerated compression with a server."""
+"""The figures of low-rank, adaptive and accelerated compression with a server: PowerSGD (arXiv 1905.13727), SIDCo
+(2101.10761), EF21-P (2209.15218) and 2Direction (2305.12379)."""
 
 from __future__ import annotations
 

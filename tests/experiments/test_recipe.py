@@ -22,6 +22,8 @@ PAPERS = {
     "savic": "2406.00846",
     "fedopt": "2003.00295",
     "liec": "2402.11857",
+    "gossip": "1902.00340",  # and others
+    "adaptive": "2305.12379",
 }
 
 
