@@ -49,7 +49,8 @@ def compile_something(number):
 # --- processes ---
 
 
-@pytest.mark.parametrize("arguments", [RUN, pytest.param(SWEEP, marks=pytest.mark.slow)], ids=["run", "sweep"])
+@pytest.mark.slow
+@pytest.mark.parametrize("arguments", [RUN, SWEEP], ids=["run", "sweep"])
 def test_a_second_process_compiles_nothing(arguments, tmp_path):
     there = {"FEDJAX_LC_CACHE": str(tmp_path)}
     (first, _), (second, err) = (started(arguments, **there) for _ in range(2))

@@ -173,6 +173,7 @@ def test_accuracy_and_loss_on_the_test_set(problem, points):
     assert float(found["test_loss"]) == pytest.approx(float(losses.mean()), rel=1e-13)
 
 
+@pytest.mark.slow
 def test_clients_own_tests_and_fairness(points):
     tests = [*data((4, 6), seed=5), (np.zeros((0, 4)), np.zeros(0, int))]
     problem = make(test=tests)
@@ -275,6 +276,7 @@ def test_images_are_bytes_until_they_are_used():
     assert np.abs(shifted.grads(shifted.x0) - grads(problem, problem.x0)).max() > 1e-3
 
 
+@pytest.mark.slow
 def test_augmentation_and_dropout_touch_minibatches_alone():
     class Dropped(linen.Module):
         @linen.compact
@@ -331,6 +333,7 @@ def test_normalisation_evaluates_by_the_mean_of_clients_statistics(momentum):
     assert float(accuracy) == pytest.approx(np.mean(np.argmax(logits, 1) == test[1]))
 
 
+@pytest.mark.slow
 def test_normalisation_by_each_clients_own_statistics():
     clients, tests = data((5, 5, 5)), data((4, 4, 4), seed=5)
     problem = make(Normed(), clients, tests, norm_statistics="local")
@@ -350,6 +353,7 @@ def test_normalisation_learns_by_the_batch():
     np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-10)
 
 
+@pytest.mark.slow
 def test_normalisation_learns_from_the_rows_of_its_batch_alone():
     """Whatever rows other clients have, and however many: full gradients, short batches and ends of epochs."""
     (few, many), epochs = data((5, 12)), jax.jit(lambda problem, o: problem.turn(o, jnp.asarray(0), 8))
@@ -369,6 +373,7 @@ def test_normalisation_learns_from_the_rows_of_its_batch_alone():
     np.testing.assert_allclose(grads(pieces[1], x)[0], grads(pieces[0], x)[0], rtol=0, atol=1e-14)
 
 
+@pytest.mark.slow
 def test_an_nnx_model_with_normalisation_trains():
     class Twin(nnx.Module):
         def __init__(self, rngs):

@@ -77,7 +77,7 @@ def test_search_is_a_loop_on_a_cpu(wide):
 # --- every method ---
 
 
-@pytest.mark.parametrize("over", [0, LANES], ids=["run", "lanes"])
+@pytest.mark.parametrize("over", [0, pytest.param(LANES, marks=pytest.mark.slow)], ids=["run", "lanes"])
 @pytest.mark.parametrize("name", algorithms.names())
 def test_steps_hold_no_open_loops_and_round_no_products(name, over, wide):
     algorithm = algorithms.get(name)
@@ -164,6 +164,7 @@ def test_a_whole_run_has_one_open_loop_and_exact_products(wide):
 # --- networks ---
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["default", "high", "highest"])
 def test_precision_of_a_network_is_its_own_choice(precision):
     """Forward and backward products follow the problem; means of what clients send are exact."""
@@ -181,6 +182,7 @@ def test_precision_of_a_network_is_its_own_choice(precision):
         assert open_loops(module) == 0
 
 
+@pytest.mark.slow
 def test_epochs_of_a_text_network_hold_no_open_loops():
     rows = np.random.default_rng(0).integers(0, 20, (2, 8, 10))
     problem = fl.problems.neural("char_lstm", [(r, r) for r in rows], classes=20, smooth=1.0)

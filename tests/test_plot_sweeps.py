@@ -389,6 +389,7 @@ PICTURES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PICTURES)
 def test_files_are_equal_bytes(swept, tmp_path, name):
     for kind in ("png", "svg"):

@@ -457,6 +457,7 @@ def floor_of(name, gamma, problem=APART, **changes):
         ("pp_marina", {"up": "rand_k:2", "p": 0.4, "cohort_size": 2}),
     ],
 )
+@pytest.mark.slow
 def test_o2_estimates_and_memories_go_down_to_rounding(name, changes):
     assert floor_of(name, 0.002, **({"up": TOP, "down": TOP} | changes)) < 1e-25
 

@@ -145,6 +145,7 @@ def test_methods_with_a_server_have_no_consensus(tiny):
         fl.run("gd", tiny, steps=2, every=2, measure="worst", progress=False)
 
 
+@pytest.mark.slow
 def test_nodes_train_networks_of_their_own():
     network = make()
     trace = fl.run("choco_sgd", network, steps=4, every=2, measure="worst", progress=False)

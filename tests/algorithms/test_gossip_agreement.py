@@ -446,6 +446,7 @@ def test_messages_to_neighbours_are_those_of_an_encoder(name):
     np.testing.assert_array_equal(costs.bits_up, costs.bits_down)
 
 
+@pytest.mark.slow
 def test_power_gossip_of_a_network():
     """All its parameters are matrices, vectors with one column."""
     net = make(sizes=(6, 9, 5, 7)).replace(x0=jnp.asarray(np.random.default_rng(9).normal(size=27) / 2))

@@ -138,6 +138,7 @@ def test_mcm_whose_downlink_memory_stays_at_zero_is_mc():
     assert distance(run("mcm", origin, hyperparameters("mcm"))[0], mc) > 1e-2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("participation", [None, 0.5])
 @pytest.mark.parametrize(("groups", "limit", "other"), [(1, "mcm", "rand_mcm"), (N, "rand_mcm", "mcm")])
 def test_groups_reach_from_mcm_to_rand_mcm(groups, limit, other, participation):
@@ -297,6 +298,7 @@ def of_server(memories):
     return {} if memories is None else {"memories": memories}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "memories"), MEMORIES)
 def test_participation_with_probability_one_is_full(name, memories):
     everyone = states(name, participation=1.0, **of_server(memories))

@@ -84,6 +84,7 @@ def pairs(times):
     return together[np.triu_indices(len(together), 1)]
 
 
+@pytest.mark.slow
 def test_uniform_cohorts_are_of_distinct_clients_and_all_sets_alike():
     times = drawn([1] * 6, cohort_size=3)
     assert times.max() == 1

@@ -361,6 +361,7 @@ def test_costs(changes, vectors, probes):
 # Orderings.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rule", ["fixed", "adahessian"])
 def test_floor_is_zero_at_one_local_step_and_grows_with_more(rule):
     """At one gamma, without noise, on heterogeneous clients."""

@@ -120,6 +120,7 @@ def test_others_refuse_it_in_one_line(spec, problem, refused):
     assert said.startswith("top_price keeps numbers between rounds")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spec", [*STATEFUL[:2], "top_energy:0.7"])
 def test_a_lane_is_its_single_run(spec, monkeypatch):
     """Their numbers are lanes of one program; bits are equal, with and without lanes."""
@@ -242,6 +243,7 @@ def test_the_command_line_runs_it(capsys):
 # --- SIDCo ---
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", [-1, -2, -3])
 def test_stages_settle_where_the_share_is_kept(mode):
     """One stage keeps nothing of a Gaussian at a thousandth; the stages rise to 4, and then the share is right."""

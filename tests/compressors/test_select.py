@@ -42,6 +42,7 @@ def keys_and_k(draw):
     return np.array(keys, kind), draw(st.sampled_from([0, 1, d // 3, d - 1, d, d + 2]))
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(keys_and_k())
 def test_all_routes_give_one_mask(case):

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.optimised
 
 STEP_SIZES = ("gamma", "eta", "client_lr")
 FACTORS = (1.0, 0.6)
-SEEDS = (0, 3, 5)
+SEEDS = (0, 3)
 STABLE = {"power_gossip": {"matrix": "vector"}}  #: rank 1 of a 3 x 2 matrix amplifies rounding, by 1e10 in 100 steps
 AS_USERS = ("cser", "ef21", "fedavg", "locodl", "mcm", "savic", "scaffold")  #: of each mechanism one, and of coins
 
@@ -45,10 +45,10 @@ def compiled_quickly(name, monkeypatch):
 @pytest.mark.usefixtures("compiled_quickly")
 @pytest.mark.parametrize("name", algorithms.names())
 def test_a_lane_is_its_single_run(name, tiny):
-    """Six lanes in four slots: some start with the others, some in a slot that another has left."""
+    """Four lanes in three slots: some start with the others, some in a slot that another has left."""
     algorithm = algorithms.get(name)
     chosen, loop = configurations(algorithm, tiny), {"steps": 200, "every": 20, "measure": "distance"}
-    table = fl.sweep(name, tiny, chosen, seeds=SEEDS, block_size=4, progress=False, **loop)
+    table = fl.sweep(name, tiny, chosen, seeds=SEEDS, block_size=3, progress=False, **loop)
     assert len(table) == len(FACTORS) * len(SEEDS)
     for lane, (config, seed) in enumerate((c, s) for c in range(len(FACTORS)) for s in SEEDS):
         ours = table.trace(lane)

@@ -25,6 +25,7 @@ def effective_condition(data, kappa):
     return smooth / np.linalg.eigvalsh(hessian)[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kappa", "dim"), [(1e2, 10), (1e4, 10), (1e4, 30), (1e5, 20)])
 def test_logistic_conditioning_is_felt(kappa, dim):
     data = synthetic.logistic(num_clients=10, rows=100, dim=dim, kappa=kappa, seed=1)

@@ -10,6 +10,8 @@ from experiments.bench.feedback import BASE, ENTRIES, Sizes
 from fedjax_lc import cli
 from fedjax_lc.core.errors import InputError
 
+pytestmark = pytest.mark.slow
+
 TINY = Sizes(clients=2, rows=3, batch=2, side=8, block=64, steps=1)
 RACED = [entry for entry in ENTRIES if entry.label in (BASE, "MEM-SGD", "LIEC(32)")]
 
@@ -27,7 +29,6 @@ def test_it_is_a_suite():
     assert SUITES["feedback"] is feedback
 
 
-@pytest.mark.slow
 def test_every_entry_is_measured(results):
     labels = [entry.label for entry in RACED]
     assert list(results["vectors"]) == list(results["compile_s"]) == labels

@@ -31,6 +31,8 @@ from experiments.bench.workloads import w1
 from fedjax_lc import cli
 from fedjax_lc.core.errors import InputError
 
+pytestmark = pytest.mark.slow
+
 ON_A_GPU = jax.default_backend() == "gpu"
 GIVEN = Given(TINY, repeats=2)
 
@@ -163,7 +165,6 @@ def test_ways_of_selecting_give_one_mask(ties):
     assert gpu_select.differ(masks) == ["argsort"]
 
 
-@pytest.mark.slow
 def test_branches_have_rows_for_every_size():
     (numbers,) = TINY.numbers
     found, size = facts("branches", "float32"), gpu_branches.power(numbers)
@@ -175,7 +176,6 @@ def test_branches_have_rows_for_every_size():
     assert gpu_branches.power(100) == "100"
 
 
-@pytest.mark.slow
 def test_ways_of_branching_and_looping_give_one_result():
     (numbers,), turns = TINY.numbers, TINY.turns
     for place, ways in gpu_branches.BRANCHES.items():
@@ -218,7 +218,6 @@ def test_a_sweep_is_judged_where_it_is_whole():
     assert gpu_large.IN_THE_LOOP["float64"] == 9
 
 
-@pytest.mark.slow
 def test_networks_stand_beside_their_targets():
     found = facts("networks", "ours")
     assert first_column("networks", "ours") == ["chosen by itself", "patches"]
@@ -229,7 +228,6 @@ def test_networks_stand_beside_their_targets():
     assert "precision high" in found["chosen"]
 
 
-@pytest.mark.slow
 def test_networks_take_all_routes_and_precisions(monkeypatch):
     made = []
 
@@ -411,7 +409,6 @@ def test_tables_are_printed_as_soon_as_they_are_done(monkeypatch, tmp_path, caps
     assert len(list(tmp_path.iterdir())) == 2
 
 
-@pytest.mark.slow
 def test_a_child_answers_in_a_process_of_its_own():
     found = gpu._ask("precision", "float32", GIVEN._replace(ends=time.time() + 60), time.time() + 60)
     assert set(found["rows"]) == set(facts("precision", "float32")["rows"])

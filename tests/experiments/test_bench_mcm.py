@@ -14,6 +14,8 @@ from fedjax_lc.core.errors import InputError
 from fedjax_lc.results.table import Table
 from tests.reference import mcm as reference
 
+pytestmark = pytest.mark.slow
+
 SEEDS = 200
 FLOORS = Sizes(clients=3, rows=8, dim=4, seeds=SEEDS, rounds=400, numpy_rounds=400)
 TINY = Sizes(clients=3, rows=4, dim=4, seeds=2, rounds=8, numpy_rounds=4, passes=2)
@@ -38,7 +40,6 @@ def floors():
     return found
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_both_contestants_settle_at_the_same_floor(method, floors):
     (ours, error), (numpy, other) = (mean_and_error(gaps) for gaps in floors[method].values())
@@ -46,7 +47,6 @@ def test_both_contestants_settle_at_the_same_floor(method, floors):
     assert abs(ours - numpy) < 5 * np.hypot(error, other)
 
 
-@pytest.mark.slow
 def test_the_floors_tell_methods_apart(floors):
     for name in (OURS, NUMPY):
         sgd, diana, artemis = (mean_and_error(floors[method][name]) for method in ("sgd", "diana", "artemis"))
@@ -240,7 +240,6 @@ def test_the_command_line_passes_its_options_on(monkeypatch):
     assert SUITES["mcm"] is mcm
 
 
-@pytest.mark.slow
 def test_bench_runs_end_to_end(tmp_path, capsys):
     out = tmp_path / "bench.json"
     few = ("sgd", "mcm")  # children compile: all six are measured in this process above

@@ -15,6 +15,8 @@ from fedjax_lc import algorithms, cli, models
 from fedjax_lc.core.errors import InputError
 from fedjax_lc.running.programs import compile_count
 
+pytestmark = pytest.mark.slow
+
 TINY = Sizes(
     clients=3, cohort=2, rows=4, batch=2, side=16, rounds=2, others=(), small=3, at_once=(1, 2), product=32
 )  # fmt: skip
@@ -58,7 +60,6 @@ def path():
     return work, layers_of(tree), picks, layers_of(x)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", list(RIVALS))
 def test_rivals_walk_the_path_of_plain_loops(name, path, monkeypatch):
     make = installed(name)
@@ -207,7 +208,6 @@ def test_part_i_races_ours_and_theirs(monkeypatch):
     assert found["parameters"] == made[0][1].dim
 
 
-@pytest.mark.slow
 def test_part_ii_trains_all_clients_and_compiles_each_program_once():
     before = compile_count()
     found = neural_parts.small(TINY, 2, False)
@@ -220,7 +220,6 @@ def test_part_ii_trains_all_clients_and_compiles_each_program_once():
     assert found["flops"] == pytest.approx(2 * (2 * first + 3 * rest) * TINY.small * TINY.rows, rel=0.15)
 
 
-@pytest.mark.slow
 def test_part_iii_tries_all_routes(monkeypatch):
     made = faked(monkeypatch)
     found = neural_parts.routes(TINY, 9, False)["models"]
@@ -381,7 +380,6 @@ def test_the_command_line_passes_its_options_on(monkeypatch):
     assert SUITES["neural"] is neural
 
 
-@pytest.mark.slow
 def test_bench_runs_end_to_end(tmp_path, capsys):
     out = tmp_path / "bench.json"
     neural.run_neural(["i"], sizes=TINY, repeats=1, out=out, progress=False)  # the other parts ran in this process

@@ -12,6 +12,8 @@ from experiments.bench.workloads import FEDAVG, Size, w1
 from fedjax_lc.compressors import RandK
 from fedjax_lc.core.errors import InputError
 
+pytestmark = pytest.mark.slow
+
 TINY = Size(clients=4, rows=6, dim=20, local_steps=3, diana_rounds=12, fedavg_rounds=6, locodl_steps=10)
 PRECISION = pytest.mark.parametrize(("dtype", "rtol"), [("float32", 1e-5), ("float64", 1e-12)])
 
@@ -148,7 +150,6 @@ def test_targets_are_judged_by_the_ratio_of_medians(ours_ms, compile_s, start, m
     assert [line.endswith(" met") and not line.endswith("not met") for line in verdicts] == met
 
 
-@pytest.mark.slow
 def test_peak_memory_grows_with_an_allocation():
     before = single.peak_mib()
     block = np.ones(int(2**20 * (before + 20) / 8))
@@ -169,7 +170,6 @@ def test_an_output_that_cannot_be_written_is_refused_before_any_work(tmp_path, m
         single.run_single(TINY, out=tmp_path / "file" / "bench.json")
 
 
-@pytest.mark.slow
 def test_bench_runs_end_to_end_and_prints_every_target(tmp_path, capsys):
     out = tmp_path / "bench.json"
     single.run_single(TINY, repeats=2, starts=1, out=out, progress=False)

@@ -20,6 +20,8 @@ from fedjax_lc import cli
 from fedjax_lc.core import pytree
 from fedjax_lc.core.errors import InputError
 
+pytestmark = pytest.mark.slow
+
 TINY = Sizes(
     w1=Size(clients=4, rows=6, dim=20, local_steps=3),
     configurations=5,
@@ -68,7 +70,6 @@ def locodl_picks(hp, problem, key, steps):
         yield [np.flatnonzero(row) for row in np.asarray(kept)] if jax.random.bernoulli(coin_key, hp.p) else None
 
 
-@pytest.mark.slow
 def test_the_locodl_loop_walks_the_path_of_ours():
     work, steps = w1(TINY.w1, "float64"), 20
     hp = fl.algorithms.get("locodl").theory(work.problem, compressor="rand_k:3", p=0.3)
@@ -81,7 +82,6 @@ def test_the_locodl_loop_walks_the_path_of_ours():
     np.testing.assert_allclose(x, ours, rtol=0, atol=1e-12 * np.abs(ours).max())
 
 
-@pytest.mark.slow
 def test_plain_branches_change_the_program_and_not_its_numbers():
     work, locodl = w1(TINY.w1, "float64"), fl.algorithms.get("locodl")
     hp = locodl.theory(work.problem, compressor="rand_k:3", p=0.3)
@@ -114,7 +114,6 @@ def test_every_contestant_runs():
     assert averaging[sweep_parts.RUNS].rounds == TINY.few * TINY.few_rounds
 
 
-@pytest.mark.slow
 def test_lanes_of_the_branch_race_have_coins_of_their_own():
     entries = sweep_parts.branch_contests(TINY._replace(lane_steps=60), w1(TINY.w1), 3)
     table = entries[LOCODL(0.3)].run()
@@ -247,7 +246,6 @@ def test_growth_is_that_of_the_work_alone():
     assert sweep_parts._growth_mib(lambda: held.append(np.ones(2**22))) == pytest.approx(32, abs=16)
 
 
-@pytest.mark.slow
 def test_scaling_and_memory_run_with_the_plans_own_words():
     found = json.loads(json.dumps(sweep_parts.scaling(TINY, "float32", 2, False)))
     assert set(found["plans"]) == {"1", "3"}
@@ -272,7 +270,6 @@ def small_tuned():
     )
 
 
-@pytest.mark.slow
 def test_a_tuned_comparison_counts_its_work():
     found = json.loads(json.dumps(sweep_tuned.tuned(small_tuned(), False, max_steps=5000)))
     assert list(found["methods"]) == ["locodl", "gd"]
@@ -390,7 +387,6 @@ def test_the_command_line_passes_its_options_on(monkeypatch):
     assert sweep_parts.FULL.rounds == sweep_parts.FULL.few_rounds == 500
 
 
-@pytest.mark.slow
 def test_bench_runs_end_to_end(tmp_path, capsys):
     out = tmp_path / "bench.json"
     sweep.run_sweep(["i", "ii", "iii", "v"], sizes=TINY, repeats=1, out=out, progress=False)

@@ -80,6 +80,7 @@ def test_clients_are_alike_or_not():
     assert spread[False] > 3 * spread[True]
 
 
+@pytest.mark.slow
 def test_a_tiny_figure(problem, tmp_path, monkeypatch):
     for name, value in (("FACTORS", (0.2, 0.05)), ("PERIODS", (1, 4)), ("TRIED_STEPS", (0.3, 0.1)), ("BIN", 2)):
         monkeypatch.setattr(feedback, name, value)

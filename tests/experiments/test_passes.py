@@ -113,6 +113,7 @@ def test_it_writes_its_files(made):
         assert np.ptp(matplotlib.image.imread(folder / name)) > 0.5
 
 
+@pytest.mark.slow
 def test_the_page_tells_what_was_done(made, problem):
     folder, text, facts = made
     page = (folder / "tiny.md").read_text()

@@ -68,6 +68,7 @@ def direct(network, hp, seed, rounds):
 # --- what is tried ---
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("criterion", ["value", "accuracy"])
 def test_the_best_of_what_was_tried_wins_and_what_diverges_loses(criterion, recipe, network):
     found = dataclasses.replace(recipe, criterion=criterion).tune(RUNS[0], network, progress=False)

@@ -95,6 +95,7 @@ def test_the_grid_grows_while_its_best_is_at_an_end(recipe, problem):
     assert steps.min() < 0.125 or steps.max() > 0.25
 
 
+@pytest.mark.slow
 def test_the_winners_run_again_with_new_seeds(recipe, problem, made):
     _, _, facts = made
     assert recipe.rel_gap > recipe.final_gap

@@ -48,6 +48,7 @@ def start(model, x, seed=0):
     return jax.tree_util.tree_map_with_path(leaf, shapes(model, x))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "shape", "count"), COUNTS)
 def test_parameters_are_as_many_as_published(name, shape, count):
     model = models.get(name)
@@ -65,6 +66,7 @@ def test_every_name_is_counted():
 SMALL = ["mlp:hidden=5", "cnn", "resnet18:width=4,stages=1", "resnet18_bn:width=4,stages=1"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SMALL)
 def test_training_lowers_the_loss_with_clients_side_by_side_as_alone(name):
     model, x = models.get(name, classes=3), jax.random.normal(jax.random.key(0), (2, 6, 8, 8, 1))
