@@ -137,7 +137,7 @@ def test_theory_needs_strong_convexity(name, clients):
     flat = problems.logistic_regression(clients, l2=0.0)
     if issubclass(algorithms.get(name).Hparams, Rounds | Local) or name in WITHOUT_STRONG:
         hp = algorithms.get(name).theory(flat)
-        assert 0 < next(getattr(hp, field) for field in ("gamma", "client_lr", "Lbar") if hasattr(hp, field)) < np.inf
+        assert 0 < next(getattr(hp, field) for field in ("gamma", "client_lr", "Lbar", "eta", "mu") if hasattr(hp, field)) < np.inf
         return
     with pytest.raises(InputError, match="strongly convex"):
         algorithms.get(name).theory(flat)
