@@ -129,6 +129,7 @@ def test_theory_says_what_does_not_fit(name, choices, message, problem):
 #: methods of no such family whose theory takes mu = 0
 WITHOUT_STRONG = ("beer", "choco_sgd", "deep_squeeze", "def_atc", "dgd", "diging", "extra", "nids", "power_gossip",
                   "powersgd", "two_direction")  # fmt: skip
+STEP_SIZES = ("gamma", "client_lr", "Lbar", "eta", "mu")
 
 
 @pytest.mark.parametrize("name", algorithms.names())
@@ -137,7 +138,7 @@ def test_theory_needs_strong_convexity(name, clients):
     flat = problems.logistic_regression(clients, l2=0.0)
     if issubclass(algorithms.get(name).Hparams, Rounds | Local) or name in WITHOUT_STRONG:
         hp = algorithms.get(name).theory(flat)
-        assert 0 < next(getattr(hp, field) for field in ("gamma", "client_lr", "Lbar", "eta", "mu") if hasattr(hp, field)) < np.inf
+        assert 0 < next(getattr(hp, field) for field in STEP_SIZES if hasattr(hp, field)) < np.inf
         return
     with pytest.raises(InputError, match="strongly convex"):
         algorithms.get(name).theory(flat)
