@@ -10,11 +10,12 @@ from hypothesis import strategies as st
 import fedjax_lc as fl
 from fedjax_lc.core import pytree
 from fedjax_lc.problems import layouts
-from fedjax_lc.problems.features import Dense, Ragged
+from fedjax_lc.problems.features import Dense
 from fedjax_lc.problems.layouts import Cut
+from fedjax_lc.problems.ragged import Ragged
 from tests.conftest import make_clients
 
-SIZES = (40, 2, 1, 3, 17, 5, 9, 1)
+SIZES = (128, 2, 1, 3, 62, 5, 9, 1)  # the first and the fifth lie in large blocks
 KEY = jax.random.key(1)
 MAKERS = {
     "logistic": (fl.problems.logistic_regression, make_clients(SIZES, 6)),
@@ -34,7 +35,7 @@ def both(request):
         patch.setattr(layouts, "SMALL", 0)
         ragged = make(clients, l2=0.1, weights="size")
     assert isinstance(padded.features, Dense)
-    assert isinstance(ragged.features, Ragged)
+    assert [blocks.longest for blocks in ragged.features.blocks] == [64, 4]
     return ragged, padded
 
 
@@ -94,9 +95,9 @@ def test_a_batch_of_a_cohort_gathers_no_blocks(both, points):
     """The rows of the batch alone: the cohort's matrices are not copied."""
     batch = lambda problem: problem.cohort(jnp.array([0, 4])).stochastic_grads(KEY, points[0], 3, replacement=False)
     program = jax.jit(batch).lower(both[0]).compile().as_text()
-    blocks = both[0].features.blocks.array.shape
-    gathered = min(blocks[0], 2 * -(-40 // blocks[1]))
-    assert f"f64[{gathered},{blocks[1]},{blocks[2]}]" not in program
+    for count, rows, d in (blocks.array.shape for blocks in both[0].features.blocks):
+        made = f"= f64[{min(count, 2 * -(-128 // rows))},{rows},{d}]"
+        assert not [line for line in program.splitlines() if made in line and "parameter(" not in line]
 
 
 @settings(deadline=None, max_examples=200)

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from fedjax_lc.core.shares import Share, exchanged, here
-from fedjax_lc.problems.features import Dense, Ragged
+from fedjax_lc.problems.features import Dense
+from fedjax_lc.problems.ragged import Ragged
 
 
 def digests(features: Any, targets: Any, weights: Any, sizes: np.ndarray) -> np.ndarray:
@@ -46,10 +47,13 @@ def _rows(features: Any, targets: np.ndarray, weights: np.ndarray, sizes: np.nda
     """The arrays of each client that this process holds."""
     numbers = here(len(sizes))
     if isinstance(features, Dense | Ragged):
-        blocks = features if isinstance(features, Dense) else features.blocks
-        first = numbers if isinstance(features, Dense) else np.asarray(features.first)[numbers]
-        flat = [table.reshape(-1, *table.shape[2:]) for table in (_held(blocks.array), targets, weights)]
-        starts = np.searchsorted(here(len(blocks.array)), first) * blocks.longest
+        if isinstance(features, Dense):
+            matrices, first, total = _held(features.array), numbers, len(features.array)
+        else:
+            matrices = features.joined(_held(blocks.array) for blocks in features.blocks)
+            first, total = np.asarray(features.first)[numbers], len(features.owners)
+        flat = [table.reshape(-1, *table.shape[2:]) for table in (matrices, targets, weights)]
+        starts = np.searchsorted(here(total), first) * matrices.shape[1]
         for start, m in zip(starts, sizes[numbers], strict=True):
             A, b, w = (table[start : start + m] for table in flat)
             yield A[:, : features.width], b, w

@@ -11,29 +11,33 @@ import numpy as np
 from fedjax_lc.core.errors import InputError
 from fedjax_lc.core.platforms import whole_vectors
 from fedjax_lc.core.shares import here, of_each, stored_rows
-from fedjax_lc.problems.features import PIECE, Dense, Ragged, Sparse
+from fedjax_lc.problems.features import PIECE, Dense, Sparse
+from fedjax_lc.problems.ragged import Ragged
 
 BLOCKS = (128, 64, 32, 16, 8, 4, 2)  #: rows of a block of the ragged form, the first that pads little
-CUT_UP_TO = 1.25  #: rows of all blocks over those of all clients that are little padding
+WIDE = 64  #: rows of the large blocks beside blocks of fewer rows
+CUT_UP_TO = 1.15  #: rows of all blocks over those of all clients that are little padding
 PADDED_UP_TO = 1.5  #: the same of clients padded to the largest, up to which they are
 SMALL = 2**20  #: numbers of clients padded to the largest, up to which they are in any case: blocks would gain nothing
 
 
 class Cut(NamedTuple):
-    """How the rows of clients are cut into blocks.
+    """How the rows of clients are cut into blocks of one or two sizes, see `Ragged`.
 
     Over several devices, each has as many blocks: those of its clients first, then some that are not used.
 
     Attributes:
-        rows: rows of a block.
-        owners: (B,) the client of each block; n for a block that is not used.
-        first: (n,) the first block of each client.
+        rows: rows of the smallest blocks, and entries of a row of a table.
+        owners: (B,) the client of each row of a table; n for a block that is not used.
+        first: (n,) the first row of each client.
+        classes: of each class, rows of a block and blocks of a device.
         devices: the number of devices whose blocks are apart.
     """
 
     rows: int
     owners: np.ndarray
     first: np.ndarray
+    classes: tuple[tuple[int, int], ...]
     devices: int = 1
 
     @classmethod
@@ -43,29 +47,45 @@ class Cut(NamedTuple):
         padded = len(sizes) * int(sizes.max())
         if padded * d <= SMALL or padded <= PADDED_UP_TO * sizes.sum():
             return None
-        counts = lambda rows: -(-sizes // rows)
-        small = (rows for rows in BLOCKS if counts(rows).sum() * rows <= CUT_UP_TO * sizes.sum())
-        cut = cls.apart(sizes, next(small, 1), devices)
+        each = [(WIDE, rows) if rows < WIDE else (rows,) for rows in (*BLOCKS, 1)]
+        little = lambda cut: len(cut.owners) * cut.rows <= CUT_UP_TO * sizes.sum()
+        rows = next(rows for rows in each if little(cls.apart(sizes, rows, 1)))
+        cut = cls.apart(sizes, rows, devices)
         return cut if len(cut.owners) * cut.rows < padded else None
 
     @classmethod
-    def apart(cls, sizes: np.ndarray, rows: int, devices: int) -> Cut:
-        """Blocks of so many rows, over so many devices that share the clients."""
-        n, counts = len(sizes), -(-sizes // rows)
-        each = -(-n // devices)  # clients of a device
-        before = np.cumsum(counts) - counts
-        of_device = np.array([counts[k * each : (k + 1) * each].sum() for k in range(devices)])
-        most, place = int(of_device.max()), np.arange(n) // each
-        first = before - (np.cumsum(of_device) - of_device)[place] + place * most
-        owners = np.full(devices * most, n, np.int32)
-        owners[np.repeat(first - before, counts) + np.arange(counts.sum())] = np.repeat(np.arange(n), counts)
-        return cls(rows, owners, first.astype(np.int32), devices)
+    def apart(cls, sizes: np.ndarray, rows: tuple[int, ...], devices: int) -> Cut:
+        """Blocks of so many rows in each class, over so many devices that share the clients.
+
+        A client lies in the first class that pads it little, or in the last.
+        """
+        n, of_class = len(sizes), np.full(len(sizes), len(rows) - 1)
+        for k in reversed(range(len(rows) - 1)):
+            of_class[-(-sizes // rows[k]) * rows[k] <= CUT_UP_TO * sizes] = k
+        device = np.arange(n) // -(-n // devices)
+        several = np.array(rows)[of_class] // rows[-1]
+        counts = -(-sizes // np.array(rows)[of_class]) * several  # rows of a table
+        first, start, classes = np.zeros(n, np.int64), 0, list[tuple[int, int]]()
+        for k, each in enumerate(rows):
+            there = np.where(of_class == k, counts, 0)
+            of_device = np.bincount(device, there, devices).astype(np.int64)
+            before = np.cumsum(there) - there - (np.cumsum(of_device) - of_device)[device]
+            first = np.where(of_class == k, start + before, first)
+            if of_device.any() or k == len(rows) - 1:
+                classes.append((each, int(of_device.max()) * rows[-1] // each))
+            start += int(of_device.max())
+        first += device * start
+        owners = np.full(devices * start, n, np.int32)
+        owners[np.repeat(first - (np.cumsum(counts) - counts), counts) + np.arange(counts.sum())] = np.repeat(
+            np.arange(n), counts
+        )
+        return cls(rows[-1], owners, first.astype(np.int32), tuple(classes), devices)
 
     @classmethod
     def padded(cls, sizes: np.ndarray) -> Cut:
         """A block for each client, as large as the largest."""
         each = np.arange(len(sizes), dtype=np.int32)
-        return cls(int(sizes.max()), each, each)
+        return cls(int(sizes.max()), each, each, ((int(sizes.max()), len(sizes)),))
 
     def starts(self, clients: np.ndarray) -> np.ndarray:
         """Where the rows of these clients begin among those that this process holds."""
@@ -88,6 +108,19 @@ class Cut(NamedTuple):
         lengths = -(-sizes[numbers] // self.rows) * self.rows
         return [whole[start : start + m] for start, m in zip(self.starts(numbers), lengths, strict=True)]
 
+    def laid_out(self, table: np.ndarray, width: int, longest: int, store: Callable[[np.ndarray, int], Any]) -> Ragged:
+        """Features of the (B, rows, d) rows of a table that this process holds; `store` is called with the blocks of
+        each class that it holds, and their number in all."""
+        blocks, start = list[Dense](), 0
+        of_device = table.reshape(-1, sum(r // self.rows * count for r, count in self.classes), *table.shape[1:])
+        for rows, count in self.classes:
+            ends = start + count * rows // self.rows
+            part = of_device[:, start:ends].reshape(-1, rows, table.shape[-1])
+            blocks.append(Dense(store(part, count * self.devices), width))
+            start = ends
+        owners, first = jnp.asarray(self.owners), jnp.asarray(self.first)
+        return Ragged(tuple(blocks), owners, first, longest, devices=self.devices)
+
 
 def laid_out(
     A: Any, sizes: np.ndarray, cut: Cut | None, dtype: Any, *, vectors: bool = True
@@ -105,28 +138,27 @@ def laid_out(
     count = len(sizes) if cut is None else len(cut.owners)
     if count * A.shape[1] >= 2**31:
         raise InputError(f"{count} blocks of {A.shape[1]} rows are more than 2^31 rows: use fewer clients or rows")
-    dense = Dense(stored_rows(whole_vectors(A, dtype) if vectors else A, count, dtype), A.shape[-1])
+    table = whole_vectors(A, dtype) if vectors else A
     if cut is None:
-        return dense
-    return Ragged(dense, jnp.asarray(cut.owners), jnp.asarray(cut.first), int(sizes.max()), devices=cut.devices)
+        return Dense(stored_rows(table, count, dtype), A.shape[-1])
+    return cut.laid_out(table, A.shape[-1], int(sizes.max()), lambda part, count: stored_rows(part, count, dtype))
 
 
 def among(features: Ragged, sizes: np.ndarray, devices: int) -> tuple[Ragged, Callable[[Any], np.ndarray]]:
     """The same matrices with each device's blocks apart, and a function that turns tables (B, m) of the one into those
     of the other."""
-    cut = Cut.apart(sizes, features.blocks.longest, devices)
+    cut = Cut.apart(sizes, tuple(blocks.longest for blocks in features.blocks), devices)
     used = np.flatnonzero(cut.owners < len(sizes))
     owners = cut.owners[used]
     source = np.asarray(features.first)[owners] + used - cut.first[owners]
 
     def turned(table: Any) -> np.ndarray:
-        blocks = np.zeros((len(cut.owners), *table.shape[1:]), table.dtype)
-        blocks[used] = np.asarray(table)[source]
-        return blocks
+        rows = np.zeros((len(cut.owners), *table.shape[1:]), table.dtype)
+        rows[used] = np.asarray(table)[source]
+        return rows
 
-    blocks = Dense(turned(features.blocks.array), features.width)  # type: ignore[arg-type]
-    ragged = Ragged(blocks, jnp.asarray(cut.owners), jnp.asarray(cut.first), features.longest, devices=devices)
-    return ragged, turned
+    matrices = turned(features.joined(np.asarray(blocks.array) for blocks in features.blocks))
+    return cut.laid_out(matrices, features.width, features.longest, lambda part, _: part), turned
 
 
 def _in_pieces(parts: Sequence[Any], clients: int, m: int, dtype: Any) -> Sparse:

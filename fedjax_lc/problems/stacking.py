@@ -19,8 +19,9 @@ from fedjax_lc.core.typing import ClientVecs, Key, Vec
 from fedjax_lc.data.sparse import as_array, as_csr, is_sparse, real
 from fedjax_lc.problems import content, norms
 from fedjax_lc.problems.base import Sampled
-from fedjax_lc.problems.features import Features, Ragged
+from fedjax_lc.problems.features import Features
 from fedjax_lc.problems.layouts import Cut, among, laid_out
+from fedjax_lc.problems.ragged import Ragged
 
 Clients = Sequence[tuple[Any, Any]]
 COPIES = 2  #: float64 copies of all features that the host holds while it stacks them and computes constants
@@ -87,6 +88,9 @@ class RowsProblem(Sampled):
         if isinstance(self.features, Ragged) and self.features.devices != devices:
             features, turned = among(self.features, np.asarray(self.sizes), devices)
             problem = self.replace(features=features, targets=turned(self.targets), rows=turned(self.rows))
+        if isinstance(problem.features, Ragged):
+            blocks = tuple(place(each, len(each.array), mesh) for each in problem.features.blocks)
+            problem = problem.replace(features=pytree.replace(problem.features, blocks=blocks))
         data = {name: getattr(problem, name) for name in ("features", "targets", "rows")}
         return place(problem.replace(**place(data, len(problem.targets), mesh)), self.n, mesh)
 
