@@ -410,6 +410,7 @@ def test_best_errors(folder, refused):
         (["--kind", "sensitivity", "--x", "gamma/theory", "--metric", "rounds"], "sensitivity.png"),
     ],
 )
+@pytest.mark.slow
 def test_plots(folder, tmp_path, words, name, capsys):
     before = (folder / "plot.png").read_bytes()
     assert main(["plot", str(folder), *words, "--out", str(tmp_path / "p.svg")]) == 0

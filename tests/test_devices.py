@@ -85,6 +85,7 @@ def test_clients_over_devices_give_what_one_device_gives(fake):
     compare({task: fake[task] for task in FAKE})
 
 
+@pytest.mark.slow
 def test_two_processes_give_what_one_gives(started):
     found = started(2)
     compare({task: found[task] for task in PROCESSES})

@@ -167,6 +167,7 @@ print(digest(Mine, Mine().f, g, problem, alg, hp, lambda t: {{"a", "b"}}, optax.
 """
 
 
+@pytest.mark.slow
 def test_processes_agree(tmp_path):
     """Whatever seeds their sets and dictionaries, and wherever the code lies in its file."""
     digests = set()

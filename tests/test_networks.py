@@ -317,6 +317,7 @@ def test_squares_are_a_loss_too():
 # --- BatchNorm ---
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("momentum", [0.9, 0.0])
 def test_normalisation_evaluates_by_the_mean_of_clients_statistics(momentum):
     """Whatever the module's momentum; the statistics are not among the parameters."""

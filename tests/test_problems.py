@@ -217,7 +217,9 @@ def test_padding_changes_nothing():
     np.testing.assert_allclose(alone.smooth[0], beside.smooth[0], rtol=1e-14)
 
 
-@pytest.mark.parametrize("dim", [1, 4, 8, 9])
+@pytest.mark.parametrize(
+    "dim", [1, pytest.param(4, marks=pytest.mark.slow), pytest.param(8, marks=pytest.mark.slow), 9]
+)
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_zero_columns_that_fill_vectors_are_invisible(dim, dtype):
     """Features may be stored wider than d; every result is (.., d) and equals the loops."""

@@ -203,6 +203,7 @@ def test_float32():
     np.testing.assert_allclose(held.x_star, dense.x_star, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_locodl_trace_and_a_sweep():
     dense, held = pair(l2=None, kappa=50)
     hp = fl.algorithms.get("locodl").theory(dense, "rand_k:7")

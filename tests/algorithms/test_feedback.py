@@ -167,6 +167,7 @@ def test_j5_dore_with_a_free_downlink_is_diana(c_ef):
     apart(points("dore", alpha_up=0.3, beta=1.0, c_ef=c_ef, up="rand_k:2", down="rand_k:2", **BATCHES), found[2])
 
 
+@pytest.mark.slow
 def test_j6_without_compression_every_method_is_gradient_descent():
     free = {"up": "identity", "down": "identity"}
     for name in ("mem_sgd", "double_squeeze", "neolithic", "cser", "liec_sgd", "ef21", "ef21_bc", "econtrol"):
@@ -278,6 +279,7 @@ def test_ef21_of_cohorts(init, changes):
         assert cost.grads[t] == pytest.approx(active[t].mean())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["ef21", "ef21_bc", "ef21_sgdm", "econtrol", "marina"])
 def test_what_all_share_works_for_estimates_too(name):
     """Falling steps, averages and cohorts change where a method goes; the steps fall as they do for SGD."""

@@ -117,6 +117,7 @@ def test_locodl_coin_form_is_the_geometric_form(K):
         np.testing.assert_allclose(getattr(ours, field)[-1], after[other], rtol=0, atol=1e-11)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("n", "d"), [(4, 5), (5, 2)])
 def test_tamuna_with_all_clients_is_compressed_scaffnew(n, d):
     """The same permutations and numbers of local steps, through keys that draw them (s d >= n and s d < n)."""

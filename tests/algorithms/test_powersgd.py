@@ -148,6 +148,7 @@ def test_each_error_drifts_and_the_mean_does_not(wide):
     np.testing.assert_allclose(owed, once[0].e[-1], rtol=0, atol=1e-10)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("changes", [{"variant": "alternating", "rank": 2, "momentum": 0.5, "start_dense": 3}])
 def test_a_lane_is_its_single_run(wide, changes, monkeypatch):
     compile_quickly(monkeypatch)

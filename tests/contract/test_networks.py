@@ -66,6 +66,7 @@ def test_trains(name, network):
 TOGETHER = ("locodl", "savic")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TOGETHER)
 def test_a_lane_is_its_single_run(name, network, monkeypatch):
     """Two step sizes and two seeds side by side give what they give alone."""

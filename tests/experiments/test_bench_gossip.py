@@ -14,6 +14,8 @@ from experiments.bench.workloads import GRADIENT_ONLY, w1
 from fedjax_lc import cli
 from fedjax_lc.core.errors import InputError
 
+pytestmark = pytest.mark.slow
+
 pytestmark = pytest.mark.usefixtures("quick")
 
 
@@ -53,7 +55,7 @@ def test_rounding_is_without_bias_and_on_its_grid():
     np.testing.assert_allclose(drawn.mean(axis=0), V[0], atol=0.02)
 
 
-@pytest.mark.parametrize("method", [CHOCO, pytest.param(LEAD, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("method", [CHOCO, LEAD])
 def test_every_contestant_runs(method):
     for part, contests, names in (
         ("step", gossip.step_contests, [OURS, ALONE, NUMPY]),

@@ -8,6 +8,8 @@ from experiments.bench import SUITES, harness, scale
 from experiments.bench.scale import PARTS, TINY, Sizes
 from fedjax_lc.core.errors import InputError
 
+pytestmark = pytest.mark.slow
+
 
 def test_it_is_a_suite():
     assert SUITES["scale"] is scale
@@ -20,7 +22,7 @@ def once(monkeypatch):
     monkeypatch.setattr(scale, "TURNS", 1)
 
 
-@pytest.mark.parametrize("part", ["lanes", *(pytest.param(p, marks=pytest.mark.slow) for p in PARTS if p != "lanes")])
+@pytest.mark.parametrize("part", ["lanes", *(p for p in PARTS if p != "lanes")])
 def test_every_part_measures_a_row(part):
     number = getattr(TINY, part)
     rows = PARTS[part].measure(TINY, number[0] if isinstance(number, tuple) else number)

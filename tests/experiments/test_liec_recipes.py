@@ -106,6 +106,7 @@ def test_a_tiny_figure(problem, tmp_path, monkeypatch):
     np.testing.assert_allclose(feedback.at_budget(table, 3000), table.gap.reshape(4, -1)[:, place])
 
 
+@pytest.mark.slow
 def test_networks_build_in_the_setting_of_the_authors(small):
     recipe = catalogue.get("liec/mnist")
     assert isinstance(recipe, Training)

@@ -87,6 +87,7 @@ def test_the_winner_is_the_best_of_what_was_tried(recipe, problem):
         assert best["median"] == min(medians)
 
 
+@pytest.mark.slow
 def test_the_grid_grows_while_its_best_is_at_an_end(recipe, problem):
     narrow = dataclasses.replace(recipe, curves=(Contender("locodl"), Contender("diana")), step_sizes=(0.125, 0.25))
     table, _, _ = narrow.tune(problem, progress=False)
