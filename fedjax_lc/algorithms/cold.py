@@ -16,10 +16,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 
 from fedjax_lc.algorithms.frames.base import Cost, choose, constants, gradients, register
-from fedjax_lc.algorithms.frames.gossip import MODELS, Gossip, centred, chosen, start, zeros
+from fedjax_lc.algorithms.frames.gossip import MODELS, LocalStart, centred, chosen, local_at_first, start, zeros
 from fedjax_lc.algorithms.frames.mixing import Topology
 from fedjax_lc.compressors import Compressor
 from fedjax_lc.core import pytree
@@ -29,15 +28,10 @@ from fedjax_lc.problems import Problem
 
 
 @pytree.dataclass
-class Hparams(Gossip):
+class Hparams(LocalStart):
     compressor: Compressor = hyperparameter("compressor of the messages, contractive")
     eta: Scalar = hyperparameter("step size", "(0, inf)")
     gamma: Scalar = hyperparameter("step size of the duals, times 2 eta; less for a smaller delta or eta", "(0, inf)")
-    init: str = hyperparameter(
-        "how it starts: by a gradient step without a message (local), or at x0 (none)",
-        ("local", "none"),
-        default="local",
-    )
 
 
 class State(NamedTuple):
@@ -50,7 +44,7 @@ class State(NamedTuple):
 
 def init(problem: Problem, hp: Hparams, key: Key) -> State:
     nothing = zeros(problem)
-    return State(start(problem), nothing, nothing, nothing, jnp.asarray(hp.init == "none", jnp.int32))
+    return State(start(problem), nothing, nothing, nothing, hp.first)
 
 
 def step(problem: Problem, hp: Hparams, state: State, key: Key) -> tuple[State, Cost]:
@@ -62,10 +56,8 @@ def step(problem: Problem, hp: Hparams, state: State, key: Key) -> tuple[State, 
     xh, xhw = xh + q.value, xhw + links.mix(q.value)
     D = centred(D + hp.gamma / (2 * hp.eta) * (xh - xhw))
     X = X - hp.eta * G - hp.eta * D
-    alone = k == 0  # the gradient step without a message
-    kept = lambda old, new: jnp.where(alone, old, new)
-    state = State(kept(Y, X), kept(state.D, D), kept(state.xh, xh), kept(state.xhw, xhw), k + 1)
-    return state, links.cost(q.bits, passes, talks=~alone)
+    after = local_at_first(k, state._replace(x=Y, k=k + 1), State(X, D, xh, xhw, k + 1))
+    return after, links.cost(q.bits, passes, talks=k > 0)
 
 
 def theory(problem: Problem, topology: Topology | str = "ring", compressor: Compressor | str | None = None) -> Hparams:

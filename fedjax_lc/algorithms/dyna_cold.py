@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 
 from fedjax_lc.algorithms.frames.base import Cost, constants, gradients, register
-from fedjax_lc.algorithms.frames.gossip import MODELS, Gossip, centred, chosen, start, zeros
+from fedjax_lc.algorithms.frames.gossip import MODELS, LocalStart, centred, chosen, local_at_first, start, zeros
 from fedjax_lc.algorithms.frames.mixing import Topology
 from fedjax_lc.core import pytree
 from fedjax_lc.core.hyperparameters import hyperparameter
@@ -31,17 +31,12 @@ FINEST = 8  #: s stops at so many units in the last place of s0
 
 
 @pytree.dataclass
-class Hparams(Gossip):
+class Hparams(LocalStart):
     eta: Scalar = hyperparameter("step size", "(0, inf)")
     gamma: Scalar = hyperparameter("step size of the duals, times 2 eta; up to 1/4", "(0, inf)")
     sigma: Scalar = hyperparameter("factor of the scale from step to step, above the rate of the models", "(0, 1]")
     s0: Scalar = hyperparameter("scale at the start, at least the largest entry of the first Y", "(0, inf)")
     bits: Scalar = hyperparameter("bits of an entry", "whole [1, 16]", default=1)
-    init: str = hyperparameter(
-        "how it starts: by a gradient step without a message (local), or at x0 (none)",
-        ("local", "none"),
-        default="local",
-    )
 
 
 class State(NamedTuple):
@@ -57,7 +52,7 @@ class State(NamedTuple):
 def init(problem: Problem, hp: Hparams, key: Key) -> State:
     nothing = zeros(problem)
     s, overload = jnp.asarray(hp.s0, problem.dtype), jnp.zeros((), problem.dtype)
-    return State(start(problem), nothing, nothing, nothing, s, overload, jnp.asarray(hp.init == "none", jnp.int32))
+    return State(start(problem), nothing, nothing, nothing, s, overload, hp.first)
 
 
 def quantised(v: ClientVecs, bits: Scalar) -> ClientVecs:
@@ -78,18 +73,9 @@ def step(problem: Problem, hp: Hparams, state: State, key: Key) -> tuple[State, 
     X = X - hp.eta * G - hp.eta * D
     least = FINEST * jnp.finfo(problem.dtype).eps * hp.s0
     most = jnp.where(s > least, jnp.max(jnp.abs(innovation)), 0)
-    alone = k == 0  # the gradient step without a message
-    kept = lambda old, new: jnp.where(alone, old, new)
-    state = State(
-        x=kept(Y, X),
-        D=kept(state.D, D),
-        xh=kept(state.xh, xh),
-        xhw=kept(state.xhw, xhw),
-        s=kept(s, jnp.maximum(hp.sigma * s, least)),
-        overload=kept(overload, jnp.maximum(overload, most)),
-        k=k + 1,
-    )
-    return state, links.cost(hp.bits * problem.dim, passes, talks=~alone)
+    usual = State(X, D, xh, xhw, jnp.maximum(hp.sigma * s, least), jnp.maximum(overload, most), k + 1)
+    after = local_at_first(k, state._replace(x=Y, k=k + 1), usual)
+    return after, links.cost(hp.bits * problem.dim, passes, talks=k > 0)
 
 
 def theory(problem: Problem, topology: Topology | str = "ring") -> Hparams:

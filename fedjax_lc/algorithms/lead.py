@@ -22,7 +22,16 @@ import numpy as np
 from scipy.optimize import brentq
 
 from fedjax_lc.algorithms.frames.base import Cost, choose, constants, covered, gradients, register
-from fedjax_lc.algorithms.frames.gossip import MODELS, Gossip, centred, chosen, dual_norm, start, zeros
+from fedjax_lc.algorithms.frames.gossip import (
+    MODELS,
+    LocalStart,
+    centred,
+    chosen,
+    dual_norm,
+    local_at_first,
+    start,
+    zeros,
+)
 from fedjax_lc.algorithms.frames.mixing import Topology
 from fedjax_lc.compressors import Compressor
 from fedjax_lc.core import pytree
@@ -35,18 +44,13 @@ CONVENTIONS = ("theorem", "practical")
 
 
 @pytree.dataclass
-class Hparams(Gossip):
+class Hparams(LocalStart):
     """The theorem holds for full gradients and init="none"."""
 
     compressor: Compressor = hyperparameter("compressor of the messages, unbiased")
     eta: Scalar = hyperparameter("step size", "(0, inf)")
     gamma: Scalar = hyperparameter("step size of the duals, times 2 eta; smaller for sparsifiers", "(0, inf)")
     alpha: Scalar = hyperparameter("how far memories move to what was sent", "(0, 1]")
-    init: str = hyperparameter(
-        "how it starts: by a gradient step without a message (local), as in the paper, or at x0 (none)",
-        ("local", "none"),
-        default="local",
-    )
 
 
 class State(NamedTuple):
@@ -59,7 +63,7 @@ class State(NamedTuple):
 
 def init(problem: Problem, hp: Hparams, key: Key) -> State:
     nothing = zeros(problem)
-    return State(start(problem), nothing, nothing, nothing, jnp.asarray(hp.init == "none", jnp.int32))
+    return State(start(problem), nothing, nothing, nothing, hp.first)
 
 
 def step(problem: Problem, hp: Hparams, state: State, key: Key) -> tuple[State, Cost]:
@@ -72,10 +76,8 @@ def step(problem: Problem, hp: Hparams, state: State, key: Key) -> tuple[State, 
     H, Hw = (1 - hp.alpha) * H + hp.alpha * Yh, (1 - hp.alpha) * Hw + hp.alpha * Yw
     D = centred(D + hp.gamma / (2 * hp.eta) * (Yh - Yw))
     X = X - hp.eta * G - hp.eta * D
-    alone = k == 0  # the gradient step without a message
-    kept = lambda old, new: jnp.where(alone, old, new)
-    state = State(kept(Y, X), kept(state.D, D), kept(state.H, H), kept(state.Hw, Hw), k + 1)
-    return state, links.cost(q.bits, passes, talks=~alone)
+    after = local_at_first(k, state._replace(x=Y, k=k + 1), State(X, D, H, Hw, k + 1))
+    return after, links.cost(q.bits, passes, talks=k > 0)
 
 
 def theory(

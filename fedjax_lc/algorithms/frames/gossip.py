@@ -173,6 +173,29 @@ class Changing(Gossip):
     needs: ClassVar[str] = ""
 
 
+@pytree.dataclass
+class LocalStart(Gossip):
+    """The same of methods that may start by a gradient step without a message."""
+
+    _: dataclasses.KW_ONLY
+    in_theory: ClassVar[tuple[str, ...]] = (*Gossip.in_theory, "init")
+    init: str = hyperparameter(
+        "how it starts: by a gradient step without a message (local), or at x0 (none)",
+        ("local", "none"),
+        default="local",
+    )
+
+    @property
+    def first(self) -> jax.Array:
+        """() int32 the number k of the first step; k = 0 is the one without a message."""
+        return jnp.asarray(self.init == "none", jnp.int32)
+
+
+def local_at_first(k: jax.Array, local: PyTree, usual: PyTree) -> PyTree:
+    """The state after step k: `local` after the one without a message, k = 0, and `usual` after all others."""
+    return jax.tree.map(lambda alone, new: jnp.where(k == 0, alone, new), local, usual)
+
+
 def chosen(graph: Any, problem: Problem) -> tuple[Topology | str, Topology]:
     """A topology as hyperparameters keep it, a text as it is, and what it stands for."""
     made = topology(graph, problem.n)
