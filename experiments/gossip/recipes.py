@@ -97,6 +97,16 @@ def floors(title: str, graph: str, n: int, same: bool = False) -> Floors:
     )
 
 
+#: of comparisons by the bits that a node of a ring sends
+ON_A_RING: dict[str, Any] = {
+    "bits_ratio": None,
+    "outcomes": {"": "rel_gap", "-consensus": "consensus"},
+    "bits_are": SENT,
+    "note": f"ring; {COUNTED}",
+    "claims_are": "ordering",
+}
+
+
 def bits() -> Comparison:
     """The linear methods, and two that settle, to 1e-10; dual step sizes are about half of the largest stable ones."""
     order = (
@@ -128,13 +138,9 @@ def bits() -> Comparison:
         ),
         rel_gap=1e-10,
         max_rounds=6000,
-        bits_ratio=None,
         every=5,
-        outcomes={"": "rel_gap", "-consensus": "consensus"},
-        bits_are=SENT,
-        note=f"ring; {COUNTED}",
+        **ON_A_RING,
         parameters="steps of 1/L where stable",
-        claims_are="ordering",
         claims=(
             in_order("bits: LEAD with 2 levels < LEAD with 1 level < COLD, top-4 < NIDS < LESSBIT-B < LESSBIT-A < "
                      "DIGing (O4)", *order),
@@ -168,13 +174,9 @@ def a5a() -> Comparison:
         ),
         rel_gap=1e-8,
         max_rounds=25_000,
-        bits_ratio=None,
         every=20,
-        outcomes={"": "rel_gap", "-consensus": "consensus"},
-        bits_are=SENT,
-        note=f"ring; {COUNTED}",
+        **ON_A_RING,
         parameters="step sizes of 1/L (DIGing: 1/(2 L))",
-        claims_are="ordering",
         claims=(
             Claim("LEAD with 2 levels needs fewer bits than NIDS", ("LEAD, 2 levels",), ("NIDS",)),
             Claim("LEAD with 2 levels needs about as many rounds as NIDS, within a tenth", ("LEAD, 2 levels",),

@@ -108,3 +108,19 @@ def coin_keys(p, count=2):
     keys, heads = _tosses(p, count)
     assert 0 < heads.sum() < len(heads)
     return keys[int(np.argmax(heads))], keys[int(np.argmin(heads))]
+
+
+def gradient_of_rows(problem, reference, clients, hp, keys):
+    """grad(t, i, x) of a reference of least squares: of all rows, or of those that our sampler draws with keys[t]."""
+    if getattr(hp, "batch_size", None) is None:
+        return lambda t, i, x: reference.grad(i, x)
+    draw = jax.vmap(lambda key: problem.draw(key, hp.batch_size, hp.replacement))
+    (picks, weights), l2 = map(np.asarray, draw(keys)), float(problem.strong)
+
+    def grad(t, i, x):
+        (A, b), g = clients[i], l2 * x
+        for row, weight in zip(picks[t, i], weights[t, i], strict=True):
+            g = g + weight * (A[row] @ x - b[row]) * A[row]
+        return g
+
+    return grad

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +12,7 @@ import pytest
 
 from fedjax_lc import algorithms, compressors, problems
 from fedjax_lc.compressors.budgets import allocate, water_filling
-from tests.algorithms.shared import KEY, purposes, replay, step_keys, walk
+from tests.algorithms.shared import KEY, gradient_of_rows, purposes, replay, step_keys, walk
 from tests.conftest import make_clients
 from tests.contract.test_networks import make
 from tests.reference import adaptive, powersgd, two_way
@@ -44,19 +45,7 @@ def agree(mine, theirs, fields):
         close(got, want, field)
 
 
-def gradient(hp, keys):
-    """grad(t, i, x) of the references: of all rows, or of those that our sampler draws with keys[t]."""
-    if getattr(hp, "batch_size", None) is None:
-        return lambda t, i, x: REF.grad(i, x)
-    picks, weights = map(np.asarray, jax.vmap(lambda key: PROBLEM.draw(key, hp.batch_size, hp.replacement))(keys))
-
-    def grad(t, i, x):
-        (A, b), g = CLIENTS[i], L2 * x
-        for row, weight in zip(picks[t, i], weights[t, i], strict=True):
-            g = g + weight * (A[row] @ x - b[row]) * A[row]
-        return g
-
-    return grad
+gradient = functools.partial(gradient_of_rows, PROBLEM, REF, CLIENTS)
 
 
 def hparams(name, **given):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +14,7 @@ import fedjax_lc as fl
 from fedjax_lc import algorithms, compressors, problems
 from fedjax_lc.algorithms.dyna_cold import quantised
 from fedjax_lc.algorithms.power_gossip import drawn, orth
-from tests.algorithms.shared import KEY, purposes, replay, step_keys, walk
+from tests.algorithms.shared import KEY, gradient_of_rows, purposes, replay, step_keys, walk
 from tests.conftest import make_clients
 from tests.contract.test_networks import make
 from tests.reference import codec, gossip, graphs, power_gossip
@@ -171,19 +172,7 @@ def started(name, hp, x0=None):
     return state if x0 is None else state._replace(x=jnp.asarray(x0))
 
 
-def gradient(hp, keys):
-    """grad(t, i, x) of the references: of all rows, or of those that our sampler draws with keys[t]."""
-    if hp.batch_size is None:
-        return lambda t, i, x: REF.grad(i, x)
-    picks, weights = map(np.asarray, jax.vmap(lambda key: PROBLEM.draw(key, hp.batch_size, hp.replacement))(keys))
-
-    def grad(t, i, x):
-        (A, b), g = CLIENTS[i], L2 * x
-        for row, weight in zip(picks[t, i], weights[t, i], strict=True):
-            g = g + weight * (A[row] @ x - b[row]) * A[row]
-        return g
-
-    return grad
+gradient = functools.partial(gradient_of_rows, PROBLEM, REF, CLIENTS)
 
 
 #: what our fields are called in the references
