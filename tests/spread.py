@@ -281,7 +281,7 @@ def data_problem(fl, kind, devices=None):
         params = jax.tree.map(lambda leaf: rng.normal(size=leaf.shape), shapes)  # not by float32, as compiled
         given = {"model": model, "params": params, "dtype": "float64", "measured_rows": 30, "smooth": 10.0}
         return fl.problem(from_arrays(X, labels), clients=7, partition=partition, devices=devices, **given)
-    with mock(layouts, "SMALL", 0 if kind != "dense" else layouts.SMALL), mock(layouts, "WIDE", 8):
+    with mock(layouts, "SMALL", 0 if kind != "dense" else layouts.SMALL), mock(layouts, "BLOCKS", (8, 2, 1)):
         return fl.problem(data, clients=7, partition=partition, kappa=30, devices=devices, **given)
 
 

@@ -1,9 +1,10 @@
 """Methods without a server: a step beside its gradients and messages alone, lanes, and memory on a large ring.
 
 The clients of W1 are nodes of a ring. Contestants take turns on one thread: ours, a loop of gradients and messages
-without mixing, and NumPy with all nodes stacked and a dense product W X. The public code of PowerGossip cannot run
-here: it starts one process for each node, and in every step each waits for its neighbours' messages, one network round
-trip for each parameter and edge, between small kernels of its own.
+without mixing, and NumPy with all nodes stacked and a dense product W X. Lanes also compete with the loop of gradients
+and messages that reads and writes as many vectors as the method keeps, which they can hardly undercut. The public code
+of PowerGossip cannot run here: it starts one process for each node, and in every step each waits for its neighbours'
+messages, one network round trip for each parameter and edge, between small kernels of its own.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ from fedjax_lc.running.run import run
 from fedjax_lc.sweeping.sweep import sweep
 
 OURS, ALONE, NUMPY = "fedjax_lc", "gradients and messages alone", "NumPy, nodes stacked, dense W"
+KEPT = "gradients, messages, and as many vectors"
 CHOCO, LEAD = "choco_sgd", "lead"
 LEVELS = 2  #: of LEAD's quantiser
 STEP_MOST, LANES_MOST = 1.3, 1.5
@@ -69,24 +71,31 @@ TINY = Sizes(clients=4, rows=3, dim=20, steps=2, numpy_steps=2, lanes=3, lane_st
 class AloneHparams:
     gamma: Scalar
     compressor: Compressor
+    vectors: int = pytree.static(default=1)  #: (n, d) that a step reads and writes
 
 
-def _alone(problem: Problem, hp: AloneHparams, x: ClientVecs, key: Key) -> tuple[ClientVecs, Cost]:
+def _alone(
+    problem: Problem, hp: AloneHparams, state: tuple[ClientVecs, ...], key: Key
+) -> tuple[tuple[ClientVecs, ...], Cost]:
+    x, *others = state
     g = problem.grads(x)
     q = hp.compressor.joint(key, g)
-    return x - hp.gamma * (g + q.value), Cost.of(jnp.mean(q.bits), grads=1)
+    others = [v + hp.gamma * (q.value - v) for v in others]
+    return (x - hp.gamma * sum(others, g + q.value), *others), Cost.of(jnp.mean(q.bits), grads=1)
 
 
-#: every node's gradient at its own point and a message of it, which nobody hears
+#: every node's gradient at its point and a message of it, which nobody hears
 GRADIENTS_AND_MESSAGES = Algorithm(
     name="bench_gradients_and_messages",
     title=ALONE,
     paper="none",
     Hparams=AloneHparams,
-    init=lambda problem, hp, key: tile(problem.x0, problem.n),
+    init=lambda problem, hp, key: (tile(problem.x0, problem.n),) * hp.vectors,
     step=_alone,
-    point=lambda problem, hp, x: jnp.mean(x, axis=0),
-    theory=lambda problem, compressor="identity": AloneHparams(0.1 / float(jnp.max(problem.smooth)), compressor),
+    point=lambda problem, hp, state: jnp.mean(state[0], axis=0),
+    theory=lambda problem, compressor="identity", vectors=1: AloneHparams(
+        0.1 / float(jnp.max(problem.smooth)), compressor, vectors
+    ),
 )
 
 
@@ -179,9 +188,13 @@ def lane_contests(sizes: Sizes, method: str) -> dict[str, Contestant]:
     work, steps = w1(sizes.w1), sizes.lane_steps
     options: dict[str, Any] = {"seeds": sizes.lanes, "steps": steps, "every": steps, "progress": False}
     hp = hparams(method, work.problem)
+    alone = partial(GRADIENTS_AND_MESSAGES.theory, work.problem, hp.compressor)
+    vectors = jax.eval_shape(partial(algorithms.get(method).init, work.problem, hp), jax.random.key(0))
+    kept = sum(leaf.ndim == 2 for leaf in jax.tree.leaves(vectors))
     entries: dict[str, tuple[Any, Any]] = {
         OURS: (method, hp),
-        ALONE: (GRADIENTS_AND_MESSAGES, GRADIENTS_AND_MESSAGES.theory(work.problem, hp.compressor)),
+        ALONE: (GRADIENTS_AND_MESSAGES, alone()),
+        KEPT: (GRADIENTS_AND_MESSAGES, alone(vectors=kept)),
         GRADIENT_ONLY.title: (GRADIENT_ONLY, GRADIENT_ONLY.theory(work.problem)),
     }
     return {

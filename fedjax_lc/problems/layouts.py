@@ -14,15 +14,16 @@ from fedjax_lc.core.shares import here, of_each, stored_rows
 from fedjax_lc.problems.features import PIECE, Dense, Sparse
 from fedjax_lc.problems.ragged import Ragged
 
-BLOCKS = (128, 64, 32, 16, 8, 4, 2)  #: rows of a block of the ragged form, the first that pads little
-WIDE = 64  #: rows of the large blocks beside blocks of fewer rows
+#: rows of the blocks of the ragged form, each a multiple of the next: large ones are multiplied faster, small ones pad
+#: little
+BLOCKS = (512, 64, 16, 4, 1)
 CUT_UP_TO = 1.15  #: rows of all blocks over those of all clients that are little padding
 PADDED_UP_TO = 1.5  #: the same of clients padded to the largest, up to which they are
 SMALL = 2**20  #: numbers of clients padded to the largest, up to which they are in any case: blocks would gain nothing
 
 
 class Cut(NamedTuple):
-    """How the rows of clients are cut into blocks of one or two sizes, see `Ragged`.
+    """How the rows of clients are cut into blocks of a few sizes, see `Ragged`.
 
     Over several devices, each has as many blocks: those of its clients first, then some that are not used.
 
@@ -47,9 +48,9 @@ class Cut(NamedTuple):
         padded = len(sizes) * int(sizes.max())
         if padded * d <= SMALL or padded <= PADDED_UP_TO * sizes.sum():
             return None
-        each = [(WIDE, rows) if rows < WIDE else (rows,) for rows in (*BLOCKS, 1)]
+        ladders = (BLOCKS[: k + 1] for k in range(len(BLOCKS)))
         little = lambda cut: len(cut.owners) * cut.rows <= CUT_UP_TO * sizes.sum()
-        rows = next(rows for rows in each if little(cls.apart(sizes, rows, 1)))
+        rows = next(rows for rows in ladders if little(cls.apart(sizes, rows, 1)))
         cut = cls.apart(sizes, rows, devices)
         return cut if len(cut.owners) * cut.rows < padded else None
 

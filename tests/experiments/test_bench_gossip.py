@@ -9,7 +9,7 @@ import pytest
 
 import fedjax_lc as fl
 from experiments.bench import SUITES, gossip, harness
-from experiments.bench.gossip import ALONE, CHOCO, LEAD, NUMPY, OURS, PARTS, TINY
+from experiments.bench.gossip import ALONE, CHOCO, KEPT, LEAD, NUMPY, OURS, PARTS, TINY
 from experiments.bench.workloads import GRADIENT_ONLY, w1
 from fedjax_lc import cli
 from fedjax_lc.core.errors import InputError
@@ -59,7 +59,7 @@ def test_rounding_is_without_bias_and_on_its_grid():
 def test_every_contestant_runs(method):
     for part, contests, names in (
         ("step", gossip.step_contests, [OURS, ALONE, NUMPY]),
-        ("lanes", gossip.lane_contests, [OURS, ALONE, GRADIENT_ONLY.title]),
+        ("lanes", gossip.lane_contests, [OURS, ALONE, KEPT, GRADIENT_ONLY.title]),
     ):
         found = harness.raced(contests(TINY, method), 2, part, False)
         assert list(found["rows"]) == names
@@ -78,8 +78,8 @@ def test_messages_alone_are_heard_by_nobody(work):
     """A node moves by its own gradient and message: the others' rows change nothing."""
     hp = gossip.GRADIENTS_AND_MESSAGES.theory(work.problem, fl.compressors.parse("top_k:3"))
     X = np.random.default_rng(0).normal(size=(TINY.clients, TINY.dim))
-    one, _ = gossip.GRADIENTS_AND_MESSAGES.step(work.problem, hp, X, jax.random.key(0))
-    other, _ = gossip.GRADIENTS_AND_MESSAGES.step(work.problem, hp, np.vstack([X[:1], 2 * X[1:]]), jax.random.key(0))
+    after = lambda X: gossip.GRADIENTS_AND_MESSAGES.step(work.problem, hp, (X,), jax.random.key(0))[0][0]
+    one, other = after(X), after(np.vstack([X[:1], 2 * X[1:]]))
     np.testing.assert_array_equal(one[0], other[0])
     assert np.abs(one[1] - other[1]).max() > 0
 
