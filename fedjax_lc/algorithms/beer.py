@@ -20,6 +20,7 @@ import jax.numpy as jnp
 from fedjax_lc.algorithms.frames.base import Cost, choose, gradients, register
 from fedjax_lc.algorithms.frames.gossip import MODELS, Gossip, chosen, start, zeros
 from fedjax_lc.algorithms.frames.mixing import Topology
+from fedjax_lc.algorithms.frames.rules import largest_step
 from fedjax_lc.compressors import Compressor
 from fedjax_lc.core import pytree
 from fedjax_lc.core.hyperparameters import hyperparameter
@@ -70,11 +71,13 @@ def step(problem: Problem, hp: Hparams, state: State, key: Key) -> tuple[State, 
 
 def theory(problem: Problem, topology: Topology | str = "ring", compressor: Compressor | str | None = None) -> Hparams:
     """cg = delta/2, eta = min{1/10, 10 cg lmin}/L, L = max_i L_i, lmin the smallest eigenvalue of I - W but 0 (measured
-    by us: 5 to 100 times below the limit on graphs of 4 to 16 nodes; the paper's constants are far smaller)."""
+    by us: 5 to 100 times below the limit on graphs of 4 to 16 nodes; the paper's constants are far smaller). Of a
+    network eta is 1/L."""
     kept, graph = chosen(topology, problem)
     C = choose(compressor, problem, contractive=True)
     cg = float(C.delta(problem.dim)) / 2
-    return Hparams(C, min(0.1, 10 * cg * graph.lmin) / float(jnp.max(problem.smooth)), cg, topology=kept)
+    eta = largest_step(problem, min(0.1, 10 * cg * graph.lmin) / float(jnp.max(problem.smooth)))
+    return Hparams(C, eta, cg, topology=kept)
 
 
 register(

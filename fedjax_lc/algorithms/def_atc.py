@@ -21,6 +21,7 @@ import jax.numpy as jnp
 from fedjax_lc.algorithms.frames.base import Cost, choose, gradients, register
 from fedjax_lc.algorithms.frames.gossip import MODELS, Gossip, chosen, start, zeros
 from fedjax_lc.algorithms.frames.mixing import Topology
+from fedjax_lc.algorithms.frames.rules import largest_step
 from fedjax_lc.compressors import Compressor
 from fedjax_lc.core import pytree
 from fedjax_lc.core.hyperparameters import hyperparameter
@@ -64,11 +65,13 @@ def step(problem: Problem, hp: Hparams, state: State, key: Key) -> tuple[State, 
 
 def theory(problem: Problem, topology: Topology | str = "ring", compressor: Compressor | str | None = None) -> Hparams:
     """zeta = 1/2, cg = min(1/2, delta), mu = min{1/4, delta/2}/L, L = max_i L_i (a choice of ours, measured to be
-    stable)."""
+    stable). Of a network mu/zeta is 1/L."""
     kept, _ = chosen(topology, problem)
     C = choose(compressor, problem, contractive=True)
     delta, L = float(C.delta(problem.dim)), float(jnp.max(problem.smooth))
-    return Hparams(C, min(0.25, delta / 2) / L, 0.5, min(0.5, delta), start="x0", topology=kept)
+    zeta = 0.5
+    mu = zeta * largest_step(problem, min(0.25, delta / 2) / (zeta * L))
+    return Hparams(C, mu, zeta, min(0.5, delta), start="x0", topology=kept)
 
 
 register(

@@ -81,13 +81,16 @@ def step(problem: Problem, hp: Hparams, state: State, key: Key) -> tuple[State, 
 def theory(problem: Problem, topology: Topology | str = "ring") -> Hparams:
     """eta = 1/L, gamma = 1/4, sigma = max{0.95, rate + 0.01}, rate = max{1 - mu/L, sqrt(1 - gamma lmin/2)} a bound for
     the models without compression (halfway to 1 where that is above 0.98), s0 four times the largest entry of x0 - eta
-    G(x0); L = max_i L_i (measured by us: never overloads)."""
+    G(x0); L = max_i L_i (measured by us: never overloads). The models of a network have no known rate: there sigma = 1,
+    and an entry takes 8 bits."""
     (L, mu), (kept, graph) = constants(problem, "dyna_cold"), chosen(topology, problem)
     gamma = 0.25
     rate = max(1 - mu / L, (1 - gamma * graph.lmin / 2) ** 0.5)
     first = problem.x0[None] - problem.grads(problem.x0) / L
     s0 = 4 * float(jnp.max(jnp.abs(first))) or 1.0
     sigma = max(0.95, min(rate + 0.01, (1 + rate) / 2))
+    if not problem.solvable:
+        return Hparams(1 / L, gamma, 1.0, s0, bits=8, topology=kept)
     return Hparams(1 / L, gamma, sigma, s0, topology=kept)
 
 

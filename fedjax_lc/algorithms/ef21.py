@@ -19,6 +19,7 @@ import jax.numpy as jnp
 
 from fedjax_lc.algorithms.frames.base import choose, constants, covered, register
 from fedjax_lc.algorithms.frames.links import Shifts, no_shifts, plain, server_zeros, shifted, to_all
+from fedjax_lc.algorithms.frames.rules import strongly_convex
 from fedjax_lc.algorithms.frames.server import Rounds, State, compose
 from fedjax_lc.algorithms.frames.step_sizes import following_step, leftover
 from fedjax_lc.algorithms.frames.turns import Directed, Downlink, Sent, Turn, Uplink, dense
@@ -85,7 +86,7 @@ def theory(problem: Problem, compressor: Compressor | str | None = None) -> Hpar
     """
     compressor = choose(compressor, problem, contractive=True)
     behind, mu = leftover(compressor, problem.dim), float(problem.strong)
-    if not (problem.solvable and mu > 0):
+    if not strongly_convex(problem):
         return Hparams(compressor, following_step(problem, behind))
     theta, _ = contraction(compressor.delta(problem.dim))
     return Hparams(compressor, min(following_step(problem, math.sqrt(2) * behind), theta / (2 * mu)))

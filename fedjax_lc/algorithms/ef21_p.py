@@ -17,6 +17,7 @@ import jax.numpy as jnp
 
 from fedjax_lc.algorithms.frames.base import choose, constants, covered, register
 from fedjax_lc.algorithms.frames.links import compressed, memory, seen_apart, to_all
+from fedjax_lc.algorithms.frames.rules import largest_step, strongly_convex
 from fedjax_lc.algorithms.frames.server import Rounds, State, WithMemory, compose
 from fedjax_lc.algorithms.frames.turns import Announced, Downlink, Turn
 from fedjax_lc.compressors import Compressor
@@ -63,11 +64,13 @@ def theory(
     """gamma = delta/(16 L), and min{n/(160 omega Lmax), delta/(100 L)} with a compressor of the uplink, which is the
     identity by default; delta/(8 L) without either strong convexity or that compressor (all from the paper).
 
-    L is that of F, Lmax = max_i L_i. scale multiplies gamma: 16 to 64 still work in practice (measured).
+    L is that of F, Lmax = max_i L_i. scale multiplies gamma: 16 to 64 still work in practice (measured). Of a network
+    gamma is 1/L.
     """
     up, down = choose("identity" if compressor is None else compressor, problem), _contractive(problem, downlink)
     compressed_up = float(up.omega(problem.dim)) > 0
-    return Hparams(up, down, scale * (min(_both_ways(problem, up, down)) if compressed_up else _one_way(problem, down)))
+    proven = min(_both_ways(problem, up, down)) if compressed_up else _one_way(problem, down)
+    return Hparams(up, down, scale * largest_step(problem, proven))
 
 
 def theory_diana(
@@ -79,13 +82,13 @@ def theory_diana(
     """beta = 1/(omega + 1) and gamma = min{n/(160 omega Lmax), delta/(100 L), 1/((omega + 1) mu)}, without the last
     where mu = 0 (all from the paper); without a compressor of the uplink the first is left out.
 
-    L is that of F, Lmax = max_i L_i. scale multiplies gamma: 16 to 64 still work in practice (measured). For a network,
-    of which no theory holds, gamma is EF21-P's.
+    L is that of F, Lmax = max_i L_i. scale multiplies gamma: 16 to 64 still work in practice (measured). Of a network
+    gamma is 1/L.
     """
     up, down = choose(compressor, problem), _contractive(problem, downlink)
     omega, mu = float(up.omega(problem.dim)), float(problem.strong)
     slow = 1 / ((omega + 1) * mu) if mu > 0 else math.inf
-    gamma = min(*_both_ways(problem, up, down), slow) if problem.solvable else _one_way(problem, down)
+    gamma = largest_step(problem, min(*_both_ways(problem, up, down), slow))
     return DianaHparams(up, down, scale * gamma, 1 / (omega + 1))
 
 
@@ -95,8 +98,7 @@ def _contractive(problem: Problem, downlink: Compressor | str | None) -> Compres
 
 def _one_way(problem: Problem, down: Compressor) -> float:
     """delta/(16 L), or delta/(8 L) without strong convexity."""
-    convex = problem.solvable and float(problem.strong) > 0
-    return float(down.delta(problem.dim)) / ((16 if convex else 8) * float(problem.smooth_mean))
+    return float(down.delta(problem.dim)) / ((16 if strongly_convex(problem) else 8) * float(problem.smooth_mean))
 
 
 def _both_ways(problem: Problem, up: Compressor, down: Compressor) -> tuple[float, float]:

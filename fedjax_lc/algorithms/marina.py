@@ -15,6 +15,7 @@ import jax.numpy as jnp
 
 from fedjax_lc.algorithms.frames.base import choose, constants, covered, register
 from fedjax_lc.algorithms.frames.links import seen_by_all
+from fedjax_lc.algorithms.frames.rules import strongly_convex
 from fedjax_lc.algorithms.frames.server import Rounds, State, compose
 from fedjax_lc.algorithms.frames.turns import Directed, Downlink, Sent, Turn, Uplink, dense
 from fedjax_lc.compressors import Compressor
@@ -94,7 +95,7 @@ def _theory(problem: Problem, compressor: Compressor, cohort_size: int | None) -
 def _largest(problem: Problem, p: float, noise: float) -> float:
     """The largest gamma of the theorem."""
     mu, Lt = float(problem.strong), float(jnp.sqrt(jnp.mean(problem.smooth**2)))
-    if problem.solvable and mu > 0:
+    if strongly_convex(problem):
         return min(1 / (Lt * (1 + math.sqrt(2 * (1 - p) * noise / p))), p / (2 * mu))
     return 1 / (Lt * (1 + math.sqrt((1 - p) * noise / p)))
 

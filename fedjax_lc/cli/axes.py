@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -67,6 +68,12 @@ def _address(name: str, methods: Mapping[str, Any]) -> tuple[str, str]:
 def _head(field: str) -> str:
     """The field of the hyperparameters that holds a nested one."""
     return field.partition(".")[0].partition("__")[0]
+
+
+def working_rule(algorithm: Any, problem: Any, axes: Mapping[str, Any]) -> str | None:
+    """What theory's numbers, but for those that an axis gives, rest on where no theorem gives them; else None."""
+    given = {_head(name) for name, axis in axes.items() if not str(axis).lstrip().startswith("theory")}
+    return algorithm.working_rule(problem, dict.fromkeys(given - inspect.signature(algorithm.theory).parameters.keys()))
 
 
 def build(

@@ -123,6 +123,7 @@ def _run(options: argparse.Namespace) -> int:
                 _check(config.out, config)
             problem, draw_report = make_problem(config, mesh=mesh)
             hp = hparams(algorithm, problem, config)
+            rule = algorithm.working_rule(problem, _given(algorithm, config))
             algorithm.check(problem, hp)
             if config.theory:
                 _check_theory(algorithm, problem, hp)
@@ -130,7 +131,8 @@ def _run(options: argparse.Namespace) -> int:
                 folders.set_aside(config.out)
         trace = run(
             algorithm, problem, hp, config.seed, out=config.out, checkpoint_every=config.checkpoint_every,
-            facts={"settings": config.settings()}, other_code=config.other_code, devices=mesh, **config.loop(),
+            facts={"settings": config.settings(), "working_rule": rule}, other_code=config.other_code, devices=mesh,
+            **config.loop(),
         )  # fmt: skip
         if first:
             draw_report()
@@ -235,6 +237,8 @@ def _print_outcome(config: RunConfig, problem: Any, hp: Any, trace: Any) -> None
     usual = {field.name: field.default for field in dataclasses.fields(hp)}
     changed = {name: value for name, value in trace.config["hyperparameters"].items() if value != usual[name]}
     print(f"{trace.method}: " + ", ".join(f"{name}={_short(value)}" for name, value in changed.items()))
+    if rule := trace.config.get("working_rule"):
+        print(rule)
     shape = f"n = {problem.n}, d = {problem.dim:,}"
     if config.model:
         tested = f", tested on {len(problem.test.targets):,}" if problem.test is not None else ""

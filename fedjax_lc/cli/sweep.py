@@ -81,7 +81,8 @@ def _sweep(options: argparse.Namespace) -> int:
                            index_bits=config.index_bits)
         for a in methods
     }  # fmt: skip
-    for note in notes:
+    rules = {a.title: axes.working_rule(a, problem, shares[a.name]) for a in methods}
+    for note in [*notes, *(f"{title}: {rule}" for title, rule in rules.items() if rule)]:
         say(f"note: {note}")
     tables, lanes = [], config.seeds * sum(map(len, grids.values()))
     with interruptible() as interrupted:

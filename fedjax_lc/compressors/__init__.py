@@ -30,13 +30,16 @@ register(SharedRandK, PermK, LowRank)
 register(Scaled, Induced, FCC, PerBlock, Compensated)
 
 
-def default(d: int, n: int, *, contractive: bool = False) -> Compressor:
+def default(d: int, n: int, *, contractive: bool = False, network: bool = False) -> Compressor:
     """The default compressor: rand-k, then natural, with k = max(1, ceil(d/n)); top-k if it must be contractive.
 
-    Source of k: LoCoDL, arXiv 2403.04348, experiments.
+    Of a network the unbiased one is natural alone: the variance of rand-k, about n, asks for steps so small that a
+    network is not trained in a hundred of them. Source of k: LoCoDL, arXiv 2403.04348, experiments.
     """
     k = max(1, math.ceil(d / n))
-    return TopK(k) if contractive else Chain(RandK(k), Natural())
+    if contractive:
+        return TopK(k)
+    return Natural() if network else Chain(RandK(k), Natural())
 
 
 __all__ = [

@@ -16,6 +16,7 @@ from jax.sharding import Mesh
 
 from fedjax_lc import algorithms
 from fedjax_lc.algorithms import Algorithm
+from fedjax_lc.algorithms.frames.rules import strongly_convex
 from fedjax_lc.core import pytree
 from fedjax_lc.core.devices import of_any, of_clients, of_first, on_host, together
 from fedjax_lc.core.errors import InputError
@@ -99,7 +100,11 @@ def run(
     refuse_unknown("run", options, RunOptions)
     places = Places(of_clients(options.pop("devices", None) or problem.mesh))
     checked_task = task("run", algorithm, problem, options)
-    hp = algorithm.theory(checked_task.problem) if hp is None else hp
+    if hp is None:
+        hp, rule = algorithm.theory(checked_task.problem), algorithm.working_rule(checked_task.problem)
+        facts = {"working_rule": rule, **(facts or {})} if rule else facts
+        if rule and progress:
+            say(rule)
     algorithm.check(checked_task.problem, hp)
     key = jax.random.key(key) if isinstance(key, int | np.integer) else key
     work = Run(algorithm, checked_task, hp, key, progress, {"recipe": problem.recipe, **(facts or {})}, places)
@@ -297,7 +302,7 @@ def proven_rate(algorithm: Algorithm, problem: Problem, hp: Any) -> float | None
     frames = [field for field in dataclasses.fields(hp) if field.kw_only and field.name not in known]  # batches, ...
     if any(getattr(hp, field.name) != field.default for field in frames):
         return None
-    if algorithm.rate is None or not float(problem.strong) > 0:
+    if algorithm.rate is None or not strongly_convex(problem):
         return None
     rate = float(algorithm.rate(problem, hp))
     return rate if 0 < rate < 1 else None

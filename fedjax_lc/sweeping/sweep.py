@@ -115,6 +115,8 @@ def sweep(
     checked_task = task("sweep", algorithm, problem, options)
     problem = checked_task.problem
     grid = Grid.of(algorithm.theory(problem) if hparams is None else hparams)
+    if hparams is None and progress and (rule := algorithm.working_rule(problem)):
+        say(rule)
     for hp in grid.hparams:
         algorithm.check(problem, hp)
     masked = (masked,) if isinstance(masked, str) else tuple(masked)

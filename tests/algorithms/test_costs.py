@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 
 import jax
 import jax.numpy as jnp
@@ -11,8 +12,6 @@ import pytest
 
 from fedjax_lc import algorithms, problems
 from fedjax_lc.algorithms import choose
-from fedjax_lc.algorithms.frames.local import Local
-from fedjax_lc.algorithms.frames.server import Rounds
 from fedjax_lc.core.errors import InputError
 from tests.algorithms.shared import walk
 
@@ -126,22 +125,31 @@ def test_theory_says_what_does_not_fit(name, choices, message, problem):
     assert "\n" not in str(error.value)
 
 
-#: methods of no such family whose theory takes mu = 0
-WITHOUT_STRONG = ("beer", "choco_sgd", "deep_squeeze", "def_atc", "dgd", "diging", "extra", "nids", "power_gossip",
-                  "powersgd", "two_direction")  # fmt: skip
+#: methods whose theory counts on mu
+OF_MU = ("adiana", "agd", "cold", "compressed_scaffnew", "dyna_cold", "five_gcs_cc", "gd", "lead", "lessbit", "locodl",
+         "scaffnew", "tamuna")  # fmt: skip
 STEP_SIZES = ("gamma", "client_lr", "Lbar", "eta", "mu")
 
 
 @pytest.mark.parametrize("name", algorithms.names())
-def test_theory_needs_strong_convexity(name, clients):
-    """The families of MCM and EF21 and that of FedAvg aside, whose step sizes know L alone, and WITHOUT_STRONG."""
-    flat = problems.logistic_regression(clients, l2=0.0)
-    if issubclass(algorithms.get(name).Hparams, Rounds | Local) or name in WITHOUT_STRONG:
-        hp = algorithms.get(name).theory(flat)
-        assert 0 < next(getattr(hp, field) for field in STEP_SIZES if hasattr(hp, field)) < np.inf
-        return
-    with pytest.raises(InputError, match="strongly convex"):
-        algorithms.get(name).theory(flat)
+def test_theory_asks_for_no_strong_convexity(name, clients):
+    """Without it step sizes are numbers, one line says which of them rest on the mu that stands in, and only where a
+    theorem would have one; no rate is then claimed."""
+    flat, steep = (problems.logistic_regression(clients, **how) for how in ({"l2": 0.0}, {"kappa": 30}))
+    algorithm = algorithms.get(name)
+    hp, rule = algorithm.theory(flat), algorithm.working_rule(flat)
+    assert 0 < next(getattr(hp, field) for field in STEP_SIZES if hasattr(hp, field)) < np.inf
+    algorithm.check(flat, hp)
+    assert algorithm.working_rule(steep) is None
+    named = (
+        [] if rule is None else re.match(".*convexity: (.*) from mu = L/25", rule)[1].replace(" and", ",").split(", ")
+    )
+    assert set(named) <= {field.name for field in dataclasses.fields(hp)}
+    assert (name in OF_MU) == bool(named)
+    assert algorithm.working_rule(flat, {field: getattr(hp, field) for field in named}) is None
+    if algorithm.rate is not None:
+        with pytest.raises(InputError, match="strongly convex"):
+            algorithm.rate(flat, hp)
 
 
 @pytest.mark.parametrize("name", ["compressed_scaffnew", "tamuna"])

@@ -1,4 +1,5 @@
-"""What every registered method must do on a network: one tiny one, in float64, with theory's parameters.
+"""What every registered method must do on a network without a regulariser: one tiny one, in float64, with theory's
+parameters; at length, the command that a user types.
 
 See test_algorithms.py for what is asked of them on a convex problem.
 """
@@ -13,6 +14,7 @@ from flax import linen
 
 import fedjax_lc as fl
 from fedjax_lc import algorithms
+from fedjax_lc.cli import main
 from fedjax_lc.results import ledger
 from tests.contract.test_algorithms import CHUNK, begin, leaf_kinds, theory, walk
 from tests.quickly import compile_quickly
@@ -30,16 +32,17 @@ class Net(linen.Module):
         return linen.Dense(3)(linen.Dropout(0.1, deterministic=not train)(x))
 
 
-def make(sizes=(6, 9, 5, 7), dtype="float64", **options):
+def make(sizes=(6, 9, 5, 7), dtype="float64", l2=0.02, **options):
     rng = np.random.default_rng(0)
     centres = 2 * rng.normal(size=(3, 4))
     rows = lambda m: (lambda b: (centres[b] + rng.normal(size=(m, 4)), b))(rng.integers(0, 3, m))
-    return fl.problems.neural(Net(), [rows(m) for m in sizes], rows(20), l2=0.02, dtype=dtype, usual_batch=4, **options)
+    clients = [rows(m) for m in sizes]
+    return fl.problems.neural(Net(), clients, rows(20), l2=l2, dtype=dtype, usual_batch=4, **options)
 
 
 @pytest.fixture(scope="module")
 def network():
-    return make().solved()  # NaN for x_star: some methods' Lyapunov functions ask for one
+    return make(l2=0.0).solved()  # NaN for x_star: some methods' Lyapunov functions ask for one
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -61,6 +64,27 @@ def test_trains(name, network):
     np.testing.assert_array_equal(costs.bits_down > 0, costs.rounds > 0)
     if name == "scaffold":  # its control variates stay the clients' mean
         np.testing.assert_allclose(end.c, np.mean(end.c_i, axis=0), rtol=0, atol=1e-12)
+
+
+STEPS = {"two_direction": 300}  #: of the command, where its default of 100 is few
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_the_command_trains_without_a_flag(name, tmp_path, capsys):
+    """`fedjax-lc run METHOD --data digits --model cnn`: the accuracy rises from a tenth to more than a third, and one
+    line says what step sizes rest on."""
+    more = ["--every", "20", "--steps", str(STEPS.get(name, 100)), "--out", str(tmp_path / "out"), "--quiet"]
+    assert main(["run", name, "--data", "digits", "--model", "cnn", *more]) == 0
+    trace = fl.Trace.load(tmp_path / "out")
+    assert trace.status == "finished"
+    accuracy = trace.metrics["accuracy"]
+    assert accuracy[-1] > 1 / 3
+    assert accuracy[-1] > accuracy[0] or accuracy[-1] > 0.9
+    assert trace.value[-1] < 0.85 * trace.initial["value"]
+    rule = trace.config["working_rule"]
+    assert (rule is None) == (name in ("local_adam", "savic"))  # numbers of their own, which depend on no L
+    assert rule is None or rule in capsys.readouterr().out.splitlines()
 
 
 TOGETHER = ("locodl", "savic")

@@ -9,7 +9,7 @@ import importlib.util
 import math
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, TypedDict, Unpack
 
@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from fedjax_lc.algorithms.frames import schedules
+from fedjax_lc.algorithms.frames.rules import modulus, stand_ins, strongly_convex
 from fedjax_lc.compressors import Compressor, Scaled, check, for_layers, parse
 from fedjax_lc.compressors import default as default_compressor
 from fedjax_lc.core import pytree
@@ -116,6 +117,13 @@ class Algorithm:
             ordered[name] = dataclasses.replace(field, types=field.types | choice.types)
         return ordered
 
+    def working_rule(self, problem: Problem, given: Mapping[str, Any] | None = None) -> str | None:
+        """One line on which of theory's numbers no theorem gives on this problem, and on what they rest instead; None
+        where a theorem gives them all. `given`: choices of theory, and fields whose values do not come from it."""
+        given = given or {}
+        choices = {name: given[name] for name in parameters(self.theory) if name in given}
+        return stand_ins(self.theory, problem, choices, given)
+
     def check(self, problem: Problem, hp: Any) -> None:
         """Raise InputError where a hyperparameter does not fit the problem or leaves its range.
 
@@ -175,7 +183,7 @@ def register(
     refuse_unknown("register", extras, Extras)
     lyapunov, error, models = extras.get("lyapunov"), extras.get("error"), extras.get("models")
     extras |= {"lyapunov": lyapunov and _casting(lyapunov), "error": error and _casting(error)}
-    extras |= {"models": models and _casting(models)}
+    extras |= {"models": models and _casting(models), "rate": extras.get("rate") and _proven(name, extras["rate"])}
     algorithm = Algorithm(
         name=name,
         paper=paper,
@@ -201,6 +209,18 @@ def _casting(function: Callable[..., Any]) -> Callable[..., Any]:
             return function(problem, pytree.cast(hp, problem.dtype), *rest)
         finally:
             _sums.reset(token)
+
+    return call
+
+
+def _proven(method: str, rate: Callable[..., Scalar]) -> Callable[..., Scalar]:
+    """`rate(problem, hp)`, for problems that its theorem is about."""
+
+    @functools.wraps(rate)
+    def call(problem: Problem, hp: Any) -> Scalar:
+        if not strongly_convex(problem):
+            raise InputError(f"{method}'s rate is of a theorem on strongly convex F: give a convex problem l2 or kappa")
+        return rate(problem, hp)
 
     return call
 
@@ -268,8 +288,8 @@ def choose(compressor: Compressor | str | None, problem: Problem, *, contractive
         InputError: it does not fit the problem's dimension, is biased, or has no contraction constant.
     """
     d = problem.dim
-    chosen = default_compressor(d, problem.n, contractive=contractive) if compressor is None else parse(compressor)
-    chosen = for_layers(chosen, problem.layers)
+    usual = functools.partial(default_compressor, d, problem.n, contractive=contractive, network=not problem.solvable)
+    chosen = for_layers(usual() if compressor is None else parse(compressor), problem.layers)
     check(chosen, d)
     omega = float(chosen.omega(d))
     if contractive and 0 < omega < math.inf:
@@ -282,15 +302,15 @@ def choose(compressor: Compressor | str | None, problem: Problem, *, contractive
 
 
 def constants(problem: Problem, method: str) -> tuple[float, float]:
-    """L = max_i L_i and mu > 0, as host floats.
+    """L = max_i L_i and mu, as host floats; where F is not known to be strongly convex, mu is a stand-in (`rules`).
 
     Raises:
-        InputError: the problem is not strongly convex.
+        InputError: L is not a number > 0.
     """
-    mu = float(problem.strong)
-    if not mu > 0:
-        raise InputError(f"{method}'s theory needs a strongly convex problem, got strong = 0: set l2 or kappa")
-    return float(jnp.max(problem.smooth)), mu
+    L = float(jnp.max(problem.smooth))
+    if not 0 < L < math.inf:
+        raise InputError(f"{method}'s theory needs a smoothness constant L > 0, got {L:g}: give smooth= to the problem")
+    return L, modulus(problem, L)
 
 
 def covered(rate: Scalar, *limits: tuple[Scalar, Scalar]) -> Scalar:

@@ -22,6 +22,7 @@ import numpy as np
 from fedjax_lc.algorithms.frames.aggregation import Aggregated, Aggregation, Memories
 from fedjax_lc.algorithms.frames.base import Batches, Cost, mean_cost, tile
 from fedjax_lc.algorithms.frames.participation import Cohorts, Members, select, where_rows
+from fedjax_lc.algorithms.frames.rules import largest_step
 from fedjax_lc.algorithms.frames.schedules import Schedule, parse
 from fedjax_lc.compressors import Compressor
 from fedjax_lc.compressors.base import FLOAT_BITS
@@ -271,8 +272,7 @@ def client_zeros(problem: Problem) -> ClientVecs:
 def step_size(problem: Problem, local_steps: int) -> float:
     """1/(4 L max(1, 2 (K - 1))), L = max_i L_i: the bound of Local SGD with heterogeneous clients (Khaled, Mishchenko
     and Richtarik, arXiv 1909.04746, recalled only). Of a network no theory holds: 1/L, L estimated at the start."""
-    L = float(jnp.max(problem.smooth))
-    return 1 / (4 * L * max(1, 2 * (local_steps - 1))) if problem.solvable else 1 / L
+    return largest_step(problem, 1 / (4 * float(jnp.max(problem.smooth)) * max(1, 2 * (local_steps - 1))))
 
 
 def usual(problem: Problem, local_steps: int) -> dict[str, Any]:

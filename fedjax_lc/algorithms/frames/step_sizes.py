@@ -6,6 +6,7 @@ import math
 
 import jax.numpy as jnp
 
+from fedjax_lc.algorithms.frames.rules import largest_step
 from fedjax_lc.compressors import Compressor
 from fedjax_lc.core.errors import unknown
 from fedjax_lc.core.typing import Scalar
@@ -59,8 +60,7 @@ def leftover_of_both(up: float, down: float) -> float:
 def feedback_step(problem: Problem, rho: float) -> float:
     """gamma = 1/(L (1 + 2 rho)), L = max_i L_i, with which the model stays near the one without errors (derived by us);
     1/L for a network, of which no theory holds."""
-    L = float(jnp.max(problem.smooth))
-    return 1 / (L * (1 + 2 * rho)) if problem.solvable else 1 / L
+    return largest_step(problem, 1 / (float(jnp.max(problem.smooth)) * (1 + 2 * rho)))
 
 
 def following_step(problem: Problem, *lags: float) -> float:
@@ -69,7 +69,7 @@ def following_step(problem: Problem, *lags: float) -> float:
     `leftover`, it is EF21's bound (2106.05203, Theorem 1, from the code of flpytorch). 1/L for a network, of which no
     theory holds."""
     L, spread = float(problem.smooth_mean), float(jnp.sqrt(jnp.mean(problem.smooth**2)))
-    return 1 / (L + spread * sum(lags)) if problem.solvable else 1 / L
+    return largest_step(problem, 1 / (L + spread * sum(lags)))
 
 
 def memory_rate(omega: Scalar) -> Scalar:
