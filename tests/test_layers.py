@@ -75,6 +75,7 @@ FILES_OF = {
         "start",
         "sweep",
         "extend",
+        "tune",
         "theory",
     ],
 }
@@ -83,7 +84,7 @@ FILES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__in
 SURFACE = {
     "Grid", "InputError", "Table", "Trace",
     "devices", "extend", "grid", "loguniform", "merge", "problem", "run", "sample", "sweep", "times",
-    "topology", "uniform",
+    "topology", "tune", "uniform",
     "algorithms", "compressors", "data", "lanes", "models", "plot", "problems", "schedules",
 }  # fmt: skip
 
