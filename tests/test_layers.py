@@ -44,7 +44,7 @@ FILES_OF = {
         "tensors",
         "parts",
     ],
-    "results": ["ledger", "provenance", "columns", "trace", "arrays", "ranking", "storage", "table", "report"],
+    "results": ["ledger", "provenance", "columns", "trace", "arrays", "ranking", "storage", "table", "report", "paper"],
     "running": [
         "cache",
         "programs",
