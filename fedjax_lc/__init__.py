@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from fedjax_lc.sweeping.grid import Grid, grid, sample
     from fedjax_lc.sweeping.shards import merge
     from fedjax_lc.sweeping.sweep import sweep
+    from fedjax_lc.sweeping.tune import tune
 
 __version__ = "0.1.0"
 
@@ -53,6 +54,7 @@ __all__ = [
     "sweep",
     "times",
     "topology",
+    "tune",
     "uniform",
 ]
 
@@ -71,6 +73,7 @@ _HOMES = {
     "sweeping.grid": ("Grid", "grid", "sample"),
     "sweeping.shards": ("merge",),
     "sweeping.sweep": ("sweep",),
+    "sweeping.tune": ("tune",),
 }  #: where the names live that are no rooms of the package
 
 

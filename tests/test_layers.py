@@ -44,7 +44,7 @@ FILES_OF = {
         "tensors",
         "parts",
     ],
-    "results": ["ledger", "provenance", "columns", "trace", "arrays", "ranking", "storage", "table", "report"],
+    "results": ["ledger", "provenance", "columns", "trace", "arrays", "ranking", "storage", "table", "report", "paper"],
     "running": [
         "cache",
         "programs",
@@ -75,6 +75,7 @@ FILES_OF = {
         "start",
         "sweep",
         "extend",
+        "tune",
         "theory",
     ],
     "pages": ["words", "figures", "gather", "made", "embed", "page"],
@@ -84,7 +85,7 @@ FILES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__in
 SURFACE = {
     "Grid", "InputError", "Table", "Trace",
     "devices", "extend", "grid", "loguniform", "merge", "problem", "report", "run", "sample", "sweep", "times",
-    "topology", "uniform",
+    "topology", "tune", "uniform",
     "algorithms", "compressors", "data", "lanes", "models", "plot", "problems", "schedules",
 }  # fmt: skip
 

@@ -44,8 +44,12 @@ class Recipe(abc.ABC):
     claims_are: str = "claim of the paper"
     said: str | Callable[[], str] = ""
 
-    def make(self, folder: Path, name: str, progress: bool = True, picture: str = "png") -> str:
+    def make(
+        self, folder: Path, name: str, progress: bool = True, picture: str = "png", size: str | None = None
+    ) -> str:
         """Run, and write NAME.md, NAME.json and the pictures, .png (or `picture`), into `folder`.
+
+        size: of the pictures, as `plot.resized` has it.
 
         Returns:
             The page for the terminal.
@@ -56,7 +60,7 @@ class Recipe(abc.ABC):
         facts = {"title": self.title, "seconds": round(time.perf_counter() - started, 1), **self.facts(problem, done)}
         facts |= {"claims": self.verdicts(facts, done), **environment()}
         for ending, figure in self.pictures(facts, done).items():
-            save(figure, folder / f"{name}{ending}.{picture}")
+            save(plot.resized(figure, size), folder / f"{name}{ending}.{picture}")
         contents = {"json": json.dumps(facts, indent=1) + "\n", "md": self.page(facts, done, "github")}
         for suffix, content in contents.items():
             with replacing(folder / f"{name}.{suffix}") as path:

@@ -1,4 +1,4 @@
-"""Tuned comparisons: every method at its best step size and compressor, which a sweep at equal budget decides."""
+"""Tuned comparisons: every method at its best step size, compressor and p, which a sweep at equal budget decides."""
 
 from __future__ import annotations
 
@@ -20,9 +20,10 @@ from fedjax_lc.problems import Problem
 from fedjax_lc.results.table import Table
 from fedjax_lc.sweeping.grid import grid
 from fedjax_lc.sweeping.sweep import sweep
-from fedjax_lc.sweeping.theory import theory_with_steps
+from fedjax_lc.sweeping.theory import theory_with_factors
 
 STEP_SIZES = (0.5, 1.0, 2.0, 4.0, 8.0)
+FACTORS = ("step_size", "p_factor")  #: axes to which values are added while the best is their first or last
 
 
 class Done(NamedTuple):
@@ -39,7 +40,8 @@ class Tuned(Recipe):
 
     Every configuration runs with `seeds` seeds to `rel_gap`, or until it has sent `bits_ratio` times the bits that the
     first entry with its theory's own parameters needs (or `max_steps` steps or `max_grads` local gradients). Where a
-    method's best step size is the first or last one tried, two more are tried beyond it, at most `extensions` times.
+    method's best step size, or factor of p, is the first or last one tried, two more are tried beyond it, at most
+    `extensions` times.
     Each method's best, by the median of uplink bits, runs again with `final_seeds` other seeds to `final_gap`, or
     `bits_ratio` times the first entry's bits.
     """
@@ -82,22 +84,24 @@ class Tuned(Recipe):
     def _tune_one(
         self, entry: Contender, problem: Problem, budget: float, progress: bool, parts: Path | None
     ) -> tuple[Table, list[Any]]:
-        """One method's table and its hyperparameters by configuration; step sizes are added, at most `extensions`
-        times, while the best is the first or last."""
-        new, tried = list(self.step_sizes), list[float]()
-        tables, hparams = list[Table](), list[Any]()
+        """One method's table and its hyperparameters by configuration; values are added to the factors, at most
+        `extensions` times, while the best is the first or last of one."""
+        tried = {**entry.tune, "step_size": self.step_sizes}
+        tables, hparams, new = list[Table](), list[Any](), tried
         for more in range(1 + self.extensions):
-            theory, tried = theory_with_steps(algorithms.get(entry.method), problem), sorted([*tried, *new])
-            configurations = grid(theory, **entry.tune, step_size=new)
+            configurations = grid(theory_with_factors(algorithms.get(entry.method), problem), **new)
             hparams += configurations.hparams
             out = parts and parts / f"{entry.method}-{more}"
             tables.append(
                 self._sweep(entry, problem, configurations, range(self.seeds), budget, progress=progress, out=out)
             )
-            best = float(Table.merge(tables).best("bits_up", self.rel_gap)["step_size"].iloc[0])
-            if tried[0] < best < tried[-1]:
+            best = Table.merge(tables).best("bits_up", self.rel_gap).iloc[0]
+            beyond = {name: _beyond(sorted(tried[name]), best[name]) for name in FACTORS if name in tried}
+            name = next((name for name, values in beyond.items() if values), None)
+            if name is None:
                 break
-            new = [tried[0] / 4, tried[0] / 2] if best == tried[0] else [2 * tried[-1], 4 * tried[-1]]
+            new = tried | {name: beyond[name]}
+            tried = tried | {name: (*tried[name], *beyond[name])}
         return Table.merge(tables), hparams
 
     def rerun(
@@ -186,7 +190,7 @@ class Tuned(Recipe):
     def label(self, entry: Contender, row: pd.Series) -> str:
         """LoCoDL, rand_k:2|natural, step x2."""
         tried = [name for name, values in entry.tune.items() if len(values) > 1]
-        settings = [f"{row[n]}" if n == "compressor" else f"{n} = {row[n]:g}" for n in tried]
+        settings = [_setting(name, row[name]) for name in tried]
         return ", ".join([algorithms.get(entry.method).title, *settings, f"step x{row['step_size']:g}"])
 
     def pictures(self, facts: Mapping[str, Any], done: Done) -> dict[str, Any]:
@@ -209,14 +213,14 @@ class Tuned(Recipe):
     def body(self, facts: Mapping[str, Any], done: Any) -> list[Any]:
         tried = sum(curve["lanes"] for curve in facts["curves"].values())
         return [
-            f"{kappa_line(facts)}. Each method at the step size and compressor with the least median of uplink bits to "
+            f"{kappa_line(facts)}. Each method at the settings with the least median of uplink bits to "
             f"{self.rel_gap:.0e} over {self.seeds} seeds. Step size xc: its theory with L/c for L, c in "
-            f"{', '.join(f'{c:g}' for c in self.step_sizes)}, and beyond while the best is at an end; {tried} lanes in "
-            f"all, each with a budget of {facts['budget']['tuning']:.3g} bits, {self.max_grads:,.0f} local gradients "
-            f"and {self.max_steps:,} steps. The winners run again with {self.final_seeds} other seeds to "
-            f"{self.final_gap:.0e} within {facts['budget']['final'] or math.inf:.3g} bits and {self.final_factor:g} "
-            "times the gradients and steps. Bits are uplink bits per client, median [minimum, maximum]; index bits: "
-            f"{facts['index_bits']}.",
+            f"{', '.join(f'{c:g}' for c in self.step_sizes)}; p xc: c times that theory's p, 1 at most; both go on "
+            f"beyond while the best is at an end; {tried} lanes in all, each with a budget of "
+            f"{facts['budget']['tuning']:.3g} bits, {self.max_grads:,.0f} local gradients and {self.max_steps:,} "
+            f"steps. The winners run again with {self.final_seeds} other seeds to {self.final_gap:.0e} within "
+            f"{facts['budget']['final'] or math.inf:.3g} bits and {self.final_factor:g} times the gradients and steps. "
+            f"Bits are uplink bits per client, median [minimum, maximum]; index bits: {facts['index_bits']}.",
             [self._row(label, curve) for label, curve in facts["curves"].items()],
             self.held(facts),
         ]
@@ -228,6 +232,17 @@ class Tuned(Recipe):
         last = list(curve["bits"].values())[-1]
         row["rounds"] = "-" if curve["rounds"] is None else f"{curve['rounds']:,.0f}"
         return row | {"seeds there": f"{last['reached']} of {last['seeds']}"}
+
+
+def _beyond(tried: Sequence[float], best: float) -> tuple[float, ...]:
+    """Two more values beyond the end of those tried that is best; none where the best is between them."""
+    first, last = tried[0], tried[-1]
+    return (first / 4, first / 2) if best == first else (2 * last, 4 * last) if best == last else ()
+
+
+def _setting(name: str, value: Any) -> str:
+    """rand_k:2|natural, p x2, or s = 4."""
+    return f"p x{value:g}" if name == "p_factor" else f"{name} = {value:g}" if name != "compressor" else f"{value}"
 
 
 def _spread(found: Mapping[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""The command line: `fedjax-lc run | extend | sweep | merge | best | plot | report | list | figure | bench | ...`."""
+"""The command line: `fedjax-lc run | extend | sweep | tune | merge | best | plot | report | export | ...`."""
 
 from __future__ import annotations
 
@@ -11,6 +11,16 @@ from typing import Any, NoReturn
 
 from fedjax_lc.core.errors import InputError, one_line
 from fedjax_lc.running import signals
+
+GREETING = """\
+fedjax-lc simulates federated learning and counts every bit that is sent. Three commands to try:
+
+  fedjax-lc run locodl --rel-gap 1e-6                    one method on a small data set
+  fedjax-lc sweep locodl diana --grid 'gamma=theory*log:0.25:4:5' --rel-gap 1e-4
+                                                         several methods, each at its best step size
+  fedjax-lc list                                         methods; fedjax-lc list data, compressors, ...
+
+fedjax-lc --help names all commands, fedjax-lc run locodl --help all options of one."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -72,7 +82,8 @@ def _run(arguments: Sequence[str]) -> int:
 
 
 def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
-    from fedjax_lc.cli import bench, doctor, extend, figure, lists, merge, report, results, run, sweep
+    from fedjax_lc.cli import bench, completion, doctor, export, extend, figure, lists, merge, report, results, run
+    from fedjax_lc.cli import sweep, tune
 
     parser = _Parser(
         prog="fedjax-lc",
@@ -80,10 +91,19 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
         epilog="FEDJAX_LC_METHODS names folders of methods of your own: commands run every .py file in them, so "
         "name only folders that you trust.",
     )
-    commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for command in (run, extend, sweep, merge, results, report, lists, figure, bench, doctor):
+    commands = parser.add_subparsers(metavar="COMMAND")
+    parser.set_defaults(command=_greet)
+    for command in (
+        run, extend, sweep, tune, merge, results, report, export, lists, figure, bench, doctor, completion
+    ):  # fmt: skip
         command.add(commands, arguments)
     return parser
+
+
+def _greet(options: argparse.Namespace) -> int:
+    """What to try first, where no command is named."""
+    print(GREETING)
+    return 0
 
 
 class _Outlet:

@@ -77,9 +77,19 @@ def working_rule(algorithm: Any, problem: Any, axes: Mapping[str, Any]) -> str |
 
 
 def build(
-    algorithm: Any, problem: Any, axes: Mapping[str, Any], *, num: int | None, kind: str, index_bits: str | None
+    algorithm: Any,
+    problem: Any,
+    axes: Mapping[str, Any],
+    *,
+    num: int | None,
+    kind: str,
+    index_bits: str | None,
+    seed: int = 0,
 ) -> Any:
-    """The method's Grid around its theory (of `num` samples if not None), every configuration checked.
+    """The method's Grid around its theory, every configuration checked.
+
+    Args:
+        num: draw so many samples with `seed`; None for all points.
 
     Raises:
         InputError: values that are no axis, or a configuration out of range.
@@ -87,7 +97,7 @@ def build(
     from fedjax_lc.sweeping.grid import grid, sample
 
     base = functools.partial(algorithm.theory, problem)
-    points = grid(base, **axes) if num is None or not axes else sample(base, num, method=kind, **axes)
+    points = grid(base, **axes) if num is None or not axes else sample(base, num, method=kind, seed=seed, **axes)
     points = dataclasses.replace(points, hparams=tuple(priced(hp, index_bits) for hp in points.hparams))
     for hp in points.hparams:
         algorithm.check(problem, hp)

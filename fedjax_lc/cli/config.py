@@ -332,6 +332,11 @@ class SweepConfig(Config):
         """The part of one method, which sweeps these axes."""
         return dataclasses.replace(self, methods=[method], grid=grid)
 
+    def configurations(self, algorithm: Any, problem: Any, share: dict[str, Any]) -> Any:
+        """The Grid of a method around its theory, with these axes."""
+        return axes.build(algorithm, problem, share, num=self.sample, kind=self.sample_method,
+                          index_bits=self.index_bits)  # fmt: skip
+
     def bytes(self) -> int | None:
         """The memory: 2GB, 512MiB, 1e9, ... as a number.
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from fedjax_lc.cli import axes, compare, sweep
+from fedjax_lc.cli import compare, sweep
 from fedjax_lc.cli.config import RunConfig, SweepConfig
 from fedjax_lc.cli.options import PATH, Help, add_cache, make_problem, reader
 from fedjax_lc.cli.run import hparams, show
@@ -87,6 +87,8 @@ def _extend_lanes(options: argparse.Namespace) -> int:
     from fedjax_lc.sweeping.extend import extend
 
     folder = options.folder
+    if is_there(folder / "tuning.json"):
+        raise InputError(f"{folder} holds a tune, whose lanes have spent their budget: tune anew with a larger one")
     if options.best is None and options.lanes is None:
         raise InputError(f"{folder} holds a sweep: say which of its lanes go on, by --best 5 or --lanes 3,17")
     if not is_there(folder / "sweep.toml"):
@@ -96,8 +98,7 @@ def _extend_lanes(options: argparse.Namespace) -> int:
     config = SweepConfig(**SweepConfig.read(str(folder / "sweep.toml")) | {"quiet": options.quiet})
     algorithm = algorithms.get(next(iter(table.config["methods"])))
     problem, _ = make_problem(config)
-    grid = axes.build(algorithm, problem, config.grid, num=config.sample, kind=config.sample_method,
-                      index_bits=config.index_bits)  # fmt: skip
+    grid = config.configurations(algorithm, problem, config.grid)
     longer = extend(
         folder, options.steps, lanes=lanes, into=options.into, problem=problem, hp=grid, measure=config.measure,
         progress=not options.quiet, checkpoint_every=options.checkpoint_every, other_code=options.other_code,

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from fedjax_lc.cli import repository
-from fedjax_lc.cli.options import PATH, add_cache, reader
+from fedjax_lc.cli.options import PATH, add_cache, add_size, reader
 from fedjax_lc.core import spec
 from fedjax_lc.core.errors import unknown
 
@@ -29,6 +29,7 @@ def add(commands: Any, arguments: Sequence[str]) -> None:
     parser.add_argument(
         "--format", choices=("png", "svg", "pdf"), default="png", help="of the pictures (default: png, 150 kB at most)"
     )
+    add_size(parser)
     jobs = spec.Field((int,), fits=lambda number: 1 <= number <= 1000, words="whole and in 1..1000")
     parser.add_argument("--jobs", type=reader(jobs), default=1, help="figures made at the same time (default: 1)")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
@@ -44,7 +45,7 @@ def _figure(options: argparse.Namespace) -> int:
         return _side_by_side(chosen, options)
     for name in chosen:
         folder = options.out or catalogue.results_folder(name)
-        print(_make(catalogue.get(name), folder, Path(name).name, not options.quiet, options.format))
+        print(_make(catalogue.get(name), folder, Path(name).name, not options.quiet, options.format, options.size))
         print(f"wrote {folder / Path(name).name}.md, .json and .{options.format}")
     return 0
 
@@ -58,11 +59,11 @@ def _matching(name: str, known: Sequence[str]) -> list[str]:
     return chosen
 
 
-def _make(recipe: Any, folder: Path, name: str, progress: bool, picture: str) -> str:
+def _make(recipe: Any, folder: Path, name: str, progress: bool, picture: str, size: str | None) -> str:
     import jax
 
     jax.config.update("jax_enable_x64", True)
-    return recipe.make(folder, name, progress, picture)
+    return recipe.make(folder, name, progress, picture, size)
 
 
 def _side_by_side(chosen: Sequence[str], options: argparse.Namespace) -> int:
@@ -70,6 +71,7 @@ def _side_by_side(chosen: Sequence[str], options: argparse.Namespace) -> int:
     from concurrent.futures import ThreadPoolExecutor
 
     extra = ["--quiet", "--format", options.format] + (["--out", str(options.out)] if options.out else [])
+    extra += ["--size", options.size] if options.size else []
     extra += ["--no-cache"] * options.no_cache
 
     def make(name: str) -> int:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fedjax_lc.cli import repository
-from fedjax_lc.cli.options import first_line
+from fedjax_lc.cli.options import first_line, terminal_width
 from fedjax_lc.core.errors import InputError, unknown
 
 
@@ -32,7 +32,7 @@ def _list(options: argparse.Namespace) -> int:
     if options.long and options.what != "methods":
         raise InputError(f"--long is for the list of methods, got {options.what}")
     rows = _long_methods(options.markdown) if options.long else _LISTS[options.what]()
-    print(report.table(rows, style="github" if options.markdown else "simple"))
+    print(report.table(rows, style="github" if options.markdown else "simple", width=terminal_width()))
     return 0
 
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import os
+import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +20,8 @@ from fedjax_lc.core.progress import say
 
 if TYPE_CHECKING:
     from fedjax_lc.cli.config import Config
+
+CLIENTS = 10  #: of data that do not come split, by default
 
 
 class Help(argparse.HelpFormatter):
@@ -102,6 +107,17 @@ class Option:
         return kind(field.value(f"{path}: {key}", str(value)))
 
 
+def add_size(parser: Any) -> None:
+    """The option of a picture's size."""
+    words = "for a paper: as wide as a column (3.35 inches) or a page (7 inches), with letters of 7 to 8 points"
+    parser.add_argument("--size", choices=("column", "page"), help=words)
+
+
+def terminal_width() -> int | None:
+    """Characters of a line of the terminal; None where nothing is printed on one."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() or "COLUMNS" in os.environ else None
+
+
 def add_target(parser: Any) -> None:
     """The option of the relative gap at which the methods of a sweep are compared."""
     target = Option("the target (default: the sweep's, or what all methods reach)", within="(0, inf)")
@@ -143,6 +159,18 @@ def make_problem(config: Config, download: bool = True, mesh: Any = None) -> tup
     report = data.PartitionReport.of(dataset, parts)
     print(report.table())
     return made, lambda: None if config.out is None else report.plot(config.out / "clients.png")
+
+
+def hidden_choices(config: Config, problem: Any) -> str | None:
+    """A line on what defaults decide that results depend on; None where all of it is given."""
+    split = config.clients is None and config.partition is None and problem.n != CLIENTS  # the data come split
+    chosen = {
+        "kappa = 1e4 (--kappa, --l2)": config.model is None and config.kappa is None and config.l2 is None,
+        f"{problem.n} clients (--clients)": config.clients is None and not split,
+        "equal clients, rows dealt at random (--partition)": config.partition is None and not split,
+    }
+    named = [words for words, is_default in chosen.items() if is_default]
+    return f"note: by default {', '.join(named)}" if named else None
 
 
 def priced(hp: Any, index_bits: str | None) -> Any:

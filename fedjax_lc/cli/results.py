@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from fedjax_lc.cli import compare
-from fedjax_lc.cli.options import PATH, Help, add_target
+from fedjax_lc.cli.options import PATH, Help, add_size, add_target, terminal_width
 from fedjax_lc.core.errors import InputError, unknown
 from fedjax_lc.core.paths import is_there
+from fedjax_lc.core.progress import say
 
 KINDS = ("best", "heatmap", "sensitivity")
+PAPER = ("markdown", "latex", "csv")  #: formats of a table for a paper
 
 
 def add(commands: Any, arguments: Sequence[str]) -> None:
@@ -27,6 +29,9 @@ def add(commands: Any, arguments: Sequence[str]) -> None:
     best.set_defaults(command=_best)
     _add_common(best)
     best.add_argument("--csv", type=PATH, help="also write the table, with every hyperparameter, to this file")
+    best.add_argument(
+        "--format", choices=("text", *PAPER), default="text", help="of what is printed; csv has every hyperparameter"
+    )
     plot = commands.add_parser(
         "plot",
         help="a picture of a sweep or a run",
@@ -44,6 +49,7 @@ def add(commands: Any, arguments: Sequence[str]) -> None:
     plot.add_argument(
         "--out", type=PATH, help="the picture, .png, .svg or .pdf (default: DIR/plot.png or DIR/KIND.png)"
     )
+    add_size(plot)
 
 
 def _add_common(parser: argparse.ArgumentParser) -> None:
@@ -56,7 +62,7 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
 
 def _best(options: argparse.Namespace) -> int:
     from fedjax_lc.core.files import replacing
-    from fedjax_lc.results import report
+    from fedjax_lc.results import paper, report
     from fedjax_lc.results.table import Table
 
     table = Table.load(options.folder)
@@ -66,8 +72,13 @@ def _best(options: argparse.Namespace) -> int:
     if options.csv is not None:
         with replacing(options.csv) as path:
             best.to_csv(path, index=False)
-    print(line)
-    print(report.table(compare.rows(table, best, metric, by)))
+    if options.format == "text":
+        print(line)
+        print(report.table(compare.rows(table, best, metric, by), width=terminal_width()))
+    else:
+        say(line)  # what is printed is the table alone, so that it can be sent to a file
+        rows = compare.rows(table, best, metric, by)
+        print(best.to_csv(index=False).rstrip("\n") if options.format == "csv" else paper.table(rows, options.format))
     if options.csv is not None:
         print(f"wrote {options.csv}")
     return 0
@@ -93,7 +104,7 @@ def _plot_run(options: argparse.Namespace) -> Path:
         )
     path = options.out or options.folder / "plot.png"
     x = options.x or options.metric
-    plot.curves(Trace.load(options.folder), x=x, y=options.y, theory=options.theory, path=path)
+    plot.curves(Trace.load(options.folder), x=x, y=options.y, theory=options.theory, path=path, size=options.size)
     return path
 
 
@@ -111,13 +122,13 @@ def _plot_sweep(options: argparse.Namespace) -> Path:
     gap, metric, line = compare.terms(table, options.rel_gap, options.metric, by)
     path = options.out or options.folder / ("plot.png" if kind == "best" else f"{kind}.png")
     if kind == "best":
-        plot.best(table, metric, gap, by=by, x=options.x, y=options.y, path=path)
+        plot.best(table, metric, gap, by=by, x=options.x, y=options.y, path=path, size=options.size)
     elif kind == "heatmap":
         x, y = _axes(table, kind, [options.x, options.y])
-        plot.heatmap(table, x, y, metric, gap, method=options.method, path=path)
+        plot.heatmap(table, x, y, metric, gap, method=options.method, path=path, size=options.size)
     else:
         (x,) = _axes(table, kind, [options.x])
-        plot.sensitivity(table, x, metric, gap, by=by, path=path)
+        plot.sensitivity(table, x, metric, gap, by=by, path=path, size=options.size)
     print(line)
     return path
 

@@ -7,6 +7,7 @@ import contextlib
 import dataclasses
 import inspect
 import io
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import numpy as np
 
 from fedjax_lc.cli import processes
 from fedjax_lc.cli.config import RunConfig, check_folder
-from fedjax_lc.cli.options import Help, make_problem, priced
+from fedjax_lc.cli.options import Help, hidden_choices, make_problem, priced
 from fedjax_lc.core import spec
 from fedjax_lc.core.errors import InputError
 from fedjax_lc.core.files import check_writable
@@ -151,12 +152,27 @@ def show(config: RunConfig, algorithm: Any, problem: Any, hp: Any, trace: Any) -
     if trace.folder is not None and done:
         plot.save(plot.curves({label: trace}, x=config.x, theory=config.theory), trace.folder / "plot.png")
     _print_outcome(config, problem, hp, trace)
+    if (hidden := hidden_choices(config, problem)) is not None:
+        print(hidden)
     print(report.table([report.training(label, trace) if config.model else report.summary(label, trace)]))
     if trace.folder is not None and done:
         print(f"wrote {trace.folder}/config.json, trace.parquet, state.safetensors and plot.png")
     if not done:
         return 130
+    if not config.quiet:
+        print(_whats_next(config, trace))
     return 0 if trace.folder is not None or config.out is None else 2
+
+
+def _whats_next(config: RunConfig, trace: Any) -> str:
+    """A line that says what to do with the results."""
+    if trace.folder is None:
+        return "next: the same run with --out DIR keeps it, for fedjax-lc plot, report and extend"
+    shown = shlex.quote(str(trace.folder))
+    ways = [f"fedjax-lc plot {shown} --x rounds", f"fedjax-lc report {shown} --out report.html"]
+    if trace.status == "finished" and len(trace) and trace.step[-1] == trace.config["steps"]:
+        ways.append(f"fedjax-lc extend {shown} --steps {trace.config['steps']}")
+    return f"next: {'; '.join(ways)}"
 
 
 def _check_theory(algorithm: Any, problem: Any, hp: Any) -> None:

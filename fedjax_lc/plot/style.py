@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import io
 import re
+import textwrap
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
@@ -24,6 +25,10 @@ if TYPE_CHECKING:
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = "os^DvP<*h"
 STYLES = ("-", "-.", ":")
+NOTE = "note"  #: the id of the small print under a title
+LEGEND_ROW = 0.2  #: inches of a row of the legend on the screen
+#: width in inches, and letters as a share of those on the screen
+SIZES = {"column": (3.35, 0.68), "page": (7.0, 0.75)}
 ENDINGS = {
     "capped": ">",
     "diverged": "x",
@@ -64,11 +69,13 @@ class Page(TypedDict, total=False):
         path: file to write the figure to (`save`); None to write none.
         title: title above the axes.
         note: small print under the title, such as index convention and condition number; may have several lines.
+        size: "column" or "page" of a paper (`resized`); None for the screen.
     """
 
     path: str | Path | None
     title: str | None
     note: str | None
+    size: str | None
 
 
 def named(function: str, page: Page) -> Page:
@@ -78,11 +85,14 @@ def named(function: str, page: Page) -> Page:
         InputError: an option is unknown.
     """
     refuse_unknown(function, page, Page)
-    return {"path": page.get("path"), "title": page.get("title"), "note": page.get("note")}
+    if page.get("size") is not None:
+        check_names("size", [str(page["size"])], SIZES)
+    return {"path": page.get("path"), "title": page.get("title"), "note": page.get("note"), "size": page.get("size")}
 
 
 def finished(figure: Figure, page: Page) -> Figure:
-    """Write the figure to the page's path, if there is one, and return it."""
+    """Bring the figure to the page's size, write it to the page's path, where there are such, and return it."""
+    resized(figure, page["size"])
     if page["path"] is not None:
         save(figure, page["path"])
     return figure
@@ -176,14 +186,59 @@ def write(axes: Axes, x_label: str, y_label: str, title: str | None, note: str) 
     axes.spines[["top", "right"]].set_visible(False)
     axes.set_title(title or "", fontsize=12, loc="left", pad=8 + (12 * (note.count("\n") + 1) if note else 0))
     place = ((0, 1), (0, 5), "axes fraction", "offset points")
-    small = axes.annotate(note, *place, fontsize=8.5, color="0.35", va="bottom")
+    small = axes.annotate(note, *place, fontsize=8.5, color="0.35", va="bottom", gid=NOTE)
     small.set_in_layout(not title)  # the title reserves space for it; a long note should not push panels apart
 
 
-def write_legend(figure: Figure, handles: Sequence[Any], labels: Sequence[str]) -> None:
-    """Draw the legend below the axes, in as many columns as fit."""
-    columns = max(1, min(len(labels), 84 // (9 + max(map(len, labels)))))  # a row holds about 84 letters
-    figure.legend(handles, labels, loc="outside lower center", ncols=columns, fontsize=9, frameon=False)
+def write_legend(
+    figure: Figure, handles: Sequence[Any], labels: Sequence[str], row: int = 84, points: float = 9
+) -> int:
+    """Draw the legend below the axes, in as many columns as fit, and return the number of its rows.
+
+    Args:
+        row: letters that a row of the figure holds.
+        points: size of the letters.
+    """
+    columns = max(1, min(len(labels), row // (9 + max(map(len, labels)))))
+    figure.legend(handles, labels, loc="outside lower center", ncols=columns, fontsize=points, frameon=False)
+    return -(-len(labels) // columns)
+
+
+def resized(figure: Figure, size: str | None) -> Figure:
+    """The figure, now as wide as a column or a page of a paper, with letters that are read there (7 to 8 points).
+
+    Args:
+        size: "column", "page", or None to leave it as it is.
+
+    Example:
+        >>> plot.save(plot.resized(plot.curves(trace), "column"), "figure.pdf")
+    """
+    if size is None:
+        return figure
+    check_names("size", [size], SIZES)
+    (inches, share), (width, height) = SIZES[size], figure.get_size_inches()
+    row = int(84 * inches / 6.4 / share)
+    for text in figure.findobj(lambda artist: hasattr(artist, "set_fontsize") and hasattr(artist, "get_fontsize")):
+        text.set_fontsize(share * text.get_fontsize())
+    for line in figure.findobj(lambda artist: hasattr(artist, "set_markersize")):
+        line.set(linewidth=share * line.get_linewidth(), markersize=share * line.get_markersize())
+    rows = [0, 0]
+    for legend in list(figure.legends):
+        labels = [text.get_text() for text in legend.get_texts()]
+        handles, columns = legend.legend_handles, legend._ncols
+        legend.remove()
+        rows[0] += -(-len(labels) // columns)
+        rows[1] += write_legend(figure, handles, labels, row, 9 * share)
+    tall = (height - LEGEND_ROW * rows[0]) * max(inches / width, share / 1.2)
+    figure.set_size_inches(inches, tall + share * LEGEND_ROW * rows[1])
+    for axes in figure.axes:
+        axes.tick_params(labelsize=10 * share)
+        title = axes.get_title(loc="left")
+        for note in [text for text in axes.texts if text.get_gid() == NOTE and text.get_text()]:
+            lines = [textwrap.fill(line, int(1.1 * row)) for line in note.get_text().split("\n")]
+            note.set_text("\n".join(lines))
+            axes.set_title(title, loc="left", pad=share * (8 + 12 * ("\n".join(lines).count("\n") + 1)))
+    return figure
 
 
 def new_figure(width: float, height: float) -> Figure:

@@ -13,7 +13,7 @@ from fedjax_lc.results.ledger import COSTS
 if TYPE_CHECKING:
     import pandas as pd
 
-STATUSES = ("finished", "target", "diverged", "interrupted")  #: how a run or a lane ended
+STATUSES = ("finished", "target", "diverged", "interrupted", "dropped")  #: how a run or a lane ended
 PRICES = (*COSTS, "step", "seconds")  #: the price of reaching a target
 METRICS = (*PRICES, "total_bits")  #: the costs that `Table.best` can compare
 TARGETS = (1e-2, 1e-4, 1e-6, 1e-8, 1e-10, 1e-12)  #: default relative gaps of `Table.summary`

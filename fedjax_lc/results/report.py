@@ -12,20 +12,42 @@ from fedjax_lc.results.columns import is_accuracy
 from fedjax_lc.results.trace import Trace
 
 TARGETS = (1e-4, 1e-8, 1e-12)
-WIDEST = 70  #: characters of a column on the terminal
+WIDEST, NARROWEST = 70, 12  #: characters of a column on the terminal
+GUTTER = 2  #: characters between two columns
 
 
-def table(rows: Sequence[dict[str, Any]], *, style: str = "simple") -> str:
-    """A text table of rows with equal keys, numbers aligned right; style "simple", or "github" for Markdown."""
+def table(rows: Sequence[dict[str, Any]], *, style: str = "simple", width: int | None = None) -> str:
+    """A text table of rows with equal keys, numbers aligned right.
+
+    Args:
+        style: "simple", or "github" for Markdown.
+        width: of simple ones: characters of a line at most, as far as columns of words can be narrower.
+    """
     from tabulate import tabulate
 
-    fit = (lambda cell: cell.replace("|", r"\|")) if style == "github" else (lambda cell: textwrap.fill(cell, WIDEST))
-    align = ["right" if _numeric(rows, name) else "left" for name in rows[0]]
-    fitted = [{name: fit(str(cell)) for name, cell in row.items()} for row in rows]
+    align = ["right" if is_numeric(rows, name) else "left" for name in rows[0]]
+    cells = {name: [str(row[name]) for row in rows] for name in rows[0]}
+    if style == "github":
+        fitted = {name: [cell.replace("|", r"\|") for cell in column] for name, column in cells.items()}
+    else:
+        most = _widths(cells, [name for name, side in zip(cells, align, strict=True) if side == "left"], width)
+        fitted = {name: [textwrap.fill(cell, most[name]) for cell in column] for name, column in cells.items()}
     return tabulate(fitted, headers="keys", tablefmt=style, colalign=align, disable_numparse=True)
 
 
-def _numeric(rows: Sequence[dict[str, Any]], name: str) -> bool:
+def _widths(cells: dict[str, list[str]], words: Sequence[str], width: int | None) -> dict[str, int]:
+    """Characters of each column: WIDEST at most, and fewer for the widest columns of words until a line fits."""
+    widths = {name: min(WIDEST, max(map(len, (*name.splitlines(), *column)))) for name, column in cells.items()}
+    narrow = {name: max(NARROWEST, len(name)) for name in words}
+    while width is not None and sum(widths.values()) + GUTTER * (len(widths) - 1) > width:
+        wide = [name for name in words if widths[name] > narrow[name]]
+        if not wide:
+            break
+        widths[max(wide, key=lambda name: widths[name])] -= 1
+    return widths
+
+
+def is_numeric(rows: Sequence[dict[str, Any]], name: str) -> bool:
     """Whether all cells of a column are numbers (thousands separators and per cent included) or dashes."""
     return all(_is_number(str(row[name])) for row in rows)
 

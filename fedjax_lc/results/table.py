@@ -180,15 +180,18 @@ class Table:
         if not 0 <= band[0] <= band[1] <= 1:
             raise InputError(f"band must be two quantiles 0 <= low <= high <= 1, got {tuple(band)}")
         sign = -1.0 if is_accuracy(metric) else 1.0
+        dropped = (
+            self.lanes["status"] == "dropped"
+        ).to_numpy()  # these ended before others, so that their ends mean less
         if metric in self.outcomes:
-            values = sign * self._last(metric)
+            values = np.where(dropped, np.nan, sign * self._last(metric))
         else:
             prices = self._at(self._hits(rel_gap, at_least))
             prices["total_bits"] = total_bits(prices, down_weight)
             values = prices[metric].to_numpy()
         costs = np.where(self._diverged | np.isnan(values), np.inf, values)
         last = self._last("value") if self.lanes["f_star"].isna().any() else self._last_rel_gap()
-        ends = np.where(self._diverged | np.isnan(last), np.inf, last)
+        ends = np.where(self._diverged | dropped | np.isnan(last), np.inf, last)
         lanes = self.lanes[list(dict.fromkeys([*by, *columns]))].assign(diverged=self._diverged)
         return ranking.best_of_groups(lanes, by, costs, ends, band=band, sign=sign)
 

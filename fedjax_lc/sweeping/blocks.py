@@ -20,7 +20,7 @@ from fedjax_lc.results import ledger
 from fedjax_lc.results.columns import column
 from fedjax_lc.running import loop
 from fedjax_lc.running.checkpoints import Checkpoint
-from fedjax_lc.running.loop import DIVERGED, GO_ON, STATUS, At, Limits, Ran
+from fedjax_lc.running.loop import DIVERGED, GO_ON, SPENT, STATUS, At, Limits, Ran
 from fedjax_lc.running.programs import compile_once, memory_bytes
 from fedjax_lc.sweeping.program import Lanes, Program, advance, begin, start_shapes
 
@@ -41,7 +41,8 @@ class Ended:
         records: as `Table.records`, sorted by lane and step.
         lanes: indexed by lane; columns status, initial, seconds.
         block: lanes side by side when the part began.
-        last: the leaves of `At` after the last step, for lanes that ran to their end where that is kept.
+        last: the leaves of `At` after the last step, for lanes that made all steps or spent their budget, where that
+            is kept.
     """
 
     records: pd.DataFrame
@@ -64,7 +65,7 @@ class Watch:
             early) and of lanes that ended.
         interrupted: whether to stop now.
         save: called after each chunk with the block and whether it stops; it keeps the lanes under way when it is time.
-        keeps: whether the results hold the last state of lanes that run to their end.
+        keeps: whether the results hold the last state of lanes that make all steps or spend their budget.
     """
 
     advanced: Callable[[int, int], Any]
@@ -331,7 +332,7 @@ class Block:
         over = live & ((stop != GO_ON) | (self.made >= self.records))
         for slot in np.flatnonzero(over):
             self.outcomes[int(self.lane[slot])]["status"] = STATUS[int(stop[slot])] or "finished"
-        whole = np.flatnonzero(over & (stop == GO_ON)) if keeps else ()
+        whole = np.flatnonzero(over & ((stop == GO_ON) | (stop == SPENT))) if keeps else ()
         leaves = jax.tree.leaves(jax.device_get(self.at)) if len(whole) else []
         self.last |= {int(self.lane[slot]): [leaf[slot].copy() for leaf in leaves] for slot in whole}
         self.lane[over] = IDLE

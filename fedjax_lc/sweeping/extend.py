@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypedDict, Unpack, overload
 
-import numpy as np
 from jax.sharding import Mesh
 
 from fedjax_lc import algorithms
@@ -20,7 +19,6 @@ from fedjax_lc.results.table import Table
 from fedjax_lc.results.trace import Trace
 from fedjax_lc.running import extend as runs
 from fedjax_lc.running import loop
-from fedjax_lc.sweeping.shards import read_last
 from fedjax_lc.sweeping.start import Start
 from fedjax_lc.sweeping.store import read_config
 from fedjax_lc.sweeping.sweep import sweep
@@ -153,7 +151,7 @@ def _start(path: Path, lanes: Sequence[int]) -> Start:
         InputError: there is no such lane, or one cannot go on.
     """
     table = Table.load(path)
-    identity, blocks, _ = read_config(path)
+    identity, *_ = read_config(path)
     if not all(isinstance(identity.get(name, ...), kind) for name, kind in KINDS.items()):
         raise InputError(f"{path}/config.json is damaged: restore it, or sweep anew elsewhere")
     try:
@@ -170,8 +168,4 @@ def _start(path: Path, lanes: Sequence[int]) -> Start:
             raise InputError(
                 f"lane {lane} of {path} {why} at step {made[lane]}: with more steps it would end there too"
             )
-    whole = np.array(identity.get("lanes", range(len(table))))  # an extension's rows by the numbers of its lanes
-    chosen = tuple(map(int, whole[list(numbers)]))
-    initial = dict(zip(chosen, map(float, table.lanes["initial"].iloc[list(numbers)]), strict=True))
-    records = table.records.assign(lane=whole[table.records["lane"]])
-    return Start(path, identity, blocks, initial, records, read_last(path, chosen), chosen)
+    return Start.of(table, path, numbers)

@@ -74,6 +74,7 @@ class Blocks:
         say: prints a line for people.
         begun: lanes side by side with which the group began in an earlier process, or None.
         shares: among how many workers or shards its lanes are dealt.
+        parted: whether lanes may be at different steps, though none waits for another.
     """
 
     algorithm: Algorithm
@@ -83,6 +84,7 @@ class Blocks:
     say: Callable[[str], None]
     begun: int | None = None
     shares: int = 1
+    parted: bool = False
 
     def __post_init__(self) -> None:
         self.built: dict[int, Block] = {}
@@ -141,7 +143,8 @@ class Blocks:
             axes = Axes(
                 leaves=tuple(0 if varies else None for varies in members.lanes.varies),
                 key=None if members.one_seed else 0,
-                first=None if members.largest <= size else 0,  # one number of steps for all, as none waits for a slot
+                # one number of steps for all where none waits for a slot
+                first=None if members.largest <= size and not self.parted else 0,
             )
             program = Program(
                 self.algorithm, task.every, buffered(task.every, size), task.metrics, axes, self.room.mesh

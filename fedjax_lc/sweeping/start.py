@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -17,6 +17,8 @@ from fedjax_lc.results.ledger import COSTS
 from fedjax_lc.results.provenance import check_identity
 from fedjax_lc.results.table import Table
 from fedjax_lc.sweeping.blocks import IDLE, Ended
+from fedjax_lc.sweeping.shards import read_last
+from fedjax_lc.sweeping.store import read_config
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,6 +35,7 @@ class Start(NamedTuple):
         records: as `Table.records`.
         last: the leaves of `At` after its last step, by lane.
         lanes: the lanes' numbers, sorted.
+        grows: what of the identity they have more of now: "steps" or "budget".
     """
 
     folder: Path
@@ -42,20 +45,41 @@ class Start(NamedTuple):
     records: pd.DataFrame
     last: Mapping[int, list[Any]]
     lanes: tuple[int, ...]
+    grows: str = "steps"
+
+    @classmethod
+    def of(cls, table: Table, folder: Path, rows: Sequence[int], grows: str = "steps", states: bool = True) -> Start:
+        """These rows of the table that a finished sweep left in its folder.
+
+        Args:
+            states: whether last states are read; without them the lanes cannot go on.
+        """
+        identity, blocks, _ = read_config(folder)
+        whole = np.array(identity.get("lanes", range(len(table))))  # an extension's rows by the numbers of its lanes
+        chosen = tuple(map(int, whole[list(rows)]))
+        initial = dict(zip(chosen, map(float, table.lanes["initial"].iloc[list(rows)]), strict=True))
+        records = table.records.assign(lane=whole[table.records["lane"]])
+        last = read_last(folder, chosen) if states else {}
+        return cls(folder, identity, blocks, initial, records, last, chosen, grows)
 
     @property
     def steps(self) -> int:
-        """How far the lanes have come."""
-        return int(self.identity["steps"])
+        """How far the lane that made the most steps has come."""
+        return int(self.made.max()) * int(self.identity["every"])
+
+    @property
+    def made(self) -> pd.Series:
+        """The records that each lane has made."""
+        return self.records.groupby("lane").size().loc[list(self.lanes)]
 
     def check(self, identity: Mapping[str, Any], other_code: bool) -> None:
-        """Raise InputError unless a sweep with this identity is, but for its length, the one that the lanes are of."""
+        """Raise InputError unless a sweep with this identity is, but for what grows, the one that the lanes are of."""
         before, now = ({name: fact for name, fact in each.items() if name != "lanes"}
-                       for each in (self.identity, {**identity, "steps": self.identity["steps"]}))  # fmt: skip
+                       for each in (self.identity, {**identity, self.grows: self.identity[self.grows]}))  # fmt: skip
         check_identity(self.folder, "sweep", before, now, other_code=other_code)
 
     def under_way(self, lanes: np.ndarray, block: int, devices: int, one: PyTree) -> tuple[PyTree, dict[str, Any]]:
-        """What `Block.under_way` gives where these lanes have made the sweep's last step side by side.
+        """What `Block.under_way` gives where these lanes have come to their ends of the sweep side by side.
 
         Args:
             lanes: at most `block` numbers.
@@ -73,10 +97,10 @@ class Start(NamedTuple):
         kinds = [[(leaf.shape, leaf.dtype) for leaf in row] for row in (leaves, *rows)]
         if any(kind != kinds[0] for kind in kinds):
             raise InputError(f"{self.folder} keeps last states of another kind: sweep anew with more steps")
-        log = self._log(lanes)
+        log, made = self._log(lanes), self.made
         facts = {
             "lane": slots.tolist(),
-            "made": np.where(slots == IDLE, 0, self.steps // self.identity["every"]).tolist(),
+            "made": [0 if place == IDLE else int(made[lanes[place]]) for place in slots],
             "waiting": [[] for _ in range(devices)],
             "outcomes": [[place, "", self.initial[int(lane)], 0.0] for place, lane in enumerate(lanes)],
             "columns": list(log),

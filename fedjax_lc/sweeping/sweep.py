@@ -50,6 +50,7 @@ class SweepOptions(Options, total=False):
     engine: Engine
     checkpoint_every: float | str | None
     start: Start | None
+    rung: bool
 
 
 def sweep(
@@ -95,6 +96,7 @@ def sweep(
         checkpoint_every: minutes between two checkpoints of lanes under way, or "steps:N"; default: so that they take
             a hundredth of the time.
         start: the lanes of another sweep that go on here, as `fl.extend` gives them.
+        rung: whether lanes may go on when they have spent the budget, as in `fl.tune`: all last states are kept.
         options: steps, every, rel_gap, budget, x0 and measure, as in `fl.run`, for every lane.
 
     Returns:
@@ -132,7 +134,7 @@ def sweep(
     room = Room(of_lanes(devices), _whole_number("block_size", block_size), _whole_number("memory", memory))
     tell = say if progress else _nothing
     shares = where.shard.of if where.shard else getattr(where.engine, "size", 1)
-    work = Work(algorithm, checked_task, grid.hparams, seeds, masked, room, shares, tell)
+    work = Work(algorithm, checked_task, grid.hparams, seeds, masked, room, shares, tell, where.rung)
     for note in checked_task.notes:
         tell(f"note: {note}")
     swept = _Sweep(work, grid, where)
@@ -184,12 +186,14 @@ class _Where:
         engine: Engine = local,
         checkpoint_every: float | str | None = None,
         start: Start | None = None,
+        rung: bool = False,
     ) -> None:
         self.shard = None if shard is None else Shard.of_text(shard)
         if self.shard is not None and out is None:
             raise InputError("a shard needs a folder for its share of the lanes: give out")
         self.folder = None if out is None else Path(out) / (self.shard.folder if self.shard else "")
         self.other_code, self.engine, self.checkpoint_every, self.start = other_code, engine, checkpoint_every, start
+        self.rung = rung
 
     def holds(self, lanes: np.ndarray) -> np.ndarray:
         """(lanes,) whether the lanes with these numbers run here."""
@@ -226,7 +230,7 @@ class _Sweep:
         title, lanes = work.algorithm.title, len(self.grid) * len(work.seeds)
         programs = len({str(g.lanes.structure) for g in work.groups})
         share = f", of which this is shard {where.shard}" if where.shard else ""
-        share = share if start is None else f", of which {len(start.lanes)} go on from step {start.steps}"
+        share = share if start is None else f", of which {len(start.lanes)} go on"
         work.say(f"{title}: {len(self.grid)} configurations x {len(work.seeds)} seeds = "
                  f"{lanes} lanes in {programs} program{'s' * (programs > 1)}{share}")  # fmt: skip
         empty = outline(work.algorithm, work.task, self.grid, work.seeds)
@@ -291,8 +295,8 @@ class _Sweep:
 
     def _keeps(self, blocks: Blocks) -> bool:
         """Whether the last states of a group's lanes are kept."""
-        if self.where.folder is None:
-            return False
+        if self.where.folder is None or self.where.rung:
+            return self.where.rung
         lanes = int(self.where.holds(np.arange(len(self.grid) * len(self.work.seeds))).sum())
         needed = lanes * pytree.nbytes(blocks.start[0])
         if needed > MOST_STATES:

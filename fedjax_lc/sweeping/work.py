@@ -60,6 +60,7 @@ class Work:
         hparams: the configurations.
         shares: among how many workers or shards the lanes are dealt.
         say: prints a line for people.
+        parted: whether lanes side by side may be at different steps, though none waits for another.
     """
 
     algorithm: Algorithm
@@ -70,6 +71,7 @@ class Work:
     room: Room
     shares: int
     say: Callable[[str], None]
+    parted: bool = False
 
     def __post_init__(self) -> None:
         self._blocks: tuple[int, Blocks] | None = None
@@ -87,7 +89,8 @@ class Work:
         """
         if self._blocks is None or self._blocks[0] != number:
             members = self.groups[number]
-            self._blocks = number, Blocks(self.algorithm, self.task, self.room, members, self.say, begun, self.shares)
+            more = (begun, self.shares, self.parted)
+            self._blocks = number, Blocks(self.algorithm, self.task, self.room, members, self.say, *more)
         return self._blocks[1]
 
     def run(self, part: Part, advanced: Callable[[int, int], Any], interrupted: Callable[[], bool]) -> Ended:
