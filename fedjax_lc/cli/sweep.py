@@ -123,7 +123,8 @@ def _one(
     table = sweep(
         algorithm, problem, grid, seeds=config.seeds, budget=config.budget or None, masked=config.masked,
         out=out, block_size=config.block_size, memory=memory, other_code=config.other_code, shard=config.shard,
-        checkpoint_every=config.checkpoint_every, engine=_engine(config), **config.loop(),
+        checkpoint_every=config.checkpoint_every, engine=_engine(config),
+        x0=config.x0(problem), **config.loop(),
     )  # fmt: skip
     if out is not None:
         with replacing(out / "sweep.toml") as path:
