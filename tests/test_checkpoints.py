@@ -269,7 +269,7 @@ def visible(out):
     return sorted(path.name for path in out.iterdir())
 
 
-DONE = ["config.json", "state.safetensors", "trace.parquet"]
+DONE = ["config.json", "model.safetensors", "state.safetensors", "trace.parquet"]
 
 
 @pytest.mark.parametrize("sizes", [(1,), (3, 1, 2), (7,)], ids=str)
@@ -339,7 +339,7 @@ def test_it_may_die_before_any_rename(problem, whole, tmp_path, monkeypatch):
                 pass
         same(run(problem, out), whole)
         assert visible(out) == DONE
-    assert moment == 12
+    assert moment == 13
 
 
 def test_the_one_before_is_used_or_the_start(problem, whole, tmp_path, monkeypatch, capsys):
@@ -627,7 +627,7 @@ def test_an_extension_may_die_at_any_rename(problem, tmp_path, monkeypatch):
         if status != (240, "finished"):
             same(fl.extend(out, 120, problem=problem, progress=False), longer)
         same(run(problem, out, steps=240), longer)
-    assert moment == 6
+    assert moment == 7
 
 
 def test_a_network_goes_on_and_is_made_again(tmp_path, monkeypatch):

@@ -232,7 +232,7 @@ def test_trace_round_trips_through_its_folder(problem, tmp_path):
     trace = quick(problem, measure=["grad_norm"])
     loaded = fl.Trace.load(trace.save(tmp_path / "run"))
     names = sorted(path.name for path in (tmp_path / "run").iterdir())
-    assert names == ["config.json", "state.safetensors", "trace.parquet"]
+    assert names == ["config.json", "model.safetensors", "state.safetensors", "trace.parquet"]
     for name, series in trace.columns().items():
         np.testing.assert_array_equal(series, loaded.columns()[name], err_msg=name)
     np.testing.assert_array_equal(loaded.x, trace.x)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -28,6 +29,32 @@ def pairs(option: str, words: Sequence[str], example: str) -> dict[str, str]:
             raise InputError(f"--{option} {name} is given twice ({values[name]!r} and {value!r}): keep one")
         values[name] = value
     return values
+
+
+def renamed(text: str | None) -> dict[str, str] | None:
+    """Names as in fc1=Dense_0,fc2=Dense_1, by the names that they replace; None for none."""
+    return None if text is None else pairs("start-names", text.split(","), "fc1=Dense_0,fc2=Dense_1")
+
+
+def limits(budget: Mapping[str, Any]) -> dict[str, float]:
+    """The budget as numbers.
+
+    Raises:
+        InputError: an unknown cost, or no number > 0.
+    """
+    from fedjax_lc.results import ledger
+
+    limits = {}
+    for name, value in budget.items():
+        if name not in ledger.COSTS:
+            raise unknown("budget", name, ledger.COSTS)
+        try:
+            limits[name] = float(value)
+        except (TypeError, ValueError, OverflowError):
+            limits[name] = 0.0
+        if not 0 < limits[name] < math.inf:
+            raise InputError(f"--budget {name} must be a number > 0, got {value!r}")
+    return limits
 
 
 def shares(axes: Mapping[str, Any], methods: Sequence[Any]) -> tuple[dict[str, dict[str, Any]], list[str]]:

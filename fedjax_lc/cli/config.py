@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import math
 import re
 import types
 import typing
@@ -93,11 +92,22 @@ class Config:
         int | None,
         Option("steps from one record to the next (default: 10; of a network 1)", within="whole [1, 4294967295]"),
     ] = None
+    start: Annotated[
+        str | None,
+        Option("begin at these weights: a .safetensors, .npz or .npy, or the --out of a run", metavar="FILE"),
+    ] = None
+    start_names: Annotated[
+        str | None, Option("how the network calls the layers of --start, as in fc1=Dense_0,fc2=Dense_1", "network")
+    ] = None
     rel_gap: Annotated[float | None, Option("stop at this relative gap", within="(0, inf)")] = None
     measure: Annotated[list[str], Option("also record grad_norm, distance or lyapunov")] = dataclasses.field(
         default_factory=list
     )
     index_bits: Annotated[str | None, Option("price of indices: log2, binom, int32 or none (default: log2)")] = None
+    track: Annotated[
+        list[str],
+        Option("also log every record to csv, tensorboard, wandb:PROJECT or mlflow; may be repeated", aside=True),
+    ] = dataclasses.field(default_factory=list)
     out: Path | None = None
     other_code: Annotated[
         bool, Option("keep what other code of a method or other versions computed in --out, and go on", aside=True)
@@ -150,8 +160,12 @@ class Config:
 
     def loop(self) -> dict[str, Any]:
         """Options of `fl.run` and `fl.sweep`."""
-        shared = ("steps", "every", "rel_gap", "measure")
+        shared = ("steps", "every", "rel_gap", "measure", "track")
         return {name: getattr(self, name) for name in shared} | {"progress": not self.quiet}
+
+    def x0(self, problem: Any) -> Any:
+        """The start, of a problem; None for the problem's own."""
+        return None if self.start is None else problem.start(self.start, axes.renamed(self.start_names))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -171,6 +185,9 @@ class RunConfig(Config):
     out: Annotated[
         Path | None,
         Option("folder of the results and, while it runs, of checkpoints; the same command goes on there", aside=True),
+    ] = None
+    keep_best: Annotated[
+        str | None, Option("keep the model where this metric is best, as best.safetensors", metavar="METRIC")
     ] = None
     restart: Annotated[bool, Option("begin anew; the old folder is kept as OUT.1, ...", aside=True)] = False
     devices: Annotated[
@@ -302,7 +319,7 @@ class SweepConfig(Config):
         kept = {name: axis for name, axis in file.get("grid", {}).items() if name.partition(".")[0] not in left_out}
         grid = kept | given.get("grid", {})
         budget = file.get("budget", {}) | given.get("budget", {})
-        lists = {"methods": methods, "grid": grid, "budget": _limits(budget)}
+        lists = {"methods": methods, "grid": grid, "budget": axes.limits(budget)}
         config = cls(**file | given | lists).checked().filled()
         if config.sample is not None and not grid:
             raise InputError("--sample draws from axes, and there is none: add --grid, as in 'gamma=loguniform:0.01:1'")
@@ -382,19 +399,3 @@ def _given(cls: type[Config], options: argparse.Namespace) -> dict[str, Any]:
 
 def _dashed(name: str) -> str:
     return name.replace("_", "-")
-
-
-def _limits(budget: Mapping[str, Any]) -> dict[str, float]:
-    from fedjax_lc.results import ledger
-
-    limits = {}
-    for name, value in budget.items():
-        if name not in ledger.COSTS:
-            raise unknown("budget", name, ledger.COSTS)
-        try:
-            limits[name] = float(value)
-        except (TypeError, ValueError, OverflowError):
-            limits[name] = 0.0
-        if not 0 < limits[name] < math.inf:
-            raise InputError(f"--budget {name} must be a number > 0, got {value!r}")
-    return limits

@@ -76,6 +76,7 @@ def _extend(options: argparse.Namespace) -> int:
     trace = extend(
         options.folder, options.steps, problem=problem, hp=hp, measure=config.measure,
         progress=not options.quiet, checkpoint_every=options.checkpoint_every, other_code=options.other_code,
+        x0=config.x0(problem),
     )  # fmt: skip
     return show(config, algorithm, problem, hp, trace)
 
@@ -102,6 +103,7 @@ def _extend_lanes(options: argparse.Namespace) -> int:
     longer = extend(
         folder, options.steps, lanes=lanes, into=options.into, problem=problem, hp=grid, measure=config.measure,
         progress=not options.quiet, checkpoint_every=options.checkpoint_every, other_code=options.other_code,
+        x0=config.x0(problem),
     )  # fmt: skip
     into = folder / f"extended-{longer.config['steps']}" if options.into is None else options.into
     left = int((longer.lanes["status"] == "interrupted").sum())

@@ -133,7 +133,7 @@ def _run(options: argparse.Namespace) -> int:
         trace = run(
             algorithm, problem, hp, config.seed, out=config.out, checkpoint_every=config.checkpoint_every,
             facts={"settings": config.settings(), "working_rule": rule}, other_code=config.other_code, devices=mesh,
-            **config.loop(),
+            x0=config.x0(problem), keep_best=config.keep_best, **config.loop(),
         )  # fmt: skip
         if first:
             draw_report()
@@ -156,7 +156,10 @@ def show(config: RunConfig, algorithm: Any, problem: Any, hp: Any, trace: Any) -
         print(hidden)
     print(report.table([report.training(label, trace) if config.model else report.summary(label, trace)]))
     if trace.folder is not None and done:
-        print(f"wrote {trace.folder}/config.json, trace.parquet, state.safetensors and plot.png")
+        best = "" if trace.best_x is None else ", best.safetensors"
+        print(
+            f"wrote {trace.folder}/config.json, trace.parquet, state.safetensors, model.safetensors{best} and plot.png"
+        )
     if not done:
         return 130
     if not config.quiet:

@@ -109,7 +109,8 @@ def each_method(
     tables, lanes = list[Any](), sum(of_lanes(config.seeds * len(grid)) for grid in grids.values())
     shared = {
         "seeds": config.seeds, "masked": config.masked, "block_size": config.block_size, "memory": memory,
-        "other_code": config.other_code, "checkpoint_every": config.checkpoint_every, **config.loop(),
+        "other_code": config.other_code, "checkpoint_every": config.checkpoint_every, "x0": config.x0(problem),
+        **config.loop(),
     }  # fmt: skip
     with interruptible() as interrupted:
         for algorithm in methods:

@@ -51,7 +51,8 @@ class TuneConfig(SweepConfig):
         dict[str, Any],
         Option("what a lane may cost: bits_up, bits_down, rounds or grads; may be repeated", metavar="COST=LIMIT"),
     ] = dataclasses.field(default_factory=dict)
-    shard: str | None = None  # these are no options of tune
+    track: list[str] = dataclasses.field(default_factory=list)  # this and the following are no options of tune
+    shard: str | None = None
     engine: str = "local"
     address: str = "auto"
     workers: int | None = None
@@ -114,6 +115,7 @@ def _one(config: TuneConfig, algorithm: Any, problem: Any, grid: Any, options: d
     from fedjax_lc.sweeping.tune import tune
 
     race = {"halving": config.halving, "rungs": config.rungs, "metric": config.metric}
+    options.pop("track")
     return tune(algorithm, problem, grid, budget=config.budget, **race, **options)
 
 

@@ -128,6 +128,31 @@ def read(path: str | Path) -> Stored:
         raise InputError(f"it is damaged ({type(error).__name__})") from None
 
 
+def write_plain(path: str | Path, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> None:
+    """Write arrays by name as any program reads them, under a temporary name that is then renamed.
+
+    Raises:
+        InputError: the file cannot be written; one that was there is kept.
+    """
+    with replacing(path) as temporary:
+        _write(temporary, {name: _on_host(array) for name, array in arrays.items()}, dict(metadata))
+
+
+def plain(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """The arrays by name, and the metadata, of a safetensors file of any program.
+
+    Raises:
+        InputError: it is damaged; the message begins with what is wrong, not with its name.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="np") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"it is damaged ({type(error).__name__})") from None
+
+
 # --- leaves ---
 
 

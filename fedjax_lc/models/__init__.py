@@ -1,6 +1,7 @@
 """Networks, and adapters that make any model a function of one parameter vector; only this room imports flax."""
 
-from fedjax_lc.models.adapter import Layout, Network, adapt, batch_statistics, only_rows
+from fedjax_lc.models import files
+from fedjax_lc.models.adapter import Layout, Network, adapt, batch_statistics, fit, only_rows
 from fedjax_lc.models.layers import Conv, convolution_route, convolutions, max_pool
 from fedjax_lc.models.nets import MLP, EmnistCNN, FashionCNN, Linear, MnistCNN, SmallCNN, TanhLeNet
 from fedjax_lc.models.registry import get, names
@@ -26,6 +27,8 @@ __all__ = [
     "batch_statistics",
     "convolution_route",
     "convolutions",
+    "files",
+    "fit",
     "get",
     "max_pool",
     "names",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 import jax
@@ -17,6 +17,7 @@ from fedjax_lc.core.devices import by_client, each_device, on_devices, place
 from fedjax_lc.core.errors import InputError
 from fedjax_lc.core.lanes import per_lane
 from fedjax_lc.core.typing import ClientVecs, Key, Scalar, Vec
+from fedjax_lc.problems import starts
 from fedjax_lc.problems.draws import below, distinct
 from fedjax_lc.problems.optimum import Optimum, minimise, smallest_eigenvalue
 
@@ -97,6 +98,23 @@ class Problem:
             "distance": lambda: jnp.linalg.norm(x - self.x_star),
         }
         return {name: known[name]() for name in names}
+
+    def start(self, given: Any, names: Mapping[str, str] | None = None) -> Vec:
+        """x (d,) from a vector, weights or a file of either, as `fl.run` takes them for x0.
+
+        Args:
+            given: a vector (d,); of a network also a tree of its parameters, a mapping from names to arrays (PyTorch's
+                names and layouts are understood), a model of `flax.nnx` or PyTorch; or a file of them (.safetensors,
+                .npz, .npy), or the folder of a run that is done.
+            names: their modules -> the network's, where names and shapes do not say it.
+
+        Raises:
+            InputError: it does not fit.
+
+        Example:
+            >>> x0 = problem.start("mnist.safetensors", names={"head": "Dense_1"})
+        """
+        return starts.start(self, given, names)[0]
 
     @property
     def layers(self) -> tuple[int, ...]:

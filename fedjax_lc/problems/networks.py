@@ -78,6 +78,12 @@ class Neural(Sampled):
         """The parameters of the model, as its tree, from the vector x (d,)."""
         return self.layout.unravel(x)
 
+    @property
+    def example(self) -> jax.ShapeDtypeStruct:
+        """The shape of one row of features, as a batch of one."""
+        features = self.table.features
+        return jax.ShapeDtypeStruct((1, *features.shape[2 if self.apart else 1 :]), features.dtype)
+
     def predict(self, x: Vec, features: Any) -> jax.Array:
         """The model's outputs for features (B, ...), in evaluation mode.
 

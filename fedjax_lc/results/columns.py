@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fedjax_lc.core.errors import InputError
+from fedjax_lc.core.errors import InputError, unknown
 from fedjax_lc.results.ledger import COSTS
 
 if TYPE_CHECKING:
@@ -21,6 +21,8 @@ HEAD, TAIL = ("method", "config", "seed"), ("status", "initial", "f_star", "seco
 SERIES = ("lane", "step", *COSTS, "value")  #: of `Table.records`, before metrics and seconds
 SPREAD = ("median", "low", "high", "seeds", "reached", "diverged")  #: columns that `Table.best` adds
 OF_TABLE = ("methods", "metrics", "seeds", "axes", "merged")  #: in `Table.config`, not for one lane
+#: names that metrics of networks had, which said nothing of the rows
+OLD_METRICS = ("accuracy", "accuracy_min", "accuracy_std", "accuracy_worst", "client_accuracy", "client_loss")
 RESERVED = frozenset({*HEAD, *TAIL, *SERIES, *SPREAD, "gap", "rel_gap", "record"})
 
 
@@ -53,3 +55,36 @@ def check_frames(lanes: pd.DataFrame, records: pd.DataFrame, others: Sequence[st
 def is_accuracy(name: str) -> bool:
     """Whether the metric is an accuracy, so that larger is better."""
     return "accuracy" in name and not name.endswith("_std")
+
+
+def best_record(name: str, series: np.ndarray) -> int | None:
+    """The number of the first record at which a series (r,) is best; None where it holds no number."""
+    signed = -series if is_accuracy(name) else series
+    return None if np.all(np.isnan(signed)) else int(np.nanargmin(signed))
+
+
+def summarised(columns: Mapping[str, np.ndarray]) -> dict[str, dict[str, float]]:
+    """The last value of series (r,), and for all but costs the best one and its step; {} without a record.
+
+    Args:
+        columns: step, costs, value and metrics by name; those of several numbers (r, k) are left out.
+    """
+    if not len(step := columns["step"]):
+        return {}
+    found = {name: {"last": float(series[-1])} for name, series in columns.items() if series.ndim == 1}
+    for name in found.keys() - {"step", *COSTS}:
+        if (row := best_record(name, columns[name])) is not None:
+            found[name] |= {"best": float(columns[name][row]), "step": float(step[row])}
+    return {name: each for name, each in found.items() if name != "step"}
+
+
+def unknown_metric(name: str, known: Collection[str]) -> InputError:
+    """The error for a metric that was not measured. Of one whose name did not say on which rows, it gives the names
+    that do."""
+    stem = name.removeprefix("client_")
+    prefix = name.removesuffix(stem)
+    old = name in OLD_METRICS
+    named = [new for new in (f"{prefix}{rows}_{stem}" for rows in ("test", "train")) if old and new in known]
+    if named:
+        return InputError(f"the metric {name} is called {' or '.join(named)} now, by the rows it is measured on")
+    return unknown("metric", name, known)

@@ -5,17 +5,19 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from fedjax_lc.core import tensors
-from fedjax_lc.core.errors import InputError, unknown
+from fedjax_lc.core.errors import InputError
 from fedjax_lc.core.files import replacing
 from fedjax_lc.core.paths import read_json
 from fedjax_lc.core.progress import say
-from fedjax_lc.results.columns import STATUSES
+from fedjax_lc.models.files import BEST, MODEL
+from fedjax_lc.results.columns import STATUSES, summarised, unknown_metric
 from fedjax_lc.results.ledger import COSTS
 
 if TYPE_CHECKING:
@@ -40,8 +42,10 @@ class Trace:
         f_star: the optimal value; NaN if unknown.
         config: versions, device, command, hyperparameters and problem, as written to config.json.
         notes: remarks of one line each, for example that steps were cut to a multiple of `every`.
-        state, x: the last state and point of the method, on the host; None if it was loaded before its run was done. A
-            loaded state has named tuples, dictionaries and lists in place of the method's classes, with the same names.
+        state, x: the last state and point (d,) of the method, on the host; of a run under way, those of its last
+            checkpoint. A loaded state has named tuples, dictionaries and lists in place of the method's classes, with
+            the same names. None if they are not kept.
+        best_x: (d,) the point at the best record, where `keep_best` asked for it.
         spent: (2, 4) what the compiled loop compares with budgets, for a run that goes on; None as for state.
         folder: where it was saved, or loaded from; None if it is in memory alone.
     """
@@ -61,6 +65,7 @@ class Trace:
     notes: list[str] = dataclasses.field(default_factory=list)
     state: Any = None
     x: np.ndarray | None = None
+    best_x: np.ndarray | None = None
     spent: np.ndarray | None = None
     folder: Path | None = None
 
@@ -95,7 +100,7 @@ class Trace:
             shown["rel_gap"] = self.rel_gap
         for name, least in at_least.items():
             if name not in self.metrics:
-                raise unknown("metric", name, self.metrics)
+                raise unknown_metric(name, self.metrics)
             there &= self.metrics[name] >= least
             shown[name] = self.metrics[name]
         hits = np.flatnonzero(there)
@@ -108,7 +113,55 @@ class Trace:
         """The first records, without a state."""
         series = {name: getattr(self, name)[:records] for name in ("step", "value", *COSTS)}
         metrics = {name: each[:records] for name, each in self.metrics.items()}
-        return dataclasses.replace(self, **series, metrics=metrics, state=None, x=None, spent=None)
+        return dataclasses.replace(self, **series, metrics=metrics, state=None, x=None, best_x=None, spent=None)
+
+    def params(self, x: np.ndarray | None = None) -> dict[str, Any]:
+        """The parameters of a network as nested dictionaries of arrays, as flax has them; `problem.params` gives the
+        model's own tree.
+
+        Args:
+            x: (d,) a model; None for the last one, `trace.best_x` for the best.
+
+        Raises:
+            InputError: there was no network, or no model is kept.
+
+        Example:
+            >>> module.apply({"params": fl.Trace.load("runs/a").params()}, images)
+        """
+        tree: dict[str, Any] = {}
+        for name, leaf in self._leaves(self.x if x is None else x).items():
+            *path, last = name.split("/")
+            place = tree
+            for step in path:
+                place = place.setdefault(step, {})
+            place[last] = leaf
+        return tree
+
+    def _leaves(self, x: np.ndarray | None) -> dict[str, np.ndarray]:
+        """The parameters of the model x by name, in the dtype of the run."""
+        shapes = self.config.get("parameters")
+        if shapes is None:
+            raise InputError(f"this run of {self.method} trained no network: its model is the vector trace.x")
+        if x is None:
+            raise InputError("this trace has no model: load it from the folder of its run (out=), or run it")
+        dtype, start, leaves = self.config["problem"]["dtype"], 0, {}
+        for name, shape in shapes.items():
+            end = start + math.prod(shape)
+            leaves[name] = np.asarray(x[start:end], dtype).reshape(shape)
+            start = end
+        return leaves
+
+    def summary(self) -> dict[str, dict[str, float]]:
+        """The last and the best value of F and of every metric that is one number, and the step of the best record.
+
+        The best accuracy is the largest, the best of any other series the least. Costs have a last value only.
+
+        Example:
+            >>> trace.summary()["test_accuracy"]
+            {'last': 0.93, 'best': 0.95, 'step': 80.0}
+        """
+        series = {name: getattr(self, name) for name in ("step", *COSTS, "value")}
+        return summarised(series | self.metrics)
 
     def columns(self) -> dict[str, np.ndarray]:
         """All series by name, gaps included; a series (r, k) becomes k series name[0], name[1], ..."""
@@ -133,7 +186,8 @@ class Trace:
         totals = [float(getattr(self, name)[-1]) if len(self) else 0.0 for name in COSTS]
         facts = {"records": len(self), "digest": self.digest(), "totals": totals, "initial": self.initial}
         facts |= {name: self.config.get(name) for name in ("identity", "key", "key_impl", "seconds")}
-        return {"state": self.state, "spent": self.spent, "x": self.x}, facts
+        best = {} if self.best_x is None else {"best": self.best_x}
+        return {"state": self.state, "spent": self.spent, "x": self.x, **best}, facts
 
     def digest(self, records: int | None = None) -> str:
         """A hash of all bits of the first records (None: of all)."""
@@ -144,8 +198,9 @@ class Trace:
         return state.hexdigest()
 
     def save(self, folder: str | Path) -> Path:
-        """Write `trace.parquet`, `state.safetensors` (state and point, if they are known) and, last, `config.json` into
-        `folder`, each under a temporary name that is then renamed.
+        """Write `trace.parquet`, `state.safetensors` (state and point, if they are known), `model.safetensors` (the
+        point as a network's parameters by name, else x; `best.safetensors` that of the best record) and, last,
+        `config.json` into `folder`, each under a temporary name that is then renamed.
 
         Raises:
             InputError: a file cannot be written; those that were there are kept.
@@ -156,6 +211,12 @@ class Trace:
             (folder / STATE).unlink(missing_ok=True)
         else:
             tensors.write(folder / STATE, *self.end())
+        for name, x in ((MODEL, self.x), (BEST, self.best_x)):
+            if x is None:
+                (folder / name).unlink(missing_ok=True)
+            else:
+                leaves = self._leaves(x) if "parameters" in self.config else {"x": x}
+                tensors.write_plain(folder / name, leaves, {"method": self.method, "written by": "fedjax_lc"})
         self.save_config(folder)
         self.folder = folder
         return folder
@@ -175,6 +236,7 @@ class Trace:
     def save_config(self, folder: Path) -> None:
         """Write `config.json`, as `save` does."""
         facts = {"status": self.status, "f_star": self.f_star, "initial": self.initial, "notes": self.notes}
+        facts |= {"summary": self.summary()}
         with replacing(folder / "config.json") as path:
             path.write_text(json.dumps(self.config | facts, indent=2) + "\n")
 
@@ -196,6 +258,7 @@ class Trace:
             frame = pd.read_parquet(folder / "trace.parquet")
             facts = {name: config.pop(name) for name in ("status", "f_star", "initial", "notes")}
             _check_facts(config["method"], **facts)
+            config.pop("summary", None)
             series = {name: frame[name].to_numpy(np.float64) for name in frame.columns if name != "method"}
             metrics = _gathered({name: series[name] for name in series if name not in {*known, "gap", "rel_gap"}})
             costs = {name: series[name] for name in known}
@@ -203,21 +266,29 @@ class Trace:
             raise InputError(f"{folder} holds no readable trace ({type(error).__name__}): expected config.json and "
                              "trace.parquet as Trace.save writes them") from None  # fmt: skip
         trace = cls(method=config["method"], config=config, metrics=metrics, folder=folder, **costs, **facts)
-        if trace.status != "interrupted" and (folder / STATE).exists():
-            trace._load_state(folder / STATE)
+        trace._load_end(folder)
         return trace
 
-    def _load_state(self, path: Path) -> None:
-        """Read state and point; one line says so if they are not this trace's."""
+    def _load_end(self, folder: Path) -> None:
+        """Read state and point, of a run under way from its last checkpoint. Of a run that is done, one line says so if
+        they are not this trace's."""
+        done = self.status != "interrupted"
+        path = folder / STATE if done else max(folder.glob("checkpoint-*.safetensors"), default=folder / STATE)
+        if not path.exists():
+            return
         try:
             stored = tensors.read(path)
-            if stored.facts.get("digest") != self.digest():
+            facts = stored.facts if done else stored.facts["facts"]
+            if facts.get("digest") != self.digest():
                 raise InputError("it is of other records")
-        except InputError as error:
-            say(f"note: {path} cannot be used, {error}: the trace is loaded without its state")
+        except (InputError, KeyError, AttributeError) as error:
+            if done:
+                say(f"note: {path} cannot be used, {error}: the trace is loaded without its state")
             return
         tree = stored.rebuilt()
-        self.state, self.spent, self.x = (tree.get(name) for name in ("state", "spent", "x"))
+        spread = not done and stored.facts.get("spread")  # a state that lies beside the checkpoint
+        self.state, self.spent = (None if spread else tree.get(name) for name in ("state", "spent"))
+        self.x, self.best_x = tree.get("x"), tree.get("best")
 
 
 def _check_facts(method: Any, status: Any, f_star: Any, initial: Any, notes: Any) -> None:

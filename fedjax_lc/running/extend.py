@@ -27,6 +27,7 @@ from fedjax_lc.running.checkpoints import Schedule
 from fedjax_lc.running.options import task
 from fedjax_lc.running.placing import Places
 from fedjax_lc.running.run import Run
+from fedjax_lc.running.watch import Watch
 
 #: entries of config.json that are made anew
 OF_TRACE = ("status", "f_star", "initial", "notes", "identity")
@@ -38,6 +39,7 @@ class How(TypedDict, total=False):
     checkpoint_every: float | str | None
     other_code: bool
     devices: Mesh | None
+    track: Any
 
 
 def extend(
@@ -65,7 +67,7 @@ def extend(
         hp: the hyperparameters of the run. They may be left out if they consist of numbers, words and compressors.
         x0: the start, if one was given.
         measure: further metrics, if one of them is a function.
-        on_chunk, progress, checkpoint_every, other_code, devices: as in `fl.run`.
+        on_chunk, progress, checkpoint_every, other_code, devices, track: as in `fl.run`.
 
     Raises:
         InputError: the run was not finished, or ended before its last step (it reached its target, spent its budget or
@@ -93,7 +95,8 @@ def extend(
     checked_task.notes.extend(notes)
     facts = begun.facts(total, more)
     places = Places(of_clients(how.get("devices") or problem.mesh))
-    work = Run(algorithm, checked_task, hp, begun.key(), progress, facts, places)
+    watch = Watch(how.get("track"), config["identity"].get("keep_best"))
+    work = Run(algorithm, checked_task, hp, begun.key(), progress, facts, places, watch)
     schedule, other_code = Schedule(how.get("checkpoint_every")), how.get("other_code", False)
     with contextlib.ExitStack() as stack:
         with together(places.mesh):

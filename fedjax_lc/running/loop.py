@@ -15,7 +15,7 @@ from fedjax_lc.algorithms import Algorithm
 from fedjax_lc.core.devices import settled
 from fedjax_lc.core.errors import InputError, unknown
 from fedjax_lc.core.typing import Key, PyTree, Scalar
-from fedjax_lc.problems import Problem
+from fedjax_lc.problems import Problem, starts
 from fedjax_lc.problems.stacking import X64_LINE
 from fedjax_lc.results import ledger
 
@@ -334,14 +334,12 @@ def needs_solution(metrics: Metrics) -> bool:
     return bool({"distance", "lyapunov", "worst"} & {*metrics.names})
 
 
-def start_at(x0: Any, problem: Problem) -> Problem:
-    """The problem with the start x0; unchanged if x0 is None."""
+def start_at(x0: Any, problem: Problem) -> tuple[Problem, list[str]]:
+    """The problem with the start x0, and remarks on it; unchanged if x0 is None."""
     if x0 is None:
-        return problem
-    x0 = jnp.asarray(x0, problem.dtype)
-    if x0.shape != (problem.dim,):
-        raise InputError(f"x0 must have shape ({problem.dim},), got {x0.shape}")
-    return problem.replace(x0=x0)
+        return problem, []
+    x, remark = starts.start(problem, x0)
+    return problem.replace(x0=x), [remark] if remark else []
 
 
 def next_count(count: int, capacity: int, seconds: float) -> int:

@@ -52,9 +52,9 @@ def task(function: str, algorithm: Algorithm, problem: Problem, options: Options
         InputError: an option is unknown, or does not fit the problem or the method.
     """
     refuse_unknown(function, options, Options)
-    problem = loop.start_at(options.get("x0"), problem)
+    problem, remarks = loop.start_at(options.get("x0"), problem)
     records, every, notes = loop.whole_records(options.get("steps", 10_000), options.get("every", 10))
     metrics = loop.choose_metrics(algorithm, problem, options.get("measure", ()))
     rel_gap, budget = loop.plain_limits(options.get("rel_gap"), options.get("budget"))
     problem = problem.solved() if loop.needs_solution(metrics) else problem
-    return Task(problem, records, every, metrics, rel_gap, budget, notes)
+    return Task(problem, records, every, metrics, rel_gap, budget, [*remarks, *notes])

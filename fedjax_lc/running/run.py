@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import signal
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -22,7 +22,7 @@ from fedjax_lc.core.devices import of_any, of_clients, of_first, on_host, togeth
 from fedjax_lc.core.errors import InputError
 from fedjax_lc.core.options import refuse_unknown
 from fedjax_lc.core.progress import bar, say
-from fedjax_lc.problems import Problem
+from fedjax_lc.problems import Neural, Problem
 from fedjax_lc.results import ledger
 from fedjax_lc.results.provenance import describe, describe_problem, environment, identity
 from fedjax_lc.results.trace import Trace
@@ -36,6 +36,8 @@ from fedjax_lc.running.peers import ending_together
 from fedjax_lc.running.placing import Places
 from fedjax_lc.running.programs import check_memory, compile_once, memory_bytes, out_of_memory
 from fedjax_lc.running.signals import interruptible
+from fedjax_lc.running.watch import Best, Watch, tracking, with_records
+from fedjax_lc.tracking.base import parse
 
 CHUNK_STEPS = 2**16  #: steps whose costs one chunk can hold
 
@@ -68,6 +70,10 @@ def run(
         checkpoint_every: minutes from one checkpoint to the next (0: after every chunk), or "steps:1000"; None for a
             minute or more, so that writing takes less than a hundredth of the time.
         facts: plain values to add to the trace's config.
+        track: who else sees every record while it is made: "csv" (a file records.csv in `out`), "tensorboard",
+            "wandb:PROJECT", "mlflow:EXPERIMENT", a `Tracker` of your own, or a list of these.
+        keep_best: a metric: the trace also keeps the model of the record where it is best (`trace.best_x`), and `out`
+            has it as best.safetensors. Records are then made one at a time.
         other_code: whether to keep what other code of the method, functions, source of this package or versions of JAX
             computed in `out`, and to go on from there.
         devices: `fl.devices(clients=4)` spreads the clients' data and states over so many devices; None for those of
@@ -77,7 +83,8 @@ def run(
         every: steps between records; record j = 0, 1, ... is made after step (j + 1) * every.
         rel_gap: stop at the first record with F(x) - f_star <= rel_gap * (F(x_0) - f_star).
         budget: stop at the first record where a cumulative cost (bits_up, bits_down, grads, rounds) reaches its limit.
-        x0: (d,) start; None for the problem's x0.
+        x0: the start, as `problem.start` takes it: a vector (d,), a network's weights, or a file of them; None for the
+            problem's x0.
         measure: further metrics: names among `problem.metrics` (grad_norm; distance, |x - x*|; a network's
             train_accuracy, accuracy_min, ...) and lyapunov, whose proven rate the trace's config then holds; or a
             mapping from a name to `f(problem, hp, state)` -> () or (k,), compiled into the loop.
@@ -99,6 +106,7 @@ def run(
     algorithm = algorithms.get(method)
     refuse_unknown("run", options, RunOptions)
     places = Places(of_clients(options.pop("devices", None) or problem.mesh))
+    track, keep_best = options.pop("track", None), options.pop("keep_best", None)
     checked_task = task("run", algorithm, problem, options)
     if hp is None:
         hp, rule = algorithm.theory(checked_task.problem), algorithm.working_rule(checked_task.problem)
@@ -107,7 +115,8 @@ def run(
             say(rule)
     algorithm.check(checked_task.problem, hp)
     key = jax.random.key(key) if isinstance(key, int | np.integer) else key
-    work = Run(algorithm, checked_task, hp, key, progress, {"recipe": problem.recipe, **(facts or {})}, places)
+    facts = {"recipe": problem.recipe, **(facts or {})}
+    work = Run(algorithm, checked_task, hp, key, progress, facts, places, Watch(track, keep_best))
     schedule = Schedule(checkpoint_every)
     with contextlib.ExitStack() as stack:
         if places.mesh is not None and places.mesh.is_multi_process:
@@ -123,6 +132,8 @@ class RunOptions(Options, total=False):
     """Options of `fl.run`, explained there."""
 
     devices: Mesh | None
+    track: Any
+    keep_best: str | None
 
 
 @dataclasses.dataclass
@@ -136,12 +147,16 @@ class Run:
     progress: bool
     facts: dict[str, Any]
     places: Places
+    watch: Watch
 
     def __post_init__(self) -> None:
         self.problem, self.records, self.every, self.metrics, self.rel_gap, self.budget, self.notes = self.task
         self.placed = self.places.problem(self.problem)
         self.cast_hp, self.key = self.places.put((pytree.cast(self.hp, self.problem.dtype), self.key))
         self.capacity = max(1, min(CHUNK_STEPS // self.every, loop.CHUNK_RECORDS))
+        self.best = Best(self.watch.keep_best, self.metrics.names)
+        if self.best.metric is not None:
+            self.capacity = 1  # so that the point of every record is seen
         self.totals = np.zeros(len(ledger.COSTS))
         self.blocks: list[dict[str, np.ndarray]] = []
         self.stop, self.before, self.seconds, self.x = "", 0.0, 0.0, None
@@ -157,27 +172,33 @@ class Run:
             "rel_gap": self.rel_gap,
             "budget": dict(self.budget),
             "metrics": list(self.metrics.names),
+            **({} if self.watch.keep_best is None else {"keep_best": self.watch.keep_best}),
         }
 
     def result(self, folder: Folder, on_chunk: Callable[[Trace], Any] | None) -> Trace:
         """The trace, read if the folder holds all of it."""
+        trackers = parse(self.watch.track, folder.path) if folder.writes else []
         finished = folder.finished()
         if finished is not None:
             if self.progress:
                 say(f"{folder.path} holds this run, {finished.status} after {len(finished) * self.every} steps")
+            if trackers:
+                tracking(trackers, folder, finished).end(finished.status, finished.summary())
             return finished
         try:
-            return self._go(folder, on_chunk)
+            return self._go(folder, on_chunk, trackers)
         except jax.errors.JaxRuntimeError as error:
             if out_of_memory(error):
                 raise InputError("the device ran out of memory: use float32, fewer clients or fewer rows") from error
             raise
 
-    def _go(self, folder: Folder, on_chunk: Callable[[Trace], Any] | None) -> Trace:
+    def _go(self, folder: Folder, on_chunk: Callable[[Trace], Any] | None, trackers: Sequence[Any]) -> Trace:
         at, done = self._begin(folder)
+        self.best.check(self.initial)
         limits = self.places.put(loop.make_limits(self.problem, self.initial["value"], self.rel_gap, self.budget))
         chunk, self.compile_seconds = self._compiled(at, limits)
-        folder.begin(self._trace(None))
+        folder.begin(so_far := self._trace(None))
+        seen = tracking(trackers, folder, so_far)
         started, count, mesh = time.perf_counter(), 1, self.places.mesh
         shown = _StepsBar(self, done)
         due = folder.schedule.due
@@ -189,6 +210,8 @@ class Run:
                 at, block = self._advance(chunk, at, limits, done, count)
                 done += len(block["step"])
                 self._keep(block)
+                if seen.logs:
+                    seen.add(with_records(so_far, self.blocks[-1]).columns())
                 shown.show(block)
                 count = loop.next_count(count, self.capacity, time.perf_counter() - tick)
                 self.seconds = self.before + time.perf_counter() - started
@@ -199,9 +222,9 @@ class Run:
                     self.stop = "interrupted"
                 elif of_first(due(done * self.every), mesh):
                     folder.checkpoint(self._trace(None), at._asdict())
-            return folder.end(
-                self._trace(at), at._asdict(), self.records * self.every, interrupted.signal == signal.SIGTERM
-            )
+            trace = self._trace(at)
+            seen.end(trace.status, trace.summary())
+            return folder.end(trace, at._asdict(), self.records * self.every, interrupted.signal == signal.SIGTERM)
 
     def _begin(self, folder: Folder) -> tuple[At, int]:
         """Where the run begins, or goes on from its last checkpoint: the loop's carry, and the records made."""
@@ -218,6 +241,7 @@ class Run:
         self.totals, self.seconds, self.x = np.array(totals), self.before, checkpoint.tree["x"]
         series = {"value": trace.value, **{name: getattr(trace, name) for name in ("step", *ledger.COSTS)}}
         self.blocks = [series | trace.metrics]
+        self.best.go_on(self.blocks[0], checkpoint.tree)
         return self.places.run(At(checkpoint.tree["state"], checkpoint.tree["spent"]), self.problem.n), len(trace)
 
     def _start(self) -> tuple[At, dict[str, jax.Array]]:
@@ -226,7 +250,9 @@ class Run:
     def shapes(self) -> dict[str, Any]:
         """The shapes of what a checkpoint holds, see `Trace.end`; nothing is computed."""
         at, _ = jax.eval_shape(self._start)
-        return {"state": at.state, "spent": at.spent, "x": np.broadcast_to(np.float64(0), (self.problem.dim,))}
+        point = np.broadcast_to(np.float64(0), (self.problem.dim,))
+        best = {} if self.watch.keep_best is None else {"best": point}
+        return {"state": at.state, "spent": at.spent, "x": point, **best}
 
     def _compiled(self, at: At, limits: Limits) -> tuple[Any, float]:
         arguments = (self.placed, self.cast_hp, at, self.key, self._count(0), self._count(1), limits)
@@ -255,6 +281,7 @@ class Run:
         """Keep a block of records, without the record that diverged."""
         length = len(block["step"]) - (self.stop == STATUS[DIVERGED])
         self.blocks.append({name: series[:length] for name, series in block.items()})
+        self.best.see(self.blocks[-1], self.x)
 
     def _trace(self, at: At | None) -> Trace:
         series: dict[str, Any] = {n: np.concatenate([b[n] for b in self.blocks]) for n in self.blocks[0]}
@@ -271,6 +298,7 @@ class Run:
             state=None if at is None else on_host(at.state),
             spent=None if at is None else on_host(at.spent),
             x=None if self.x is None else np.asarray(self.x, np.float64),
+            best_x=self.best.x,
             **series,
         )
 
@@ -290,6 +318,10 @@ class Run:
             "memory_bytes": self.memory,
             **environment(),
         }
+        if isinstance(self.problem, Neural):
+            config["parameters"] = self.problem.layout.described()
+        if self.watch.keep_best is not None:
+            config["keep_best"] = self.watch.keep_best
         if "lyapunov" in self.metrics.names:
             config["rate"] = proven_rate(self.algorithm, self.problem, self.hp)
         return self.facts | config

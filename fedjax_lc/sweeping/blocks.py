@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -23,6 +23,7 @@ from fedjax_lc.running.checkpoints import Checkpoint
 from fedjax_lc.running.loop import DIVERGED, GO_ON, SPENT, STATUS, At, Limits, Ran
 from fedjax_lc.running.programs import compile_once, memory_bytes
 from fedjax_lc.sweeping.program import Lanes, Program, advance, begin, start_shapes
+from fedjax_lc.sweeping.watching import Watch
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -55,23 +56,6 @@ class Ended:
         """Whether every lane ran to its end."""
         return not (self.lanes["status"] == "interrupted").any()
 
-
-@dataclasses.dataclass(frozen=True)
-class Watch:
-    """What looks on while a part runs.
-
-    Attributes:
-        advanced: called after each chunk with the number of records made (or not needed any more, as their lane ended
-            early) and of lanes that ended.
-        interrupted: whether to stop now.
-        save: called after each chunk with the block and whether it stops; it keeps the lanes under way when it is time.
-        keeps: whether the results hold the last state of lanes that make all steps or spend their budget.
-    """
-
-    advanced: Callable[[int, int], Any]
-    interrupted: Callable[[], bool]
-    save: Callable[[Block, bool], Any] = lambda block, stops: None
-    keeps: bool = False
 
 
 def buffered(every: int, size: int) -> int:
@@ -146,6 +130,7 @@ class Block:
         size = len(kept.facts["lane"])
         block = self if size == self.size else self._of_size(size)
         block._restore(lanes, kept)
+        watch.recorded(block.log[-1], block.outcomes)
         return block._go(watch)
 
     def _go(self, watch: Watch) -> Ended:
@@ -161,6 +146,7 @@ class Block:
             seconds = time.perf_counter() - started
             self.steps += int(np.max(np.asarray(ran.done))) * self.program.every
             watch.advanced(*self._book(ran, seconds, watch.keeps))
+            watch.recorded(self.log[-1], self.outcomes)
             count = loop.next_count(int(np.max(np.asarray(ran.done))), self.program.capacity, seconds)
             del ran  # its buffers, before the next chunk has others
             self._refill()

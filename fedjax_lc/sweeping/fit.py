@@ -19,11 +19,12 @@ from fedjax_lc.core.progress import bar
 from fedjax_lc.running.options import Task
 from fedjax_lc.running.programs import free_bytes, out_of_memory
 from fedjax_lc.sweeping import planner
-from fedjax_lc.sweeping.blocks import Block, Ended, Watch, buffered
+from fedjax_lc.sweeping.blocks import Block, Ended, buffered
 from fedjax_lc.sweeping.groups import Group
 from fedjax_lc.sweeping.planner import Plan
 from fedjax_lc.sweeping.program import Axes, Lanes, Program, start_shapes
 from fedjax_lc.sweeping.store import UnderWay
+from fedjax_lc.sweeping.watching import Watch
 
 
 class Room(NamedTuple):
@@ -160,12 +161,13 @@ class Blocks:
         advanced: Callable[[int, int], Any],
         interrupted: Callable[[], bool],
         under_way: UnderWay,
+        recorded: Callable[..., Any],
     ) -> Ended:
         """Run these lanes, from where they stopped if they are under way; if the device runs out of memory, run them
         again in a block of half the size.
 
         Args:
-            advanced: as in `Watch`.
+            advanced, recorded: as in `Watch`.
             interrupted: whether to stop now.
             under_way: keeps the lanes while they run.
 
@@ -184,7 +186,7 @@ class Blocks:
                 kept = under_way.latest(block.shapes_under_way)
                 if kept is not None:
                     count(*block.progress(kept.facts))
-                return block.run(lanes, Watch(count, interrupted, under_way.save, under_way.keeps), kept)
+                return block.run(lanes, Watch(count, interrupted, under_way.save, under_way.keeps, recorded), kept)
             except jax.errors.JaxRuntimeError as error:
                 if not out_of_memory(error):
                     raise

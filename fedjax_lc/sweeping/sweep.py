@@ -37,6 +37,7 @@ from fedjax_lc.sweeping.outline import filled, outline
 from fedjax_lc.sweeping.shards import Shard
 from fedjax_lc.sweeping.start import Start
 from fedjax_lc.sweeping.store import Store
+from fedjax_lc.sweeping.watching import Followed
 from fedjax_lc.sweeping.work import Engine, Eyes, Part, Work, local
 
 MOST_STATES = 10**9  #: bytes that the last states of all lanes may take on disk
@@ -51,6 +52,7 @@ class SweepOptions(Options, total=False):
     checkpoint_every: float | str | None
     start: Start | None
     rung: bool
+    track: Any
 
 
 def sweep(
@@ -97,6 +99,8 @@ def sweep(
             a hundredth of the time.
         start: the lanes of another sweep that go on here, as `fl.extend` gives them.
         rung: whether lanes may go on when they have spent the budget, as in `fl.tune`: all last states are kept.
+        track: as in `fl.run`; every lane is a run of its own, and "csv" writes one file for all of them. Lanes that run
+            in other processes are seen when their part has ended.
         options: steps, every, rel_gap, budget, x0 and measure, as in `fl.run`, for every lane.
 
     Returns:
@@ -187,6 +191,7 @@ class _Where:
         checkpoint_every: float | str | None = None,
         start: Start | None = None,
         rung: bool = False,
+        track: Any = None,
     ) -> None:
         self.shard = None if shard is None else Shard.of_text(shard)
         if self.shard is not None and out is None:
@@ -194,6 +199,7 @@ class _Where:
         self.folder = None if out is None else Path(out) / (self.shard.folder if self.shard else "")
         self.other_code, self.engine, self.checkpoint_every, self.start = other_code, engine, checkpoint_every, start
         self.rung = rung
+        self.track = track
 
     def holds(self, lanes: np.ndarray) -> np.ndarray:
         """(lanes,) whether the lanes with these numbers run here."""
@@ -226,6 +232,7 @@ class _Sweep:
         finished = self.store.table()
         if finished is not None:
             work.say(f"{where.folder} holds this sweep, finished")
+            self._followed(finished).ended(finished.records, finished.lanes)
             return finished
         title, lanes = work.algorithm.title, len(self.grid) * len(work.seeds)
         programs = len({str(g.lanes.structure) for g in work.groups})
@@ -238,14 +245,18 @@ class _Sweep:
             empty, lanes = start.outline(empty), len(start.lanes)
         if where.shard and where.folder is not None:
             where.shard.save(empty, where.folder)
+        followed = self._followed(empty)
         stopped: list[Ended] = []
         with (
             RecordsBar(title, lanes, work.task.records, progress) as bar,
             interruptible() as interrupted,
         ):
-            eyes = Eyes(lambda part: bar.at(part.number, part.parts), bar.show, interrupted)
+            for part in self.store.ended:
+                followed.ended(part.records, part.lanes)
+            eyes = Eyes(lambda part: bar.at(part.number, part.parts), bar.show, interrupted, followed.recorded)
             for part in where.engine(work, self._parts(bar, interrupted), eyes):
                 self.store.add(part) if part.whole else stopped.append(part)
+                followed.ended(part.records, part.lanes)
             ended = [*self.store.ended, *stopped]
             ended = ended if start is None else start.numbered(ended)
             table = filled(empty, ended, self.store.config)
@@ -253,6 +264,11 @@ class _Sweep:
             if len(self.store.done) == lanes:
                 self.store.finish(table)
         return table
+
+    def _followed(self, table: Table) -> Followed:
+        if self.where.track is not None and self.where.start is not None:
+            raise InputError("lanes that go on from another sweep are not tracked: leave out track")
+        return Followed(self.where.track, table, self.where.folder, self.store.name)
 
     def _parts(self, bar: RecordsBar, interrupted: Callable[[], bool]) -> Iterator[Part]:
         """The parts that are left to run, as they are asked for."""

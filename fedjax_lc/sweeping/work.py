@@ -17,6 +17,10 @@ from fedjax_lc.sweeping.groups import Group, group
 from fedjax_lc.sweeping.store import UnderWay
 
 
+def unseen(*_: Any) -> None:
+    """Look at no records."""
+
+
 class Part(NamedTuple):
     """Lanes that run, and are saved, together.
 
@@ -45,11 +49,13 @@ class Eyes(NamedTuple):
         at: called with a part when it begins.
         advanced: called with the records made and the lanes that ended, now and then.
         interrupted: whether to stop.
+        recorded: called with the lanes of a part that runs in this process, and what `Watch.recorded` is given.
     """
 
     at: Callable[[Part], Any]
     advanced: Callable[[int, int], Any]
     interrupted: Callable[[], bool]
+    recorded: Callable[..., Any] = unseen
 
 
 @dataclasses.dataclass
@@ -93,10 +99,18 @@ class Work:
             self._blocks = number, Blocks(self.algorithm, self.task, self.room, members, self.say, *more)
         return self._blocks[1]
 
-    def run(self, part: Part, advanced: Callable[[int, int], Any], interrupted: Callable[[], bool]) -> Ended:
-        """Run a part, from where it stopped if it is under way."""
+    def run(
+        self,
+        part: Part,
+        advanced: Callable[[int, int], Any],
+        interrupted: Callable[[], bool],
+        recorded: Callable[..., Any] = unseen,
+    ) -> Ended:
+        """Run a part, from where it stopped if it is under way; arguments as in `Eyes`."""
         lanes = self.groups[part.group].lanes.take(part.places)
-        return self.blocks(part.group, part.block).run(lanes, advanced, interrupted, part.under_way)
+        return self.blocks(part.group, part.block).run(
+            lanes, advanced, interrupted, part.under_way, functools.partial(recorded, part.lanes)
+        )
 
 
 #: runs parts of a sweep and yields the results of each as soon as it has ended
@@ -107,6 +121,6 @@ def local(work: Work, parts: Iterator[Part], eyes: Eyes) -> Iterator[Ended]:
     """The engine of one process: one part after the other on its devices."""
     for part in parts:
         eyes.at(part)
-        yield work.run(part, eyes.advanced, eyes.interrupted)
+        yield work.run(part, eyes.advanced, eyes.interrupted, eyes.recorded)
         if eyes.interrupted():
             return
