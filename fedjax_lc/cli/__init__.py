@@ -82,8 +82,21 @@ def _run(arguments: Sequence[str]) -> int:
 
 
 def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
-    from fedjax_lc.cli import bench, completion, doctor, export, extend, figure, lists, merge, report, results, run
-    from fedjax_lc.cli import sweep, tune
+    from fedjax_lc.cli import (
+        bench,
+        completion,
+        doctor,
+        export,
+        extend,
+        figure,
+        lists,
+        merge,
+        report,
+        results,
+        run,
+        sweep,
+        tune,
+    )
 
     parser = _Parser(
         prog="fedjax-lc",
