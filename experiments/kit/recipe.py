@@ -18,9 +18,11 @@ from experiments.kit.contender import Contender
 from fedjax_lc import data, plot, problems
 from fedjax_lc.core.errors import InputError
 from fedjax_lc.core.files import check_writable, replacing
+from fedjax_lc.pages.page import report as write_page
 from fedjax_lc.problems import Problem
 from fedjax_lc.results import report
 from fedjax_lc.results.provenance import environment
+from fedjax_lc.results.trace import Trace
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -45,9 +47,11 @@ class Recipe(abc.ABC):
     said: str | Callable[[], str] = ""
 
     def make(
-        self, folder: Path, name: str, progress: bool = True, picture: str = "png", size: str | None = None
-    ) -> str:
-        """Run, and write NAME.md, NAME.json and the pictures, .png (or `picture`), into `folder`.
+        self, folder: Path, name: str, progress: bool = True, picture: str = "png", size: str | None = None,
+        page: bool = False,
+    ) -> str:  # fmt: skip
+        """Run, and write NAME.md, NAME.json and the pictures, .png (or `picture`), into `folder`; with `page` also
+        NAME.html, a report of the curves and of these files.
 
         size: of the pictures, as `plot.resized` has it.
 
@@ -65,6 +69,10 @@ class Recipe(abc.ABC):
         for suffix, content in contents.items():
             with replacing(folder / f"{name}.{suffix}") as path:
                 path.write_text(content)
+        if page:
+            write_page(
+                {**self.traces(facts, done), "": folder / f"{name}.json"}, folder / f"{name}.html", title=self.title
+            )
         shutil.rmtree(parts, ignore_errors=True)
         return self.page(facts, done, "simple")
 
@@ -83,6 +91,10 @@ class Recipe(abc.ABC):
     @abc.abstractmethod
     def pictures(self, facts: Mapping[str, Any], done: Any) -> dict[str, Figure]:
         """By the ending of their names."""
+
+    def traces(self, facts: Mapping[str, Any], done: Any) -> Mapping[str, Trace | Sequence[Trace]]:
+        """The traces of each curve, one per seed, for a report; none where a figure is not about curves."""
+        return {}
 
     @abc.abstractmethod
     def body(self, facts: Mapping[str, Any], done: Any) -> list[str | Sequence[Mapping[str, Any]]]:
