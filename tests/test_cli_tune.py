@@ -14,6 +14,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 import fedjax_lc as fl
 from fedjax_lc.cli import main
+from fedjax_lc.core import progress
 from fedjax_lc.plot import style
 from fedjax_lc.results import paper, report
 
@@ -267,6 +268,23 @@ def test_a_sweep_says_what_to_do_next(capsys, tmp_path):
     assert ways[2] == f"fedjax-lc extend {tmp_path}/gd --steps 20 --best 1"
     for way in (ways[0], ways[2]):
         assert main(way.split()[1:]) == 0
+
+
+def test_a_notebook_has_no_bar_and_the_plan_of_a_tune_once(monkeypatch, capsys):
+    """Where nothing is a terminal, bars write nothing, so that no lines pile up; the plan is a line a program."""
+    monkeypatch.setattr(progress, "DELAY", 0)
+    with progress.bar(3, "steps") as steps:
+        for _ in range(3):
+            steps.update()
+    assert capsys.readouterr() == ("", "")
+    problem = fl.problem("iris", clients=4, partition="iid", kappa=100)
+    options = {"budget": {"rounds": 8}, "halving": 2, "every": 1, "steps": 50}
+    fl.tune("gd", problem, {"gamma": "theory*loguniform:0.1:1"}, num=4, **options)
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert [line.split()[:2] for line in told.err.splitlines()] == [
+        ["budget", "1"], ["GD:", "4"], ["4", "lanes"], ["budget", "2"], ["budget", "3"]
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh"])
