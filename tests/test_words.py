@@ -24,6 +24,7 @@ EXPECTED = [
     "part",
     "record",
     "round",
+    "rung",
     "setting",
     "shift",
     "slot",

@@ -21,7 +21,7 @@ from fedjax_lc.results.table import Table
 from fedjax_lc.results.trace import Trace
 from fedjax_lc.sweeping.grid import grid
 from fedjax_lc.sweeping.sweep import sweep
-from fedjax_lc.sweeping.theory import theory_with_factors
+from fedjax_lc.sweeping.theory import theory_with_steps
 
 STEP_SIZES = (0.5, 1.0, 2.0, 4.0, 8.0)
 FACTORS = ("step_size", "p_factor")  #: axes to which values are added while the best is their first or last
@@ -90,7 +90,7 @@ class Tuned(Recipe):
         tried = {**entry.tune, "step_size": self.step_sizes}
         tables, hparams, new = list[Table](), list[Any](), tried
         for more in range(1 + self.extensions):
-            configurations = grid(theory_with_factors(algorithms.get(entry.method), problem), **new)
+            configurations = grid(theory_with_steps(algorithms.get(entry.method), problem), **new)
             hparams += configurations.hparams
             out = parts and parts / f"{entry.method}-{more}"
             tables.append(

@@ -9,7 +9,7 @@ from typing import Any
 from fedjax_lc.cli.options import PATH, Help
 from fedjax_lc.core.errors import InputError
 
-SHELLS = ("bash", "zsh", "tcsh")
+SHELLS = ("bash", "zsh")
 
 
 def add(commands: Any, arguments: Sequence[str]) -> None:

@@ -173,8 +173,8 @@ def _whats_next(config: RunConfig, trace: Any) -> str:
         return "next: the same run with --out DIR keeps it, for fedjax-lc plot, report and extend"
     shown = shlex.quote(str(trace.folder))
     ways = [f"fedjax-lc plot {shown} --x rounds", f"fedjax-lc report {shown} --out report.html"]
-    if trace.status == "finished" and len(trace) and trace.step[-1] == trace.config["steps"]:
-        ways.append(f"fedjax-lc extend {shown} --steps {trace.config['steps']}")
+    if trace.status == "finished":
+        ways.append(f"fedjax-lc extend {shown} --steps {int(trace.step[-1])}")
     return f"next: {'; '.join(ways)}"
 
 

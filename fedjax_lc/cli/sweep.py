@@ -205,12 +205,20 @@ def whats_next(out: Path | None, tables: Sequence[Any], kind: str) -> str:
     if out is None:
         return f"next: the same {kind} with --out DIR keeps it, for fedjax-lc plot, report and export"
     shown = shlex.quote(str(out))
-    ways = [f"fedjax-lc plot {shown} --kind sensitivity", f"fedjax-lc report {shown} --out report.html"]
+    axis = next((f" --kind sensitivity --x {shlex.quote(name)}" for name in _swept(tables)), " --x rounds")
+    ways = [f"fedjax-lc plot {shown}{axis}", f"fedjax-lc report {shown} --out report.html"]
     whole = next((t for t in tables if ((t.lanes["status"] == "finished") & ~_spent(t)).any()), None)
     if kind == "sweep" and whole is not None:
         method = next(iter(whole.config["methods"]))
         ways.append(f"fedjax-lc extend {shlex.quote(str(out / method))} --steps {whole.config['steps']} --best 1")
     return f"next: {'; '.join(ways)}"
+
+
+def _swept(tables: Sequence[Any]) -> list[str]:
+    """The settings with several values, numbers first."""
+    names = {name: t.lanes[name] for t in tables for m in t.config["methods"].values() for name in m["settings"]}
+    several = [name for name, values in names.items() if values.nunique() > 1]
+    return sorted(several, key=lambda name: names[name].dtype.kind not in "if")
 
 
 def _spent(table: Any) -> Any:

@@ -21,6 +21,7 @@ one by the last accuracy or F (--metric).
 Example:
   fedjax-lc tune locodl diana --grid 'gamma=theory*loguniform:0.1:10' --grid 'locodl.p=loguniform:0.01:0.5' \\
       --grid 'compressor=rand_k:3|natural; natural' --sample 81 --budget bits_up=1e6 --rel-gap 1e-6 --out tuned"""
+NO_OPTIONS = ("shard", "engine", "address", "workers", "cpus_per_task", "gpus_per_task")  #: of a sweep, not of a tune
 STEPS = (100_000, 1_000)  #: of a lane at most by default: convex problems, networks
 
 
@@ -51,7 +52,7 @@ class TuneConfig(SweepConfig):
         dict[str, Any],
         Option("what a lane may cost: bits_up, bits_down, rounds or grads; may be repeated", metavar="COST=LIMIT"),
     ] = dataclasses.field(default_factory=dict)
-    track: list[str] = dataclasses.field(default_factory=list)  # this and the following are no options of tune
+    track: list[str] = dataclasses.field(default_factory=list)  # NO_OPTIONS, as those that follow
     shard: str | None = None
     engine: str = "local"
     address: str = "auto"
@@ -71,6 +72,9 @@ class TuneConfig(SweepConfig):
     def filled(self) -> Self:
         steps = STEPS[self.model is not None] if self.steps is None else self.steps
         return dataclasses.replace(super().filled(), steps=steps)
+
+    def settings(self) -> dict[str, Any]:
+        return {name: value for name, value in super().settings().items() if name not in NO_OPTIONS}
 
     def configurations(self, algorithm: Any, problem: Any, share: dict[str, Any]) -> Any:
         return axes.build(algorithm, problem, share, num=self.sample, kind=self.sample_method,
@@ -114,9 +118,11 @@ def _one(config: TuneConfig, algorithm: Any, problem: Any, grid: Any, options: d
     """One method's table."""
     from fedjax_lc.sweeping.tune import tune
 
-    race = {"halving": config.halving, "rungs": config.rungs, "metric": config.metric}
     options.pop("track")
-    return tune(algorithm, problem, grid, budget=config.budget, **race, **options)
+    return tune(
+        algorithm, problem, grid, budget=config.budget, halving=config.halving, rungs=config.rungs,
+        metric=config.metric, **options,
+    )  # fmt: skip
 
 
 def _race(table: Any) -> str:

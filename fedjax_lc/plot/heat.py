@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 
@@ -12,10 +11,12 @@ from fedjax_lc.core.errors import InputError
 from fedjax_lc.plot import sweeps
 from fedjax_lc.plot.style import (
     ENDINGS,
+    Page,
     check_names,
+    finished,
     method_title,
+    named,
     new_figure,
-    save,
     scale_ticks,
     short,
     slant,
@@ -48,9 +49,7 @@ def heatmap(
     *,
     method: str | None = None,
     down_weight: float = 1.0,
-    path: str | Path | None = None,
-    title: str | None = None,
-    note: str | None = None,
+    **page: Unpack[Page],
 ) -> Figure:
     """The median cost over seeds to the target as colour, over two axes of a sweep.
 
@@ -64,7 +63,7 @@ def heatmap(
         x, y: settings or hyperparameters ("gamma/theory", "compressor", ...), or "method".
         metric, rel_gap, down_weight: as in `best`.
         method: the method to show, if the table has several and neither x nor y is "method".
-        path, title, note: as in `best`; the default title is the method.
+        page: path, title, note and size, as in `curves`; the default title is the method.
 
     Raises:
         InputError: the optimum is unknown, there is no target, a name is unknown, or no value of x or y repeats (random
@@ -73,6 +72,7 @@ def heatmap(
     Example:
         >>> fl.plot.heatmap(table, "gamma/theory", "compressor", rel_gap=1e-4, path="out/heat.pdf")
     """
+    page = named("heatmap", page)
     sweeps.check_axes(table, (x, y))
     if x == y:
         raise InputError(f"x and y must be two different axes of the sweep, got {x!r} twice")
@@ -91,16 +91,14 @@ def heatmap(
     axes = figure.add_subplot()
     cells = cells.assign(column=cells[x].map(columns.index), row=cells[y].map(rows.index))
     mesh = _draw(axes, cells, larger_is_better=is_accuracy(metric))
-    note = sweeps.small_print(note, seeds, f"each cell at its best {', '.join(bests)}" if bests else "")
-    title = title or (method_title(methods[0]) if len(methods) == 1 else None)
+    note = sweeps.small_print(page["note"], seeds, f"each cell at its best {', '.join(bests)}" if bests else "")
+    title = page["title"] or (method_title(methods[0]) if len(methods) == 1 else None)
     write(axes, sweeps.axis_words(x), sweeps.axis_words(y), title, note)
     if mesh is not None:
         _draw_scale(figure, axes, mesh, sweeps.metric_words(table, metric, rel_gap, down_weight))
     _name_cells(figure, axes, _names(x, columns), _names(y, rows))
     _draw_legend(figure, axes)
-    if path is not None:
-        save(figure, path)
-    return figure
+    return finished(figure, page)
 
 
 def _methods(table: Table, method: str | None, axes: set[str]) -> list[str]:
@@ -231,4 +229,5 @@ def _draw_legend(figure: Figure, axes: Axes) -> None:
         ),
     }
     shown = [mark for name, mark in marks.items() if name in seen]
-    write_legend(figure, *zip(*shown, strict=True))
+    handles, labels = zip(*shown, strict=True)
+    write_legend(figure, handles, labels)

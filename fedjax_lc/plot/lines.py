@@ -82,7 +82,8 @@ def curves(
         down_weight: weight of bits_down in total_bits.
         time_model: latency, up_bandwidth, down_bandwidth, seconds_per_gradient; for x="time".
         log_x, log_y: log axes; default: x if it counts bits, y if it is positive and spans two decades.
-        page: path, to write the figure to a file (`save`); title; note, small print under the title.
+        page: path, to write the figure to a file (`save`); title; note, small print under the title; size, "column" or
+            "page" of a paper (`resized`).
 
     Raises:
         InputError: there are no traces, or an axis is unknown or missing in a trace.

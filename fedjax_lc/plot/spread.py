@@ -61,7 +61,7 @@ def sensitivity(
         by: columns that define a line, always with method: ("method", "compressor") draws one for each compressor.
         metric, rel_gap, band, down_weight: as in `best`.
         log_x, log_y: log axes, of positive values only; default: x if it spans a decade, y if a factor of 3.
-        page: path, title and note, as in `curves`.
+        page: path, title, note and size, as in `curves`.
 
     Raises:
         InputError: the optimum is unknown, there is no target, a name is unknown, or x has fewer than two values.

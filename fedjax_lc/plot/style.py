@@ -10,6 +10,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
+import numpy as np
+
 from fedjax_lc import algorithms
 from fedjax_lc.core.errors import unknown
 from fedjax_lc.core.files import replacing
@@ -27,6 +29,7 @@ MARKERS = "os^DvP<*h"
 STYLES = ("-", "-.", ":")
 NOTE = "note"  #: the id of the small print under a title
 LEGEND_ROW = 0.2  #: inches of a row of the legend on the screen
+ROW = 84  #: letters that it holds
 #: width in inches, and letters as a share of those on the screen
 SIZES = {"column": (3.35, 0.68), "page": (7.0, 0.75)}
 ENDINGS = {
@@ -191,7 +194,7 @@ def write(axes: Axes, x_label: str, y_label: str, title: str | None, note: str) 
 
 
 def write_legend(
-    figure: Figure, handles: Sequence[Any], labels: Sequence[str], row: int = 84, points: float = 9
+    figure: Figure, handles: Sequence[Any], labels: Sequence[str], row: int = ROW, points: float = 9
 ) -> int:
     """Draw the legend below the axes, in as many columns as fit, and return the number of its rows.
 
@@ -199,9 +202,15 @@ def write_legend(
         row: letters that a row of the figure holds.
         points: size of the letters.
     """
-    columns = max(1, min(len(labels), row // (9 + max(map(len, labels)))))
+    rows, columns = legend_rows(labels, row)
     figure.legend(handles, labels, loc="outside lower center", ncols=columns, fontsize=points, frameon=False)
-    return -(-len(labels) // columns)
+    return rows
+
+
+def legend_rows(labels: Sequence[str], row: int) -> tuple[int, int]:
+    """Rows and columns of a legend whose rows hold so many letters."""
+    columns = max(1, min(len(labels), row // (9 + max(map(len, labels)))))
+    return -(-len(labels) // columns), columns
 
 
 def resized(figure: Figure, size: str | None) -> Figure:
@@ -213,32 +222,55 @@ def resized(figure: Figure, size: str | None) -> Figure:
     Example:
         >>> plot.save(plot.resized(plot.curves(trace), "column"), "figure.pdf")
     """
+    from matplotlib.lines import Line2D
+    from matplotlib.text import Text
+
     if size is None:
         return figure
     check_names("size", [size], SIZES)
     (inches, share), (width, height) = SIZES[size], figure.get_size_inches()
-    row = int(84 * inches / 6.4 / share)
-    for text in figure.findobj(lambda artist: hasattr(artist, "set_fontsize") and hasattr(artist, "get_fontsize")):
-        text.set_fontsize(share * text.get_fontsize())
-    for line in figure.findobj(lambda artist: hasattr(artist, "set_markersize")):
-        line.set(linewidth=share * line.get_linewidth(), markersize=share * line.get_markersize())
+    row = int(ROW * inches / 6.4 / share)
+    artists: list[Any] = figure.findobj()
+    for artist in artists:
+        if isinstance(artist, Text):
+            artist.set_fontsize(share * artist.get_fontsize())
+        elif isinstance(artist, Line2D):
+            artist.set_linewidth(share * float(artist.get_linewidth()))
+            artist.set_markersize(share * float(artist.get_markersize()))
     rows = [0, 0]
     for legend in list(figure.legends):
-        labels = [text.get_text() for text in legend.get_texts()]
-        handles, columns = legend.legend_handles, legend._ncols
+        labels, handles = [text.get_text() for text in legend.get_texts()], legend.legend_handles
         legend.remove()
-        rows[0] += -(-len(labels) // columns)
+        rows[0] += legend_rows(labels, ROW)[0]
         rows[1] += write_legend(figure, handles, labels, row, 9 * share)
-    tall = (height - LEGEND_ROW * rows[0]) * max(inches / width, share / 1.2)
-    figure.set_size_inches(inches, tall + share * LEGEND_ROW * rows[1])
+    more = 0
     for axes in figure.axes:
         axes.tick_params(labelsize=10 * share)
-        title = axes.get_title(loc="left")
+        for axis in (axes.xaxis, axes.yaxis):
+            _fewer_labels(axis)
         for note in [text for text in axes.texts if text.get_gid() == NOTE and text.get_text()]:
-            lines = [textwrap.fill(line, int(1.1 * row)) for line in note.get_text().split("\n")]
+            before = note.get_text().split("\n")
+            lines = [part for line in before for part in textwrap.wrap(line, row)]
             note.set_text("\n".join(lines))
-            axes.set_title(title, loc="left", pad=share * (8 + 12 * ("\n".join(lines).count("\n") + 1)))
+            axes.set_title(axes.get_title(loc="left"), loc="left", pad=share * (8 + 12 * len(lines)))
+            more = max(more, len(lines) - len(before))
+    tall = (height - LEGEND_ROW * rows[0]) * max(inches / width, share / 1.2)
+    figure.set_size_inches(inches, tall + share * (LEGEND_ROW * rows[1] + more * 12 / 72))
     return figure
+
+
+def _fewer_labels(axis: Axis) -> None:
+    """Name no numbers between the decades of a log axis, or only 2 and 5 where it has one decade at most."""
+    from matplotlib.ticker import FuncFormatter, LogFormatterSciNotation, NullFormatter
+
+    if axis.get_scale() != "log" or isinstance(axis.get_minor_formatter(), NullFormatter):
+        return
+    low, high = axis.get_view_interval()
+    decades = sum(low <= tick <= high for tick in axis.get_majorticklocs())
+    name = LogFormatterSciNotation(labelOnlyBase=False, minor_thresholds=(np.inf, np.inf))
+    name.create_dummy_axis()
+    chosen = lambda value, _: name(value) if f"{value:.0e}"[0] in "25" else ""
+    axis.set_minor_formatter(NullFormatter() if decades > 1 else FuncFormatter(chosen))
 
 
 def new_figure(width: float, height: float) -> Figure:

@@ -52,7 +52,7 @@ def best(
             if that is one at the last record.
         band: quantiles over seeds that bound the band; (0, 1) is minimum to maximum.
         down_weight: weight of bits_down in total_bits.
-        page: path, title and note, as in `curves`; the note precedes facts about the figure.
+        page: path, title, note and size, as in `curves`; the note precedes facts about the figure.
 
     Raises:
         InputError: the optimum is unknown, there is no target, or a name is unknown.

@@ -136,7 +136,8 @@ def sweep(
         raise InputError(f"a sweep has at most {MOST:,} lanes, got {len(grid):,} configurations x {len(seeds):,} seeds "
                          f"= {lanes:,}: sweep them in turn")  # fmt: skip
     room = Room(of_lanes(devices), _whole_number("block_size", block_size), _whole_number("memory", memory))
-    tell = say if progress else _nothing
+    goes_on = where.rung and where.start is not None  # the plan is that of the first budget
+    tell = say if progress and not goes_on else _nothing
     shares = where.shard.of if where.shard else getattr(where.engine, "size", 1)
     work = Work(algorithm, checked_task, grid.hparams, seeds, masked, room, shares, tell, where.rung)
     for note in checked_task.notes:

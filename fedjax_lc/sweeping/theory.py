@@ -11,7 +11,7 @@ from fedjax_lc.algorithms import Algorithm
 from fedjax_lc.problems import Problem
 
 
-def theory_with_factors(algorithm: Algorithm, problem: Problem) -> Callable[..., Any]:
+def theory_with_steps(algorithm: Algorithm, problem: Problem) -> Callable[..., Any]:
     """The method's theory with more choices: `step_size` = c, for which theory uses L/c in place of L; and, where the
     method has a p, `p_factor` = c, for c times theory's p, 1 at most.
 
@@ -19,7 +19,7 @@ def theory_with_factors(algorithm: Algorithm, problem: Problem) -> Callable[...,
     single field would not keep hyperparameters consistent that theory chooses together (5GCS-CC, ADIANA).
 
     Example:
-        >>> theory_with_factors(fl.algorithms.get("gd"), problem)(step_size=2.0).gamma
+        >>> theory_with_steps(fl.algorithms.get("gd"), problem)(step_size=2.0).gamma
     """
 
     def theory(step_size: float = 1.0, p_factor: float = 1.0, **choices: Any) -> Any:

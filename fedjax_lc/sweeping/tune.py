@@ -9,7 +9,7 @@ import math
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Any, TypedDict, Unpack
 
 import numpy as np
 from jax.sharding import Mesh
@@ -39,9 +39,14 @@ STEPS = 100_000  #: of a lane at most, by default: its budget should end it
 MOST_RUNGS = 4  #: budgets by default, so that the first is not too small to tell anything
 
 
-class TuneOptions(Options, total=False):
+class TuneOptions(TypedDict, total=False):
     """Options of `fl.tune`, explained there."""
 
+    steps: int
+    every: int
+    rel_gap: float | None
+    x0: Any
+    measure: Sequence[str] | Mapping[str, loop.Metric]
     rungs: int | None
     sampler: str
     masked: Sequence[str]

@@ -15,7 +15,7 @@ from fedjax_lc import algorithms
 from fedjax_lc.core.errors import InputError
 from fedjax_lc.results.table import Table
 from fedjax_lc.sweeping.grid import grid
-from fedjax_lc.sweeping.theory import theory_with_factors
+from fedjax_lc.sweeping.theory import theory_with_steps
 
 pytestmark = pytest.mark.usefixtures("quick")
 
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize("method", ["gd", "locodl", "diana", "adiana", "five_gcs_cc", "ef21"])
 def test_a_step_size_is_the_theory_of_a_smoother_problem(method, problem):
     algorithm = algorithms.get(method)
-    theory = theory_with_factors(algorithm, problem)
+    theory = theory_with_steps(algorithm, problem)
     assert theory() == algorithm.theory(problem)
     smoother = problem.replace(smooth=problem.smooth / 4, smooth_mean=problem.smooth_mean / 4)
     assert theory(step_size=4.0) == algorithm.theory(smoother)
@@ -32,7 +32,7 @@ def test_a_step_size_is_the_theory_of_a_smoother_problem(method, problem):
 
 
 def test_choices_of_theory_and_step_sizes_make_the_grid(problem):
-    theory = theory_with_factors(algorithms.get("diana"), problem)
+    theory = theory_with_steps(algorithms.get("diana"), problem)
     tried = grid(theory, compressor=("rand_k:1", "natural"), step_size=(1.0, 2.0))
     assert tried.axes == {"compressor": ("rand_k:1", "natural"), "step_size": (1.0, 2.0)}
     assert str(tried.hparams[2].compressor) == "natural"
