@@ -13,6 +13,7 @@ from flax import linen, nnx
 
 import fedjax_lc as fl
 from fedjax_lc import algorithms
+from fedjax_lc.algorithms.frames import local
 from fedjax_lc.core import pytree
 from fedjax_lc.core.digest import digest
 from fedjax_lc.core.errors import InputError
@@ -238,6 +239,55 @@ def test_a_run_records_accuracy_and_series_of_clients(problem, tmp_path):
     assert first["step"] == trace.step[np.argmax(trace.metrics["test_accuracy"])]
     with pytest.raises(InputError, match="single numbers"):
         fl.sweep("fedavg", problem, seeds=1, steps=2, every=1, measure="client_train_accuracy", progress=False)
+
+
+def test_clients_are_a_frame_of_all_or_of_the_cohort():
+    """What each client has on its training rows and on its test rows, at every record."""
+    tests = [*data((4, 6), seed=5), (np.zeros((0, 4)), np.zeros(0, int))]
+    problem = make(test=tests)
+    hp = pytree.replace(algorithms.get("fedavg").theory(problem, local_steps=1), cohort_size=2)
+    trace = fl.run("fedavg", problem, hp, steps=6, every=3, measure="clients", progress=False)
+    frame = trace.clients()
+    assert list(frame) == ["step", "client", "rows", "n_rows", "loss", "accuracy"]
+    assert len(frame) == 2 * 3 * 2
+    one = frame[frame["step"] == 6].pivot(index="client", columns="rows")
+    np.testing.assert_array_equal(one["n_rows"], [[4, 5], [6, 9], [0, 3]])
+    names = [(kind, f"client_{rows}_{kind}", rows) for rows in ("test", "train") for kind in ("loss", "accuracy")]
+    now = problem.measure(jnp.asarray(trace.x), tuple(name for _, name, _ in names))
+    for kind, name, rows in names:
+        np.testing.assert_allclose(one[kind][rows], now[name], rtol=1e-12, err_msg=name)
+    assert np.isnan(one["loss"]["test"][2])
+    members = trace.clients(cohort=True).query("rows == 'train'").groupby("step")["client"].agg(list)
+    key = jax.random.key(0)
+    for step, clients in members.items():  # those whom the round began with
+        begun = local.begin(problem, hp, jnp.asarray(int(step) - 1), jax.random.fold_in(key, int(step) - 1))
+        assert clients == sorted(np.asarray(begun.ids).tolist())
+    assert [len(clients) for clients in members] == [2, 2]
+    with pytest.raises(InputError, match=r"measured nothing by client: run it with measure='clients'"):
+        fl.run("fedavg", problem, hp, steps=6, every=3, progress=False).clients()
+
+
+@pytest.mark.parametrize(
+    ("old", "now"),
+    [
+        ("accuracy", "'test_accuracy' or 'train_accuracy'"),
+        ("accuracy_worst", "'train_accuracy_worst'"),
+        ("client_loss", "'client_train_loss'"),
+    ],
+)
+def test_names_that_did_not_say_their_rows(problem, old, now):
+    words = f"metric {old!r} is called {now}, by the rows that it is measured on"
+    trace = fl.Trace("gd", "finished", *np.zeros((6, 0)), {}, {"value": 1.0}, 0.0, {})
+    trace.metrics |= dict.fromkeys(problem.metrics, np.zeros(0))
+    for asks in (
+        lambda: problem.measure(problem.x0, (old,)),
+        lambda: fl.run("gd", problem, measure=old),
+        lambda: trace.reach(**{old: 0.5}),
+        lambda: trace.metrics[old],
+    ):
+        with pytest.raises(InputError) as caught:
+            asks()
+        assert str(caught.value) == words
 
 
 # --- models of other kinds ---
