@@ -357,9 +357,8 @@ def test_the_one_before_is_used_or_the_start(problem, whole, tmp_path, monkeypat
         assert visible(out) == DONE
 
 
-def test_a_run_under_way_has_the_point_and_state_of_its_last_checkpoint(problem, tmp_path, monkeypatch):
+def test_a_run_under_way_has_the_point_and_state_of_its_last_checkpoint(problem, tmp_path):
     """And the best model so far, with which it goes on as if it had never stopped."""
-    monkeypatch.setattr(loop, "next_count", lambda *_: 4)
     options = {"measure": {"m": lambda problem, hp, state: jnp.sin(40 * state.y[0])}, "keep_best": "m"}
     whole = run(problem, **options)
     best = int(np.argmin(whole.metrics["m"]))
