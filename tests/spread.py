@@ -325,7 +325,10 @@ def normalised(fl, clients, test):
 
 
 def options_of(kind):
-    names = {"network": ("client_loss", "grad_norm"), "norms": ("client_accuracy", "client_loss", "train_accuracy")}
+    names = {
+        "network": ("client_train_loss", "grad_norm"),
+        "norms": ("client_test_accuracy", "client_test_loss", "train_accuracy"),
+    }
     return {"steps": 20, "measure": names[kind]} if kind in names else {}
 
 

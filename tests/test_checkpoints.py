@@ -357,6 +357,29 @@ def test_the_one_before_is_used_or_the_start(problem, whole, tmp_path, monkeypat
         assert visible(out) == DONE
 
 
+def test_a_run_under_way_has_the_point_and_state_of_its_last_checkpoint(problem, tmp_path):
+    """And the best model so far, with which it goes on as if it had never stopped."""
+    options = {"measure": {"m": lambda problem, hp, state: jnp.sin(40 * state.y[0])}, "keep_best": "m"}
+    whole = run(problem, **options)
+    best = int(np.argmin(whole.metrics["m"]))
+    at_best = run(problem, steps=int(whole.step[best]))
+    np.testing.assert_array_equal(whole.best_x, at_best.x)
+    assert len(whole) - 1 > best > 0  # neither the first nor the last
+    stopped = run(problem, tmp_path, on_chunk=after(best + 2), **options)
+    loaded = fl.Trace.load(tmp_path)
+    assert (loaded.status, len(loaded)) == ("interrupted", len(stopped))
+    for name in ("x", "best_x"):
+        np.testing.assert_array_equal(getattr(loaded, name), getattr(stopped, name))
+    assert bits(jax.tree.leaves(loaded.state)) == bits(jax.tree.leaves(stopped.state))
+    done = run(problem, tmp_path, **options)
+    same(done, whole)
+    np.testing.assert_array_equal(fl.Trace.load(tmp_path).best_x, whole.best_x)
+    with pytest.raises(InputError, match="other keep_best"):
+        run(problem, tmp_path, **(options | {"keep_best": "value"}))
+    with pytest.raises(InputError, match="unknown metric 'speed'"):
+        run(problem, keep_best="speed")
+
+
 def test_records_are_read_and_drawn_while_it_runs(problem, whole, tmp_path, monkeypatch, capsys):
     from fedjax_lc.cli import main
 

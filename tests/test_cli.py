@@ -206,11 +206,11 @@ def test_none_is_none_where_that_may_be(capsys):
     words = ["--data", "digits", "--model", "linear", "--steps", "1", "--quiet", "--local-steps", "1", "--batch-size"]
     printed = []
     for size in ("none", "1000"):
-        assert main(["run", "fedavg", *words, size, "--replacement", "false", "--measure", "accuracy_worst"]) == 0
+        assert main(["run", "fedavg", *words, size, "--replacement", "false", "--measure", "train_accuracy_worst"]) == 0
         printed.append(capsys.readouterr().out.splitlines())
     header, row = printed[0][-3], printed[0][-1]
     assert row == printed[1][-1]
-    assert header.split()[-3:-1] == ["accuracy", "worst"]
+    assert header.split()[-4:-1] == ["train", "accuracy", "worst"]
     assert row.split()[-2].endswith("%")
 
 

@@ -13,6 +13,7 @@ from flax import linen, nnx
 
 import fedjax_lc as fl
 from fedjax_lc import algorithms
+from fedjax_lc.algorithms.frames import local
 from fedjax_lc.core import pytree
 from fedjax_lc.core.digest import digest
 from fedjax_lc.core.errors import InputError
@@ -166,9 +167,9 @@ def outputs(problem, x, features):
 
 def test_accuracy_and_loss_on_the_test_set(problem, points):
     features, targets = rows(np.random.default_rng(9), 11)
-    found = problem.measure(points[0], ("accuracy", "test_loss"))
+    found = problem.measure(points[0], ("test_accuracy", "test_loss"))
     logits = outputs(problem, points[0], features)
-    assert float(found["accuracy"]) == pytest.approx(np.mean(np.argmax(logits, 1) == targets))
+    assert float(found["test_accuracy"]) == pytest.approx(np.mean(np.argmax(logits, 1) == targets))
     losses = optax.softmax_cross_entropy_with_integer_labels(logits, jnp.asarray(targets))
     assert float(found["test_loss"]) == pytest.approx(float(losses.mean()), rel=1e-13)
 
@@ -180,19 +181,20 @@ def test_clients_own_tests_and_fairness(points):
     found = problem.measure(points[0], problem.metrics)
     hits = [np.argmax(outputs(problem, points[0], a), 1) == b for a, b in tests]
     each = np.array([hits[0].mean(), hits[1].mean()])
-    np.testing.assert_allclose(found["client_accuracy"], [*each, np.nan])
-    np.testing.assert_allclose(found["accuracy"], np.concatenate(hits).mean())
-    np.testing.assert_allclose(found["accuracy_min"], each.min())
-    np.testing.assert_allclose(found["accuracy_worst"], each.min())
-    np.testing.assert_allclose(found["accuracy_std"], each.std())
+    np.testing.assert_allclose(found["client_test_accuracy"], [*each, np.nan])
+    np.testing.assert_allclose(found["test_accuracy"], np.concatenate(hits).mean())
+    np.testing.assert_allclose(found["test_accuracy_min"], each.min())
+    np.testing.assert_allclose(found["test_accuracy_worst"], each.min())
+    np.testing.assert_allclose(found["test_accuracy_std"], each.std())
     losses = [
         np.mean(optax.softmax_cross_entropy_with_integer_labels(outputs(problem, points[0], a), jnp.asarray(b)))
         for a, b in tests[:2]
     ]
-    np.testing.assert_allclose(found["client_loss"], [*losses, np.nan], rtol=1e-12)
+    np.testing.assert_allclose(found["client_test_loss"], [*losses, np.nan], rtol=1e-12)
     with pytest.raises(InputError, match="a number for each client"):
         fl.plot.curves(
-            {"a": fl.run("fedavg", problem, steps=1, every=1, measure=["client_loss"], progress=False)}, y="client_loss"
+            {"a": fl.run("fedavg", problem, steps=1, every=1, measure=["client_train_loss"], progress=False)},
+            y="client_train_loss",
         )
 
 
@@ -204,9 +206,9 @@ def test_the_worst_tenth_is_of_the_clients_that_have_rows():
 def test_without_tests_clients_are_measured_on_their_own_rows(points):
     problem = make()
     assert problem.usual_metrics == ()
-    found = problem.measure(points[0], ("value", "client_accuracy", "train_accuracy"))
+    found = problem.measure(points[0], ("value", "client_train_accuracy", "train_accuracy"))
     each = [np.mean(np.argmax(outputs(problem, points[0], a), 1) == b) for a, b in data()]
-    np.testing.assert_allclose(found["client_accuracy"], each)
+    np.testing.assert_allclose(found["client_train_accuracy"], each)
     assert float(found["train_accuracy"]) == pytest.approx(np.mean(each))
 
 
@@ -225,18 +227,65 @@ def test_measured_rows(points):
 
 
 def test_a_run_records_accuracy_and_series_of_clients(problem, tmp_path):
-    trace = fl.run("fedavg", problem, steps=6, every=2, measure=["client_accuracy"], progress=False)
-    assert list(trace.metrics) == ["accuracy", "test_loss", "client_accuracy"]
-    assert trace.metrics["client_accuracy"].shape == (3, 3)
+    trace = fl.run("fedavg", problem, steps=6, every=2, measure=["client_train_accuracy"], progress=False)
+    assert list(trace.metrics) == ["test_accuracy", "test_loss", "client_train_accuracy"]
+    assert trace.metrics["client_train_accuracy"].shape == (3, 3)
     assert np.isnan(trace.f_star)
     assert trace.config["problem"]["network"].startswith("Linen")
     again = fl.Trace.load(trace.save(tmp_path))
-    np.testing.assert_array_equal(again.metrics["client_accuracy"], trace.metrics["client_accuracy"])
-    assert "client_accuracy[2]" in trace.to_pandas()
-    first = trace.reach(accuracy=trace.metrics["accuracy"].max())
-    assert first["step"] == trace.step[np.argmax(trace.metrics["accuracy"])]
+    np.testing.assert_array_equal(again.metrics["client_train_accuracy"], trace.metrics["client_train_accuracy"])
+    assert "client_train_accuracy[2]" in trace.to_pandas()
+    first = trace.reach(test_accuracy=trace.metrics["test_accuracy"].max())
+    assert first["step"] == trace.step[np.argmax(trace.metrics["test_accuracy"])]
     with pytest.raises(InputError, match="single numbers"):
-        fl.sweep("fedavg", problem, seeds=1, steps=2, every=1, measure="client_accuracy", progress=False)
+        fl.sweep("fedavg", problem, seeds=1, steps=2, every=1, measure="client_train_accuracy", progress=False)
+
+
+def test_clients_are_a_frame_of_all_or_of_the_cohort():
+    """What each client has on its training rows and on its test rows, at every record."""
+    tests = [*data((4, 6), seed=5), (np.zeros((0, 4)), np.zeros(0, int))]
+    problem = make(test=tests)
+    hp = pytree.replace(algorithms.get("fedavg").theory(problem, local_steps=1), cohort_size=2)
+    trace = fl.run("fedavg", problem, hp, steps=6, every=3, measure="clients", progress=False)
+    frame = trace.clients()
+    assert list(frame) == ["step", "client", "rows", "n_rows", "loss", "accuracy"]
+    assert len(frame) == 2 * 3 * 2
+    one = frame[frame["step"] == 6].pivot(index="client", columns="rows")
+    np.testing.assert_array_equal(one["n_rows"], [[4, 5], [6, 9], [0, 3]])
+    for kind in ("loss", "accuracy"):
+        for rows in ("test", "train"):
+            np.testing.assert_array_equal(one[kind][rows], trace.metrics[f"client_{rows}_{kind}"][1])
+    assert np.isnan(one["loss"]["test"][2])
+    members = trace.clients(cohort=True).query("rows == 'train'").groupby("step")["client"].agg(list)
+    ids = jax.jit(lambda t: local.begin(problem, hp, t, jax.random.fold_in(jax.random.key(0), t)).ids)
+    for step, clients in members.items():  # those whom the round began with
+        assert clients == sorted(np.asarray(ids(int(step) - 1)).tolist())
+    assert [len(clients) for clients in members] == [2, 2]
+    with pytest.raises(InputError, match=r"measured nothing by client: run it with measure='clients'"):
+        fl.run("fedavg", problem, hp, steps=6, every=3, progress=False).clients()
+
+
+@pytest.mark.parametrize(
+    ("old", "now"),
+    [
+        ("accuracy", "'test_accuracy' or 'train_accuracy'"),
+        ("accuracy_worst", "'train_accuracy_worst'"),
+        ("client_loss", "'client_train_loss'"),
+    ],
+)
+def test_names_that_did_not_say_their_rows(problem, old, now):
+    words = f"metric {old!r} is called {now}, by the rows that it is measured on"
+    trace = fl.Trace("gd", "finished", *np.zeros((6, 0)), {}, {"value": 1.0}, 0.0, {})
+    trace.metrics |= dict.fromkeys(problem.metrics, np.zeros(0))
+    for asks in (
+        lambda: problem.measure(problem.x0, (old,)),
+        lambda: fl.run("gd", problem, measure=old),
+        lambda: trace.reach(**{old: 0.5}),
+        lambda: trace.metrics[old],
+    ):
+        with pytest.raises(InputError) as caught:
+            asks()
+        assert str(caught.value) == words
 
 
 # --- models of other kinds ---
@@ -305,7 +354,7 @@ def test_a_network_by_name_has_as_many_outputs_as_its_targets():
 def test_squares_are_a_loss_too():
     clients = [(a, a[:, :1] * 2) for a, _ in data()]
     problem = make(fl.models.get("linear", classes=1), clients, clients[0], loss="squared", l2=0.0)
-    assert problem.metrics == ("grad_norm", "client_loss", "test_loss")
+    assert problem.metrics == ("grad_norm", "client_train_loss", "test_loss")
     x = jnp.asarray(np.random.default_rng(0).normal(size=problem.dim))
     for i, (a, b) in enumerate(clients):
         tree = problem.params(x)["Dense_0"]
@@ -330,7 +379,7 @@ def test_normalisation_evaluates_by_the_mean_of_clients_statistics(momentum):
     np.testing.assert_allclose(found["var"], np.mean([a.var(0) for a, _ in clients], 0), atol=1e-12)
     normed = (test[0] - np.asarray(found["mean"])) / np.sqrt(np.asarray(found["var"]) + 1e-5)
     logits = normed @ np.asarray(problem.params(problem.x0)["Dense_0"]["kernel"])
-    accuracy = problem.measure(problem.x0, ("accuracy",))["accuracy"]
+    accuracy = problem.measure(problem.x0, ("test_accuracy",))["test_accuracy"]
     assert float(accuracy) == pytest.approx(np.mean(np.argmax(logits, 1) == test[1]))
 
 
@@ -340,7 +389,7 @@ def test_normalisation_by_each_clients_own_statistics():
     problem = make(Normed(), clients, tests, norm_statistics="local")
     found = problem.norm_at(problem.x0)["BatchNorm_0"]
     np.testing.assert_allclose(found["mean"], [a.mean(0) for a, _ in clients], atol=1e-12)
-    accuracies = problem.measure(problem.x0, ("client_accuracy",))["client_accuracy"]
+    accuracies = problem.measure(problem.x0, ("client_test_accuracy",))["client_test_accuracy"]
     kernel = np.asarray(problem.params(problem.x0)["Dense_0"]["kernel"])
     for i, ((a, _), (b, targets)) in enumerate(zip(clients, tests, strict=True)):
         logits = (b - a.mean(0)) / np.sqrt(a.var(0) + 1e-5) @ kernel
@@ -389,7 +438,7 @@ def test_an_nnx_model_with_normalisation_trains():
         found["mean"].get_value(), np.mean([a.mean(0) for a, _ in data((5, 5, 5))], 0), atol=1e-6
     )
     trace = fl.run("fedavg", problem, steps=3, every=1, progress=False)
-    assert np.isfinite(trace.metrics["accuracy"]).all()
+    assert np.isfinite(trace.metrics["test_accuracy"]).all()
 
 
 @pytest.mark.parametrize("flag", ["train", "training", "is_training", "deterministic", "use_running_average"])

@@ -21,8 +21,8 @@ def geometric(rate=0.9, records=30, every=1, bits=100.0, method="toy", status="t
         bits_down=bits / 10 * step,
         grads=2.0 * step,
         rounds=step / 4,
-        metrics={"accuracy": 1 - rate**step, "distance": rate**step},
-        initial={"value": 5.0, "accuracy": 0.0, "distance": 1.0},
+        metrics={"test_accuracy": 1 - rate**step, "distance": rate**step},
+        initial={"value": 5.0, "test_accuracy": 0.0, "distance": 1.0},
         f_star=2.0,
         config={"rel_gap": rel_gap},
     )
@@ -97,7 +97,7 @@ def test_other_y_axes_and_their_scale():
     for y, scale, series in (
         ("gap", "log", trace.gap),
         ("value", "linear", trace.value),
-        ("accuracy", "linear", trace.metrics["accuracy"]),
+        ("test_accuracy", "linear", trace.metrics["test_accuracy"]),
         ("distance", "log", trace.metrics["distance"]),
     ):
         figure = plot.curves(trace, y=y)
@@ -305,4 +305,4 @@ def test_no_optimum():
     assert len(lines(plot.curves(trace, y="value"))["toy"].get_xdata()) == 30
     y_label = lambda **metrics: plot.curves(dataclasses.replace(trace, metrics=metrics)).axes[0].get_ylabel()
     assert y_label() == r"$F(x)$"
-    assert y_label(accuracy=np.linspace(0.1, 0.9, len(trace))) == "accuracy on the test set"
+    assert y_label(test_accuracy=np.linspace(0.1, 0.9, len(trace))) == "accuracy on the test set"

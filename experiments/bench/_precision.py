@@ -64,7 +64,7 @@ def ends(data: str, model: str, rounds: int, client_lr: float) -> np.ndarray:
         problem = fl.problem(dataset, 10, "dirichlet:0.5", model, key=seed, precision="high")
         hp = dataclasses.replace(fl.algorithms.get("fedavg").theory(problem), client_lr=client_lr)
         metrics = fl.run("fedavg", problem, hp, seed, steps=rounds, every=rounds, progress=False).metrics
-        found.append((100 * metrics["accuracy"][-1], metrics["test_loss"][-1]))
+        found.append((100 * metrics["test_accuracy"][-1], metrics["test_loss"][-1]))
     return np.array(found)
 
 

@@ -22,6 +22,7 @@ from fedjax_lc.sweeping.sweep import sweep
 
 #: what is told of the last record: its words, and whether more of it is better
 TOLD = {"accuracy": ("accuracy", True), "value": ("train loss", False), "test_loss": ("test loss", False)}
+CALLED = {"test_accuracy": "accuracy"}  #: what recipes call a metric, of which they measure one kind
 PANELS = {"accuracy": "accuracy on the test set", "value": "train loss"}
 BITS = "bits to the accuracy"
 ACROSS = {"rounds": "communication rounds", "bits": "bits per client, up + down"}
@@ -143,7 +144,7 @@ class Training(Recipe):
         )
         if (table.lanes["status"] == "interrupted").any():
             raise KeyboardInterrupt  # half a figure must not replace a whole one
-        return table
+        return dataclasses.replace(table, records=table.records.rename(columns=CALLED))
 
     # --- telling ---
 

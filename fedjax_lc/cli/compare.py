@@ -40,14 +40,14 @@ def terms(
 ) -> tuple[float | None, str, str]:
     """The relative gap to compare at (None without one), the metric, and a line that says so.
 
-    A sweep whose optimum is not known is compared by its last accuracy, or else its last F.
+    A sweep whose optimum is not known is compared by its last test accuracy, or else its last F.
     """
     if metric in table.outcomes:
         return None, metric, f"compared by {metric} at the end"
     if not table.lanes["f_star"].isna().all():
         gap, line = target(table, rel_gap, metric, by)
         return gap, metric, line
-    metric = "accuracy" if "accuracy" in table.metrics else "value"
+    metric = "test_accuracy" if "test_accuracy" in table.metrics else "value"
     return None, metric, f"no optimum is known: compared by {metric} at the end"
 
 

@@ -179,7 +179,7 @@ class RunConfig(Config):
         list[str],
         Option(
             "also record grad_norm, distance or lyapunov; worst without a server; of a network train_accuracy, "
-            "accuracy_worst, ..."
+            "train_accuracy_worst, ..., or clients: losses and accuracies of each client"
         ),
     ] = dataclasses.field(default_factory=list)
     out: Annotated[

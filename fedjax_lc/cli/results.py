@@ -55,7 +55,7 @@ def add(commands: Any, arguments: Sequence[str]) -> None:
 def _add_common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folder", type=PATH, metavar="DIR", help="the --out of a sweep")
     parser.add_argument("--by", default="method", help="columns that make the groups, with commas between them")
-    known = "bits_up, bits_down, grads, rounds, step, seconds or total_bits; or accuracy, value, ... at the end"
+    known = "bits_up, bits_down, grads, rounds, step, seconds or total_bits; or test_accuracy, value, ... at the end"
     parser.add_argument("--metric", default="bits_up", help=f"what it costs to reach the target: {known}")
     add_target(parser)
 

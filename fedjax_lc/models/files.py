@@ -46,8 +46,9 @@ def read(path: str | os.PathLike[str]) -> Any:
     try:
         if suffix == ".safetensors":
             return _safetensors(file)
-        kept = np.load(file, allow_pickle=False)
-        return kept if suffix == ".npy" else _whole({name: kept[name] for name in kept.files})
+        with file.open("rb") as opened:
+            kept = np.load(opened, allow_pickle=False)
+            return kept if suffix == ".npy" else _whole({name: kept[name] for name in kept.files})
     except InputError as error:
         raise InputError(f"start: {file}: {error}") from None
     except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:

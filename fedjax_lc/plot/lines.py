@@ -74,7 +74,7 @@ def curves(
         x: rounds, step, grads, bits_up, bits_down, total_bits (bits_up + down_weight * bits_down) or time (seconds,
             `ledger.simulated_time` with `time_model`).
         y: rel_gap, gap, value, or a metric that all traces have; default: rel_gap where the optimum is known, else
-            accuracy if it was measured, else value.
+            test_accuracy if it was measured, else value.
         labels: one per curve; default: the keys of the dict, or method and compressor.
         band: quantiles over seeds that bound the band; (0, 1) is minimum to maximum.
         theory: label -> rate (factor per step) of a theorem, which bounds the mean over seeds; drawn as a dashed line
@@ -166,7 +166,7 @@ def _usual(traces: list[Trace]) -> str:
     """The default y of these traces."""
     if all(np.isfinite(trace.f_star) for trace in traces):
         return "rel_gap"
-    return "accuracy" if all("accuracy" in trace.metrics for trace in traces) else "value"
+    return "test_accuracy" if all("test_accuracy" in trace.metrics for trace in traces) else "value"
 
 
 def _check(traces: list[Trace], x: str, y: str) -> None:

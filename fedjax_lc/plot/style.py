@@ -16,6 +16,7 @@ from fedjax_lc import algorithms
 from fedjax_lc.core.errors import unknown
 from fedjax_lc.core.files import replacing
 from fedjax_lc.core.options import refuse_unknown
+from fedjax_lc.problems.metric_names import unknown_metric
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -56,12 +57,18 @@ OUTCOME_LABELS = {
     "lyapunov": "Lyapunov function",
     "consensus": r"consensus error  $\mathrm{mean}_i\, \|x_i - \bar{x}\|^2$",
     "worst": r"largest gap of a node  $\max_i F(x_i) - F^\star$",
-    "accuracy": "accuracy on the test set",
+    "test_accuracy": "accuracy on the test set",
     "test_loss": "loss on the test set",
     "train_accuracy": "accuracy on training rows",
-    "accuracy_min": "accuracy of the worst client",
-    "accuracy_std": "standard deviation of accuracy over clients",
-    "accuracy_worst": "mean accuracy of the worst tenth of clients",
+    **{
+        f"{kind}_accuracy_{name}": f"{words}, {kind} rows"
+        for kind in ("train", "test")
+        for name, words in {
+            "min": "accuracy of the worst client",
+            "std": "standard deviation of accuracy over clients",
+            "worst": "mean accuracy of the worst tenth of clients",
+        }.items()
+    },
 }
 
 
@@ -156,7 +163,7 @@ def check_names(kind: str, given: Iterable[str], known: Iterable[str]) -> None:
     """Raise InputError for a name that is not known; `kind` says what it names."""
     for name in given:
         if name not in known:
-            raise unknown(kind, name, known)
+            raise unknown_metric(name, known, kind)
 
 
 def scale_ticks(axis: Axis, low: float, high: float) -> None:

@@ -45,7 +45,7 @@ def best(
     Args:
         table: a sweep with a known optimum.
         metric: the criterion: bits_up, bits_down, grads, rounds, step, seconds or total_bits to the target; or
-            accuracy, value or another metric at the last record, which needs no optimum and no target.
+            test_accuracy, value or another metric at the last record, which needs no optimum and no target.
         rel_gap: the target; default: the sweep's rel_gap.
         by: columns that define a curve, always with method: ("method", "compressor") draws one for each compressor.
         x, y, time_model: as in `curves`; default: the metric (step for seconds) and rel_gap, or rounds and the metric

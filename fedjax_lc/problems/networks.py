@@ -19,6 +19,7 @@ from fedjax_lc.core.typing import ClientVecs, Key, PyTree, Scalar, Vec
 from fedjax_lc.models import Layout
 from fedjax_lc.problems import content
 from fedjax_lc.problems.base import Sampled
+from fedjax_lc.problems.metric_names import by_rows, unknown_metric
 from fedjax_lc.problems.network_losses import cross_entropy, fairness, hit_rate
 from fedjax_lc.problems.rows import Table, as_input, rows_apart
 
@@ -222,15 +223,31 @@ class Neural(Sampled):
 
     @property
     def metrics(self) -> tuple[str, ...]:
-        names: tuple[str, ...] = ("grad_norm", "client_loss")
+        by_client: tuple[str, ...] = ("client_loss",)
+        of_rows: tuple[str, ...] = ()
         if self.loss is cross_entropy:
-            names += ("train_accuracy", "client_accuracy", "accuracy_min", "accuracy_std", "accuracy_worst")
-            names += ("accuracy",) if self.test is not None else ()
-        return names + (("test_loss",) if self.test is not None else ())
+            by_client += ("client_accuracy", "accuracy_min", "accuracy_std", "accuracy_worst")
+            of_rows += ("accuracy",)
+        names = ["grad_norm", *(by_rows(name, "train") for name in (*of_rows, *by_client))]
+        if self.test is not None:
+            tested = (*of_rows, "loss", *(by_client if self.test.owners is not None else ()))
+            names += [by_rows(name, "test") for name in tested]
+        return tuple(names)
 
     @property
     def usual_metrics(self) -> tuple[str, ...]:
-        return tuple(name for name in ("accuracy", "test_loss") if name in self.metrics)
+        return tuple(name for name in ("test_accuracy", "test_loss") if name in self.metrics)
+
+    @property
+    def client_rows(self) -> dict[str, list[int]]:
+        """The numbers of rows on which each client is measured: of its training rows, and of its test rows if it has
+        some of its own."""
+        starts, measured = np.asarray(self.starts), np.asarray(self.measured)
+        owners = measured // self.longest if self.apart else np.searchsorted(starts, measured, side="right") - 1
+        counts = {"train": np.bincount(owners, minlength=self.n).tolist()}
+        if self.test is not None and self.test.owners is not None:
+            counts["test"] = np.bincount(np.asarray(self.test.owners), minlength=self.n).tolist()
+        return counts
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -248,33 +265,41 @@ class Neural(Sampled):
     def measure(self, x: Vec, names: tuple[str, ...]) -> dict[str, Scalar]:
         """The metrics of these names at x (d,); each set of rows is evaluated once.
 
-        value: F. accuracy, test_loss: on the test rows. train_accuracy: on the measured rows. client_loss,
-        client_accuracy (n,): on the client's test rows where each client has some, else on its measured rows; NaN
-        without rows. accuracy_min, accuracy_std, accuracy_worst: minimum, standard deviation and mean over the worst
-        tenth of client_accuracy. grad_norm: the norm of the gradient of F.
+        A name says the rows: train, the measured training rows; test, the test rows. value: F, the training loss with
+        its l2 term. train_accuracy, test_accuracy, test_loss: over all of these rows. client_train_loss,
+        client_train_accuracy and, where clients have test rows of their own, client_test_loss, client_test_accuracy
+        (n,): of each client; NaN without rows. train_accuracy_min, _std, _worst (and those of test): minimum, standard
+        deviation and mean over the worst tenth of the clients' accuracies. grad_norm: the norm of the gradient of F.
         """
         values: dict[str, Scalar] = {}
-        tested_by_client = self.test is not None and self.test.owners is not None
-        by_client = [name for name in names if name.startswith(("client_", "accuracy_"))]
-        norm = self.norm_at(x)
-        client_rows: Any = None
-        if {"value", "train_accuracy"} & {*names} or (by_client and not tested_by_client):
+        asked, norm = {*names}, self.norm_at(x)
+        of = lambda rows: {name for name in self.metrics if f"{rows}_" in name}
+        if asked & ({"value"} | of("train")):
             losses, hits, owners, counted = self._by_measured_row(x, norm)
             weights = counted * (self.scales / self.sizes.astype(self.dtype))[owners]
             mean = lambda rows: jnp.sum(weights * rows) / jnp.sum(weights)
             values |= {"value": mean(losses) + self.strong / 2 * jnp.sum(x**2), "train_accuracy": mean(hits)}
-            client_rows = losses, hits, owners, counted
-        if self.test is not None and ({"accuracy", "test_loss"} & {*names} or (by_client and tested_by_client)):
+            if asked & of("train") - {"train_accuracy"}:
+                values |= self._by_client("train", losses, hits, owners, counted)
+        if asked & of("test"):
             losses, hits = self._by_test_row(x, norm)
-            values |= {"accuracy": jnp.mean(hits), "test_loss": jnp.mean(losses)}
-            client_rows = (losses, hits, self.test.owners, jnp.ones_like(hits)) if tested_by_client else client_rows
-        if by_client:
-            losses, hits, owners, counted = client_rows
-            values |= {"client_loss": self._means_by_client(losses, owners, counted)}
-            values |= fairness(self._means_by_client(hits, owners, counted))
+            values |= {"test_accuracy": jnp.mean(hits), "test_loss": jnp.mean(losses)}
+            if asked & of("test") - {"test_accuracy", "test_loss"}:
+                values |= self._by_client("test", losses, hits, self.test.owners, jnp.ones_like(hits))  # type: ignore[union-attr]
         if "grad_norm" in names:
             values |= super().measure(x, ("grad_norm",))
+        for name in names:
+            if name not in values:
+                raise unknown_metric(name, ("value", *self.metrics))
         return {name: values[name] for name in names}
+
+    def _by_client(
+        self, kind: str, losses: jax.Array, hits: jax.Array, owners: Any, counted: jax.Array
+    ) -> dict[str, Scalar]:
+        """Metrics by client on rows of a kind, by name."""
+        found = {"client_loss": self._means_by_client(losses, owners, counted)}
+        found |= fairness(self._means_by_client(hits, owners, counted))
+        return {by_rows(name, kind): value for name, value in found.items()}
 
     def norm_at(self, x: Vec) -> PyTree:
         """The statistics with which BatchNorm evaluates the model x.

@@ -38,8 +38,8 @@ def is_vector(given: Any) -> bool:
 def _vector(problem: Problem, given: Any) -> Vec:
     shape = jnp.shape(given)
     if shape != (problem.dim,):
-        cure = ", or a tree of the network's weights" if hasattr(problem, "layout") else ""
-        raise InputError(f"x0 must have shape ({problem.dim},), got {shape}: give a vector of the model's size{cure}")
+        cure = ": give a vector of this size, or a tree of the network's weights" if hasattr(problem, "layout") else ""
+        raise InputError(f"x0 must have shape ({problem.dim},), got {shape}{cure}")
     if isinstance(given, jax.core.Tracer):
         return jnp.asarray(given, problem.dtype)
     host = np.asarray(given)

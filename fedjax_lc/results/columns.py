@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fedjax_lc.core.errors import InputError, unknown
+from fedjax_lc.core.errors import InputError
+from fedjax_lc.problems.metric_names import unknown_metric
 from fedjax_lc.results.ledger import COSTS
 
 if TYPE_CHECKING:
@@ -21,8 +22,6 @@ HEAD, TAIL = ("method", "config", "seed"), ("status", "initial", "f_star", "seco
 SERIES = ("lane", "step", *COSTS, "value")  #: of `Table.records`, before metrics and seconds
 SPREAD = ("median", "low", "high", "seeds", "reached", "diverged")  #: columns that `Table.best` adds
 OF_TABLE = ("methods", "metrics", "seeds", "axes", "merged")  #: in `Table.config`, not for one lane
-#: names that metrics of networks had, which said nothing of the rows
-OLD_METRICS = ("accuracy", "accuracy_min", "accuracy_std", "accuracy_worst", "client_accuracy", "client_loss")
 RESERVED = frozenset({*HEAD, *TAIL, *SERIES, *SPREAD, "gap", "rel_gap", "record"})
 
 
@@ -57,6 +56,13 @@ def is_accuracy(name: str) -> bool:
     return "accuracy" in name and not name.endswith("_std")
 
 
+class Series(dict[str, Any]):
+    """Metrics by name; for one that was not measured an InputError says which are known."""
+
+    def __missing__(self, name: str) -> Any:
+        raise unknown_metric(name, self)
+
+
 def best_record(name: str, series: np.ndarray) -> int | None:
     """The number of the first record at which a series (r,) is best; None where it holds no number."""
     signed = -series if is_accuracy(name) else series
@@ -76,15 +82,3 @@ def summarised(columns: Mapping[str, np.ndarray]) -> dict[str, dict[str, float]]
         if (row := best_record(name, columns[name])) is not None:
             found[name] |= {"best": float(columns[name][row]), "step": float(step[row])}
     return {name: each for name, each in found.items() if name != "step"}
-
-
-def unknown_metric(name: str, known: Collection[str]) -> InputError:
-    """The error for a metric that was not measured. Of one whose name did not say on which rows, it gives the names
-    that do."""
-    stem = name.removeprefix("client_")
-    prefix = name.removesuffix(stem)
-    old = name in OLD_METRICS
-    named = [new for new in (f"{prefix}{rows}_{stem}" for rows in ("test", "train")) if old and new in known]
-    if named:
-        return InputError(f"the metric {name} is called {' or '.join(named)} now, by the rows it is measured on")
-    return unknown("metric", name, known)

@@ -77,17 +77,17 @@ def training(label: str, trace: Trace, targets: Sequence[float] = ()) -> dict[st
     row = {"method": label, "rounds": _last(trace.rounds, ",.0f")}
     row |= {"bits up": _last(trace.bits_up, ".3e"), "bits down": _last(trace.bits_down, ".3e")}
     for target in targets:
-        hit = trace.reach(accuracy=target)
+        hit = trace.reach(test_accuracy=target)
         row[f"bits to {target:.0%}"] = f"{hit['bits_up']:.3e}" if hit else "-"
     row["train loss"] = _last(trace.value, ".4f")
     if "test_loss" in trace.metrics:
         row["test loss"] = _last(trace.metrics["test_loss"], ".4f")
-    if "accuracy" in trace.metrics:
-        accuracy = trace.metrics["accuracy"]
-        row |= {"accuracy": _last(accuracy, ".2%"), "best": _last(np.sort(accuracy), ".2%")}
+    if "test_accuracy" in trace.metrics:
+        accuracy = trace.metrics["test_accuracy"]
+        row |= {"test accuracy": _last(accuracy, ".2%"), "best": _last(np.sort(accuracy), ".2%")}
         row["at round"] = f"{trace.rounds[np.argmax(accuracy)]:,.0f}" if len(trace) else "-"
     for name, series in trace.metrics.items():
-        if name not in ("accuracy", "test_loss") and series.ndim == 1:
+        if name not in ("test_accuracy", "test_loss") and series.ndim == 1:
             row[name.replace("_", " ")] = _last(series, ".2%" if is_accuracy(name) else ".4g")
     return row | {"ended": ending(trace)}
 

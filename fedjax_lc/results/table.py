@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fedjax_lc.core.errors import InputError, unknown
+from fedjax_lc.problems.metric_names import unknown_metric
 from fedjax_lc.results import arrays, ranking, storage
 from fedjax_lc.results.columns import HEAD, METRICS, OF_TABLE, PRICES, SERIES, TAIL, TARGETS, check_frames, is_accuracy
 from fedjax_lc.results.ledger import COSTS, total_bits
@@ -141,7 +142,7 @@ class Table:
     ) -> pd.DataFrame:
         """The best configuration of each group: that with the least median over seeds of the cost to a target.
 
-        The target is a relative gap, or a value of a metric such as accuracy=0.9. Alternatively configurations are
+        The target is a relative gap, or a value of a metric such as test_accuracy=0.9. Alternatively configurations are
         compared by the median of a metric at the last record.
 
         A seed that does not reach the target, or diverges at any time, costs inf; so the median is inf if half of the
@@ -156,7 +157,7 @@ class Table:
             by: columns that define a group: method, config, settings, hyperparameters.
             band: quantiles over seeds for the columns low and high; (0, 1) is minimum and maximum.
             down_weight: weight of bits_down in total_bits.
-            at_least: the target as least values of metrics, such as accuracy=0.9.
+            at_least: the target as least values of metrics, such as test_accuracy=0.9.
 
         Returns:
             One row per group, in the table's order, with the columns: those of `by`, method, config, settings,
@@ -168,7 +169,7 @@ class Table:
 
         Example:
             >>> table.best("total_bits", rel_gap=1e-6, by=("method", "compressor"), down_weight=0.1)
-            >>> table.best("accuracy"), table.best("bits_up", accuracy=0.9)
+            >>> table.best("test_accuracy"), table.best("bits_up", test_accuracy=0.9)
         """
         by = [by] if isinstance(by, str) else list(by)
         columns = ["method", "config", *self.names]
@@ -176,7 +177,7 @@ class Table:
             if name not in columns:
                 raise unknown("column", name, columns)
         if metric not in (*METRICS, *self.outcomes):
-            raise unknown("metric", metric, (*METRICS, *self.outcomes))
+            raise unknown_metric(metric, (*METRICS, *self.outcomes))
         if not 0 <= band[0] <= band[1] <= 1:
             raise InputError(f"band must be two quantiles 0 <= low <= high <= 1, got {tuple(band)}")
         sign = -1.0 if is_accuracy(metric) else 1.0
@@ -374,7 +375,7 @@ class Table:
             there &= self.gap <= self._of_lane(self._target(target) * self._span())
         for name, least in at_least.items():
             if name not in self.metrics:
-                raise unknown("metric", name, self.metrics)
+                raise unknown_metric(name, self.metrics)
             there &= self.records[name].to_numpy() >= least
         rows = np.flatnonzero(there)
         lanes, first = np.unique(self.records["lane"].to_numpy()[rows], return_index=True)

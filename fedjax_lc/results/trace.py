@@ -17,7 +17,8 @@ from fedjax_lc.core.files import replacing
 from fedjax_lc.core.paths import read_json
 from fedjax_lc.core.progress import say
 from fedjax_lc.models.files import BEST, MODEL
-from fedjax_lc.results.columns import STATUSES, summarised, unknown_metric
+from fedjax_lc.problems.metric_names import CLIENTS, COHORT, unknown_metric
+from fedjax_lc.results.columns import STATUSES, Series, summarised
 from fedjax_lc.results.ledger import COSTS
 
 if TYPE_CHECKING:
@@ -69,6 +70,9 @@ class Trace:
     spent: np.ndarray | None = None
     folder: Path | None = None
 
+    def __post_init__(self) -> None:
+        self.metrics = Series(self.metrics)
+
     def __len__(self) -> int:
         return len(self.step)
 
@@ -92,7 +96,7 @@ class Trace:
             InputError: a metric was not measured.
 
         Example:
-            >>> trace.reach(1e-6)["rounds"], trace.reach(accuracy=0.9)["bits_up"]
+            >>> trace.reach(1e-6)["rounds"], trace.reach(test_accuracy=0.9)["bits_up"]
         """
         there, shown = np.ones(len(self), bool), {}
         if rel_gap is not None:
@@ -150,6 +154,44 @@ class Trace:
             leaves[name] = np.asarray(x[start:end], dtype).reshape(shape)
             start = end
         return leaves
+
+    def clients(self, cohort: bool = False) -> pd.DataFrame:
+        """The metrics by client, of a run with measure="clients": one row for each record, client and kind of rows.
+
+        Columns: step, client, rows (train or test: what it was measured on), n_rows, loss, accuracy (NaN where it is
+        not measured, or the client has no such rows).
+
+        Args:
+            cohort: only the clients of the last round before each record.
+
+        Raises:
+            InputError: no metric by client was measured, or it is not known who took part.
+
+        Example:
+            >>> trace.clients().query("rows == 'test'").groupby("client")["accuracy"].max()
+        """
+        import pandas as pd
+
+        counts = self.config.get("client_rows")
+        if counts is None:
+            raise InputError(f"this run of {self.method} measured nothing by client: run it with measure={CLIENTS!r}")
+        if cohort and COHORT not in self.metrics:
+            raise InputError(f"it is not known who took part: run a method with cohorts with measure={CLIENTS!r}")
+        frames = []
+        for rows, count in counts.items():
+            shape = (len(self), len(count))
+            step, client = np.broadcast_to(self.step[:, None], shape), np.broadcast_to(np.arange(len(count)), shape)
+            columns = {
+                "step": step,
+                "client": client,
+                "rows": np.full(shape, rows),
+                "n_rows": np.broadcast_to(count, shape),
+            }
+            for name in ("loss", "accuracy"):
+                columns[name] = self.metrics.get(f"client_{rows}_{name}", np.full(shape, np.nan))
+            chosen = self.metrics[COHORT] > 0 if cohort else np.full(shape, True)
+            frames.append(pd.DataFrame({name: column[chosen] for name, column in columns.items()}))
+        return pd.concat(frames).sort_values(["step", "client"], kind="stable", ignore_index=True)
 
     def summary(self) -> dict[str, dict[str, float]]:
         """The last and the best value of F and of every metric that is one number, and the step of the best record.

@@ -12,10 +12,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from fedjax_lc.algorithms import Algorithm
+from fedjax_lc.algorithms.frames.local import Local, members
 from fedjax_lc.core.devices import settled
 from fedjax_lc.core.errors import InputError, unknown
 from fedjax_lc.core.typing import Key, PyTree, Scalar
 from fedjax_lc.problems import Problem, starts
+from fedjax_lc.problems.metric_names import CLIENTS, COHORT, unknown_metric
 from fedjax_lc.problems.stacking import X64_LINE
 from fedjax_lc.results import ledger
 
@@ -29,19 +31,26 @@ class Metrics(NamedTuple):
         known: metrics that `problem.measure` computes at the method's point, F ("value") first; they mean the same for
             every method.
         of_state: name and function (problem, hp, state) of metrics of the method's state, such as lyapunov or a user's.
+        cohort: whether it is recorded which clients took part in the last step, a round of local training.
     """
 
     known: tuple[str, ...]
     of_state: tuple[tuple[str, Metric], ...] = ()
+    cohort: bool = False
 
     @property
     def names(self) -> tuple[str, ...]:
-        return (*self.known, *(name for name, _ in self.of_state))
+        return (*self.known, *(name for name, _ in self.of_state), *((COHORT,) if self.cohort else ()))
 
-    def at(self, algorithm: Algorithm, problem: Problem, hp: Any, state: PyTree) -> dict[str, Any]:
-        """The values of all metrics, by name."""
+    def at(
+        self, algorithm: Algorithm, problem: Problem, hp: Any, state: PyTree, last: tuple[Scalar, Key] | None = None
+    ) -> dict[str, Any]:
+        """The values of all metrics, by name; `last` is the number and the key of the step that led here."""
         values = problem.measure(algorithm.point(problem, hp, state), self.known)
-        return values | {name: f(problem, hp, state) for name, f in self.of_state}
+        values |= {name: f(problem, hp, state) for name, f in self.of_state}
+        if self.cohort:
+            values[COHORT] = jnp.zeros(problem.n, problem.dtype) if last is None else members(problem, hp, *last)
+        return values
 
 
 INIT_FOLD = 2**32 - 1  #: folded into the key of a run for `init`, as t is for step t
@@ -165,7 +174,10 @@ def _record(
 
     state, costs = jax.lax.scan(one_step, at.state, first + jnp.arange(every, dtype=jnp.uint32))
     spent = _add(at.spent, jnp.sum(costs, axis=0))
-    values = metrics.at(algorithm, problem, hp, state)
+    last = first + jnp.uint32(every - 1)
+    values = metrics.at(
+        algorithm, problem, hp, state, (last, jax.random.fold_in(key, last)) if metrics.cohort else None
+    )
     return At(state, spent), costs, values, _stop_code(values["value"], spent, limits)
 
 
@@ -276,11 +288,17 @@ def choose_metrics(
         return Metrics(("value", *(name for name in problem.usual_metrics if name not in measure)), given)
     names = [measure] if isinstance(measure, str) else list(measure)
     extra, usual = _of_the_method(algorithm, problem), _usual(algorithm)
+    cohort = issubclass(algorithm.Hparams, Local)
+    by_client = [name for name in problem.metrics if name.startswith("client_")]
+    if by_client and CLIENTS in names:
+        names = [*(name for name in names if name != CLIENTS), *by_client, *((COHORT,) if cohort else ())]
     for name in names:
-        if name not in (known := ("value", *problem.metrics, *extra)):
-            raise unknown("metric", name, known)
-    known = tuple(dict.fromkeys(["value", *problem.usual_metrics, *(name for name in names if name not in extra)]))
-    return Metrics(known, tuple((name, f) for name, f in extra.items() if name in names or name in usual))
+        known = ("value", *problem.metrics, *extra, *((CLIENTS,) if by_client else ()), *((COHORT,) if cohort else ()))
+        if name not in known:
+            raise unknown_metric(name, known)
+    plain = [name for name in names if name not in extra and name != COHORT]
+    of_state = tuple((name, f) for name, f in extra.items() if name in names or name in usual)
+    return Metrics(tuple(dict.fromkeys(["value", *problem.usual_metrics, *plain])), of_state, COHORT in names)
 
 
 @functools.cache

@@ -86,8 +86,9 @@ def run(
         x0: the start, as `problem.start` takes it: a vector (d,), a network's weights, or a file of them; None for the
             problem's x0.
         measure: further metrics: names among `problem.metrics` (grad_norm; distance, |x - x*|; a network's
-            train_accuracy, accuracy_min, ...) and lyapunov, whose proven rate the trace's config then holds; or a
-            mapping from a name to `f(problem, hp, state)` -> () or (k,), compiled into the loop.
+            train_accuracy, train_accuracy_min, ...), "clients" (loss and accuracy of each client, see `Trace.clients`)
+            and lyapunov, whose proven rate the trace's config then holds; or a mapping from a name to
+            `f(problem, hp, state)` -> () or (k,), compiled into the loop.
 
     Returns:
         The Trace. Its records do not depend on how the run was cut into chunks. A diverged run is reported by its
@@ -320,6 +321,8 @@ class Run:
         }
         if isinstance(self.problem, Neural):
             config["parameters"] = self.problem.layout.described()
+            if any(name.startswith("client_") for name in self.metrics.names):
+                config["client_rows"] = self.problem.client_rows
         if self.watch.keep_best is not None:
             config["keep_best"] = self.watch.keep_best
         if "lyapunov" in self.metrics.names:
@@ -352,6 +355,6 @@ class _StepsBar:
         if len(block["value"]) and np.isfinite(self.f_star):
             self.bar.set_postfix_str(f"gap {block['value'][-1] - self.f_star:.1e}", refresh=False)
         elif len(block["value"]):
-            hits = f", accuracy {block['accuracy'][-1]:.1%}" if "accuracy" in block else ""
+            hits = f", accuracy {block['test_accuracy'][-1]:.1%}" if "test_accuracy" in block else ""
             self.bar.set_postfix_str(f"loss {block['value'][-1]:.3f}{hits}", refresh=False)
         self.bar.update(len(block["value"]) * self.every)

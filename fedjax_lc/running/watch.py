@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fedjax_lc.core.errors import InputError
-from fedjax_lc.results.columns import best_record, is_accuracy, unknown_metric
+from fedjax_lc.problems.metric_names import unknown_metric
+from fedjax_lc.results.columns import best_record, is_accuracy
 from fedjax_lc.results.trace import Trace
 from fedjax_lc.running import folder as folders
 from fedjax_lc.running.folder import Folder

@@ -153,7 +153,7 @@ def test_nodes_train_networks_of_their_own():
     assert x.shape == (4, network.dim)
     assert trace.metrics["consensus"][-1] > 0
     assert trace.metrics["worst"][-1] == pytest.approx(max(float(network.value(jnp.asarray(row))) for row in x))
-    assert "accuracy" in trace.metrics
+    assert "test_accuracy" in trace.metrics
 
 
 def test_power_gossip_takes_a_networks_matrices():

@@ -105,4 +105,4 @@ def test_a_lane_is_its_single_run(name, network, monkeypatch):
         for cost in ledger.COSTS:
             np.testing.assert_allclose(getattr(ours, cost), getattr(alone, cost), rtol=1e-6)
         np.testing.assert_allclose(ours.value, alone.value, rtol=1e-10)
-        np.testing.assert_allclose(ours.metrics["accuracy"], alone.metrics["accuracy"], rtol=0, atol=1e-12)
+        np.testing.assert_allclose(ours.metrics["test_accuracy"], alone.metrics["test_accuracy"], rtol=0, atol=1e-12)

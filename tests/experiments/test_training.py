@@ -74,7 +74,7 @@ def test_the_best_of_what_was_tried_wins_and_what_diverges_loses(criterion, reci
     found = dataclasses.replace(recipe, criterion=criterion).tune(RUNS[0], network, progress=False)
     ended = [direct(network, hp, SEEDS, TUNE_ROUNDS) for hp in RUNS[0].grid(network).hparams]
     assert [trace.status for trace in ended] == ["finished", "finished", "diverged"]
-    ends = [trace.value[-1] if criterion == "value" else -trace.metrics["accuracy"][-1] for trace in ended[:2]]
+    ends = [trace.value[-1] if criterion == "value" else -trace.metrics["test_accuracy"][-1] for trace in ended[:2]]
     assert ends[1] < ends[0]
     assert found == {"tried": 3, "diverged": 1, "settings": {"client_lr": 0.1}, "ends": []}
 
@@ -138,7 +138,7 @@ def test_means_and_errors_are_those_of_single_runs(made, network):
     found = facts["runs"]["FedAvg"]
     for name, ends in {
         "value": [trace.value[-1] for trace in traces],
-        "accuracy": [trace.metrics["accuracy"][-1] for trace in traces],
+        "accuracy": [trace.metrics["test_accuracy"][-1] for trace in traces],
         "test_loss": [trace.metrics["test_loss"][-1] for trace in traces],
     }.items():
         assert found[name]["mean"] == pytest.approx(np.mean(ends), rel=1e-4)

@@ -247,6 +247,15 @@ def begin(problem: Any, hp: Any, t: jax.Array, key: Key, aggregation: Memories =
     )
 
 
+def members(problem: Problem, hp: Local, t: jax.Array, key: Key) -> jax.Array:
+    """(n,) 1 for the clients of round t, as `begin` draws them by this key, 0 for others."""
+    ids, present = select(problem, hp, t, jax.random.split(key, 4)[0])
+    if ids is None:
+        return jnp.ones(problem.n, problem.dtype)
+    places = ids if present is None else jnp.where(present, ids, problem.n)
+    return jnp.zeros(problem.n, problem.dtype).at[places].set(1, mode="drop")
+
+
 def scheduled(hp: Any, t: jax.Array) -> Any:
     """hp with its step sizes as they are in round t."""
     changes = {}
