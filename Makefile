@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-all browser lint format bench figures clean
+.PHONY: demo test test-all browser lint format docs bench figures clean
 
 demo: $(READY)  ## seven methods on breast_cancer: a table and a picture, in about a minute
 	$(BIN)/fedjax-lc figure demo --out demo
@@ -29,6 +29,10 @@ format: $(READY)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+docs: $(VENV)/.ready-docs  ## the documentation site: docs/_build/html/index.html
+	$(BIN)/python -m sphinx -b html --fail-on-warning --keep-going --fresh-env -q docs docs/_build/html
+	$(BIN)/python -m docs.pages.check docs/_build/html
+
 bench: $(READY)  ## speed against honest baselines
 	$(BIN)/fedjax-lc bench single
 	$(BIN)/fedjax-lc bench sweep
@@ -50,5 +54,9 @@ $(READY): pyproject.toml
 	$(BIN)/python -m pip install --quiet -e '.[test]'
 	touch $@
 
+$(VENV)/.ready-docs: $(READY)
+	$(BIN)/python -m pip install --quiet -e '.[docs]'
+	touch $@
+
 clean:
-	rm -rf $(VENV) demo plot.png .mypy_cache .ruff_cache build dist *.egg-info
+	rm -rf docs/_build $(VENV) demo plot.png .mypy_cache .ruff_cache build dist *.egg-info
