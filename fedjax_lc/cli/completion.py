@@ -39,7 +39,7 @@ def _completion(options: argparse.Namespace) -> int:
 
 
 def _name_choices(parser: argparse.ArgumentParser, paths: dict[str, Any]) -> None:
-    """Give every argument the names or the kind of path that complete it, which its own checks do not need."""
+    """Give every argument the names or the kind of path that complete it, which its checks do not need."""
     known = _names()
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):

@@ -21,7 +21,8 @@ one by the last accuracy or F (--metric).
 Example:
   fedjax-lc tune locodl diana --grid 'gamma=theory*loguniform:0.1:10' --grid 'locodl.p=loguniform:0.01:0.5' \\
       --grid 'compressor=rand_k:3|natural; natural' --sample 81 --budget bits_up=1e6 --rel-gap 1e-6 --out tuned"""
-NO_OPTIONS = ("track", "shard", "engine", "address", "workers", "cpus_per_task", "gpus_per_task")  #: of a sweep, not of a tune
+#: options of a sweep, not of a tune
+NO_OPTIONS = ("track", "shard", "engine", "address", "workers", "cpus_per_task", "gpus_per_task")
 STEPS = (100_000, 1_000)  #: of a lane at most by default: convex problems, networks
 
 

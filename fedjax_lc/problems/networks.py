@@ -297,9 +297,9 @@ class Neural(Sampled):
         self, kind: str, losses: jax.Array, hits: jax.Array, owners: Any, counted: jax.Array
     ) -> dict[str, Scalar]:
         """Metrics by client on rows of a kind, by name."""
-        found = {"client_loss": self._means_by_client(losses, owners, counted)}
-        found |= fairness(self._means_by_client(hits, owners, counted))
-        return {by_rows(name, kind): value for name, value in found.items()}
+        measured = {"client_loss": self._means_by_client(losses, owners, counted)}
+        measured |= fairness(self._means_by_client(hits, owners, counted))
+        return {by_rows(name, kind): value for name, value in measured.items()}
 
     def norm_at(self, x: Vec) -> PyTree:
         """The statistics with which BatchNorm evaluates the model x.

@@ -80,6 +80,6 @@ def tracking(trackers: Sequence[Any], folder: Folder, trace: Trace) -> Tracking:
 
 
 def with_records(trace: Trace, block: Mapping[str, np.ndarray]) -> Trace:
-    """The trace with these records in place of its own."""
+    """The trace with these records in place of those that it has."""
     series: dict[str, Any] = {name: block[name] for name in block if name not in trace.metrics}
     return dataclasses.replace(trace, metrics={name: block[name] for name in trace.metrics}, **series)

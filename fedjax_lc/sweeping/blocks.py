@@ -57,7 +57,6 @@ class Ended:
         return not (self.lanes["status"] == "interrupted").any()
 
 
-
 def buffered(every: int, size: int) -> int:
     """How many records a chunk of `size` lanes can hold."""
     return int(np.clip(BUFFER_BYTES // (4 * len(ledger.COSTS) * every * size), 1, loop.CHUNK_RECORDS))

@@ -99,7 +99,7 @@ def sweep(
             a hundredth of the time.
         start: the lanes of another sweep that go on here, as `fl.extend` gives them.
         rung: whether lanes may go on when they have spent the budget, as in `fl.tune`: all last states are kept.
-        track: as in `fl.run`; every lane is a run of its own, and "csv" writes one file for all of them. Lanes that run
+        track: as in `fl.run`; every lane is a run, and "csv" writes one file for all of them. Lanes that run
             in other processes are seen when their part has ended.
         options: steps, every, rel_gap, budget, x0 and measure, as in `fl.run`, for every lane.
 

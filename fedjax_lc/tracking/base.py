@@ -49,7 +49,7 @@ class Log(Protocol):
 
 
 class Tracker(Protocol):
-    """Begins a log for every run. An own class of this form can be given to `track=` as it is.
+    """Begins a log for every run. A class of this form can be given to `track=` as it is.
 
     Attributes:
         most: the lanes of a sweep that it can log side by side.
@@ -135,7 +135,7 @@ class Tracking:
         for tracker, log in list(self.logs):
             try:
                 call(log)
-            except Exception as error:  # a run does not end because nobody can be told of it
+            except Exception as error:  # a run does not end because nobody hears of it
                 self.logs.remove((tracker, log))
                 say(f"note: {type(tracker).__name__} is left out from here on: {one_line(error)}")
 

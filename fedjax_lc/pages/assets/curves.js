@@ -35,9 +35,9 @@ function problemSection(problem) {
   }
 
   const sweptBest = (sweep, now) => {
-    const own = sweep.curves.map((place) => curves[place]).filter((curve) => curve.lanes[0].series);
-    const methods = [...new Set(own.map((curve) => curve.method))];
-    return methods.map((method) => bestOf(own.filter((curve) => curve.method === method), now, state.prices));
+    const mine = sweep.curves.map((place) => curves[place]).filter((curve) => curve.lanes[0].series);
+    const methods = [...new Set(mine.map((curve) => curve.method))];
+    return methods.map((method) => bestOf(mine.filter((curve) => curve.method === method), now, state.prices));
   };
   const runs = problem.runs.map(({ curve }) => curves[curve]);
   const best = () => problem.sweeps.flatMap((sweep) => sweptBest(sweep, measure()));
