@@ -32,16 +32,16 @@ function seriesLegend(labels, hidden, update) {
 
 function linesBlock({ name, x: xName, measures, series }) {
   const labels = Object.keys(series), hidden = new Set();
-  const mine = measures.filter((each) => !["low", "high", "error"].includes(each));
+  const own = measures.filter((each) => !["low", "high", "error"].includes(each));
   const all = (key) => labels.flatMap((label) => series[label][key] || []).filter(Number.isFinite);
-  const state = { measure: mine.find((each) => ["median", "floor", "mean", "value"].includes(each)) || mine[0] };
+  const state = { measure: own.find((each) => ["median", "floor", "mean", "value"].includes(each)) || own[0] };
   const wide = (values) => values.length > 0 && Math.min(...values) > 0 && Math.max(...values) >= 20 * Math.min(...values);
   state.logX = wide(all("x"));
   state.logY = wide(all(state.measure));
-  const chart = el("div", { class: "plot" }), legend = el("div", { class: "legend", role: "group", "aria-label": `Lines of ${name}` });
+  const chart = el("div", { class: "plot", role: "img", "aria-label": `Lines of ${name}` }), legend = el("div", { class: "legend", role: "group", "aria-label": `Lines of ${name}` });
   const logX = tick("log x", state.logX, (on) => { state.logX = on; update(); }), logY = tick("log y", state.logY, (on) => { state.logY = on; update(); });
   const controls = el("div", { class: "controls panel" },
-    mine.length > 1 ? select("Show", [{ items: mine.map((each) => [each, each]) }], state.measure, (measure) => { state.measure = measure; state.logY = logY.box.checked = wide(all(measure)); update(); }) : null,
+    own.length > 1 ? select("Show", [{ items: own.map((each) => [each, each]) }], state.measure, (measure) => { state.measure = measure; state.logY = logY.box.checked = wide(all(measure)); update(); }) : null,
     el("div", { class: "control ticks" }, logX, logY));
   function update() {
     legend.replaceChildren(...seriesLegend(labels, hidden, update));
@@ -69,7 +69,7 @@ function tableBlock({ name, columns, rows }) {
   ]);
   table.update(rows);
   if (!usual) return { part: table };
-  const chart = el("div", { class: "plot dots" });
+  const chart = el("div", { class: "plot dots", role: "img", "aria-label": `${name}, whose numbers are in the table below` });
   const values = (column) => rows.map((row) => row[column]).filter(isNumber);
   const state = { column: usual, log: spansTen(values(usual)) };
   const log = tick("log x", state.log, (on) => { state.log = on; update(); });

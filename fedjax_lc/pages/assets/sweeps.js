@@ -2,7 +2,7 @@
 
 const VIRIDIS = ["#fde725", "#b5de2b", "#6ece58", "#35b779", "#1f9e89", "#26828e", "#31688e", "#3e4989", "#482878", "#440154"];
 const MISSED = "#e5e7eb";
-const MOST_VALUES = 24, MOST_NUMBERS = 12, MOST_ROWS = 25;
+const MOST_VALUES = 24, MOST_NUMBERS = 12, MOST_ROWS = 25, MOST_MARKED = 150;
 
 const isNumber = (value) => typeof value === "number";
 const valueText = (value) => (isNumber(value) ? short(value) : value === null || value === undefined ? "–" : typeof value === "boolean" ? (value ? "yes" : "no") : String(value));
@@ -18,12 +18,12 @@ const cut = (text, most) => (text.length > most ? `${text.slice(0, most - 1)}…
 const settingOf = (curve, name) => (name === "method" ? curve.method : curve.settings[name]);
 
 function sweepPart(sweep, { curves, state, measure, measureWords, measureText, drawn, pick, unpick }) {
-  const mine = sweep.curves.map((place) => curves[place]);
-  const methods = [...new Set(mine.map((curve) => curve.method))];
+  const own = sweep.curves.map((place) => curves[place]);
+  const methods = [...new Set(own.map((curve) => curve.method))];
   const part = el("div", { class: "sweep" }, el("h3", {}, `Sweep: ${sweep.label}`));
   const note = el("p", { class: "small" });
   part.append(note);
-  const of = (method) => mine.filter((curve) => method === "" || curve.method === method);
+  const of = (method) => own.filter((curve) => method === "" || curve.method === method);
   const axesOf = (method) => sweep.axes.filter((name) => valuesOf(of(method), name).length > 1);
 
   // Costs on a logarithmic scale of colours, the cheapest the lightest; accuracies the other way round.
@@ -42,7 +42,7 @@ function sweepPart(sweep, { curves, state, measure, measureWords, measureText, d
   const shared = sweep.axes.filter((name) => methods.every((method) => valuesOf(of(method), name).length));
   const whole = methods.length > 1 && shared.length > 0; // whether all methods fit on one map
   const map = { method: whole ? "" : methods.find((method) => axesOf(method).length) ?? methods[0], x: "", y: "" };
-  const mapControls = el("div", { class: "controls panel" }), mapChart = el("div", { class: "plot map" }), mapCaption = el("figcaption", {});
+  const mapControls = el("div", { class: "controls panel" }), mapChart = el("div", { class: "plot map", role: "img", "aria-label": `Map of ${sweep.label}, whose numbers are in the table below` }), mapCaption = el("figcaption", {});
   const mapPart = el("div", {}, el("h4", {}, "Map"), mapControls, el("figure", {}, mapChart, mapCaption));
   part.append(mapPart);
 
@@ -85,7 +85,7 @@ function sweepPart(sweep, { curves, state, measure, measureWords, measureText, d
     if (numeric && (columns.length > MOST_VALUES || rows.length > MOST_VALUES || !repeats)) drawCloud(cells, columns, rows, colours);
     else drawCells(cells, columns, rows, colours);
     const others = axesOf(map.method).filter((name) => name !== map.x && name !== map.y && valuesOf(of(map.method), name).length > 1);
-    mapCaption.textContent = `${capital(measureWords())}, ${seedWords(mine).split(",")[0]}${cells.some((cell) => cell.of > 1) ? `; each cell at its best ${others.map(axisLabel).join(", ") || "configuration"}` : ""}. Grey: half of the seeds or more do not reach it. Framed: the best.`;
+    mapCaption.textContent = `${capital(measureWords())}, ${seedWords(own).split(",")[0]}${cells.some((cell) => cell.of > 1) ? `; each cell at its best ${others.map(axisLabel).join(", ") || "configuration"}` : ""}. Grey: half of the seeds or more do not reach it. Framed: the best.`;
   }
 
   const hoverOf = ({ curve, cost }) => `<b>${safe(curve.label)}</b><br>${safe(measureWords())}: ${safe(measureText(cost.median))}<br>${cost.reached} of ${cost.seeds} seeds reach it${cost.diverged ? `, ${cost.diverged} diverged` : ""}`;
@@ -124,7 +124,7 @@ function sweepPart(sweep, { curves, state, measure, measureWords, measureText, d
   }
 
   // --- parallel coordinates
-  const lines = el("div", { class: "plot parallel" }), linesCaption = el("figcaption", {});
+  const lines = el("div", { class: "plot parallel", role: "img", "aria-label": `Parallel coordinates of ${sweep.label}, whose numbers are in the table below` }), linesCaption = el("figcaption", {});
   const linesPart = el("div", {}, el("h4", {}, "Parallel coordinates"), el("figure", {}, lines, linesCaption));
   part.append(linesPart);
 
@@ -141,10 +141,10 @@ function sweepPart(sweep, { curves, state, measure, measureWords, measureText, d
 
   function drawLines() {
     const now = measure(), names = [...(methods.length > 1 ? ["method"] : []), ...sweep.axes];
-    const rated = mine.map((curve) => ({ curve, cost: price(curve, now, state.prices) }));
+    const rated = own.map((curve) => ({ curve, cost: price(curve, now, state.prices) }));
     const finite = rated.filter(({ cost }) => Number.isFinite(cost.median)).sort((one, two) => one.cost.rank - two.cost.rank);
     const colours = scale(rated.map(({ cost }) => cost.median)), missedAt = 1.12;
-    const axes = names.map((name) => axisOf(valuesOf(mine, name), valueText));
+    const axes = names.map((name) => axisOf(valuesOf(own, name), valueText));
     const share = (value) => (measure().up ? 1 - colours.part(value) : colours.part(value));
     const last = { named: finite.length ? colours.ticks.map((tick, i) => [colours.high > colours.low ? (tick - colours.low) / (colours.high - colours.low) : 0, colours.texts[i]]) : [] };
     if (finite.length < rated.length) last.named.push([missedAt, "missed"]);
@@ -164,7 +164,7 @@ function sweepPart(sweep, { curves, state, measure, measureWords, measureText, d
     }
     const order = [...bins.values()].sort((one, two) => one.strong - two.strong || (one.bin === -1 ? -1 : two.bin === -1 ? 1 : two.bin - one.bin));
     const traces = order.map(({ strong, bin, x, y, text }) => ({
-      x, y, hovertext: text, hoverinfo: "text", mode: "lines+markers", meta: strong ? "drawn" : "lines", connectgaps: false,
+      x, y, hovertext: text, hoverinfo: "text", mode: strong || own.length <= MOST_MARKED ? "lines+markers" : "lines", meta: strong ? "drawn" : "lines", connectgaps: false,
       line: { color: bin === -1 ? "#c3c7cd" : VIRIDIS[bin], width: strong ? 4.5 : 1.5 }, opacity: strong ? 1 : 0.75,
       marker: { size: strong ? 9 : 5, color: bin === -1 ? "#c3c7cd" : VIRIDIS[bin], line: { color: strong ? "#1b1f24" : "#ffffff", width: strong ? 1 : 0 } },
     }));
@@ -179,7 +179,7 @@ function sweepPart(sweep, { curves, state, measure, measureWords, measureText, d
       xaxis: { range: [-0.05, names.length + 0.05], tickvals: titles.map((_, i) => i), ticktext: titles.map(safe), showgrid: false, ticks: "", showline: false, tickangle: 0, fixedrange: true },
       yaxis: { visible: false, range: [-0.06, 1.2], fixedrange: true },
     });
-    linesCaption.textContent = `One line for each of ${mine.length} configurations, coloured by ${measureWords()} (yellow: best); thick lines are drawn as curves above.`;
+    linesCaption.textContent = `One line for each of ${own.length} configurations, coloured by ${measureWords()} (yellow: best); thick lines are drawn as curves above.`;
   }
 
   // --- the table
@@ -188,8 +188,8 @@ function sweepPart(sweep, { curves, state, measure, measureWords, measureText, d
   const table = sortable(`configurations of ${sweep.label}`, [
     { label: "draw", text: true, key: null, show: ({ curve }) => drawTick(curve) },
     ...(methods.length > 1 ? [{ label: "method", text: true, key: ({ curve }) => curve.method, show: ({ curve }) => curve.method }] : []),
-    ...Object.keys(Object.assign({}, ...mine.map((curve) => curve.settings))).filter((name) => sweep.axes.includes(name)).map((name) => {
-      const words = !valuesOf(mine, name).every(isNumber);
+    ...Object.keys(Object.assign({}, ...own.map((curve) => curve.settings))).filter((name) => sweep.axes.includes(name)).map((name) => {
+      const words = !valuesOf(own, name).every(isNumber);
       return { label: axisLabel(name), text: words, key: ({ curve }) => (words ? valueText(curve.settings[name]) : curve.settings[name]), show: ({ curve }) => valueText(curve.settings[name]) };
     }),
     { label: "cost", key: ({ cost }) => cost.rank, show: ({ cost }) => measureText(cost.median) },
@@ -214,14 +214,14 @@ function sweepPart(sweep, { curves, state, measure, measureWords, measureText, d
   return {
     part,
     update: () => {
-      note.textContent = `${mine.length} configurations, ${mine.reduce((sum, curve) => sum + curve.lanes.length, 0)} lanes; compared by ${measureWords()}.`;
+      note.textContent = `${own.length} configurations, ${own.reduce((sum, curve) => sum + curve.lanes.length, 0)} lanes; compared by ${measureWords()}.`;
       tableNote.textContent = `Compared by ${measureWords()}. Tick a configuration to draw its curve.`;
       again.hidden = state.picked === null;
       drawMap();
       if (sweep.axes.length) drawLines();
       const now = measure();
       table.rename(costPlace, now.last ? "at the end" : now.kind === "time" ? "simulated time" : DATA.costs[now.kind].replace(/ per client|communication |local /g, ""));
-      table.update(mine.map(rowOf));
+      table.update(own.map(rowOf));
     },
   };
 }
