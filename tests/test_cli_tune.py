@@ -165,6 +165,13 @@ def test_pictures_are_as_wide_as_asked_and_carry_their_fonts(tuned, size, inches
     assert all(7 <= points <= 8.5 for points in letters)
 
 
+def test_a_lane_that_was_given_up_is_drawn_as_such(tuned):
+    table = fl.Table.load(tuned / "gd")
+    dropped = table.lanes.index[table.lanes["status"] == "dropped"][0]
+    figure = fl.plot.curves({"GD": table.trace(dropped)})
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["GD (dropped)"]
+
+
 def test_an_unknown_size_is_refused(tuned):
     with pytest.raises(fl.InputError, match="unknown size 'poster'"):
         fl.plot.best(fl.Table.load(tuned), size="poster")

@@ -129,3 +129,9 @@ def build(
     for hp in points.hparams:
         algorithm.check(problem, hp)
     return points
+
+
+def configurations(config: Any, algorithm: Any, problem: Any, axes: Mapping[str, Any]) -> Any:
+    """The Grid of a method with these axes that the configuration of a sweep or a tune asks for."""
+    how = {"num": config.sample, "kind": config.sample_method, "seed": config.sample_seed}
+    return build(algorithm, problem, axes, index_bits=config.index_bits, **how)

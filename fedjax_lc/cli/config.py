@@ -253,6 +253,7 @@ class SweepConfig(Config):
         Option("this many samples of the axes instead of all points", "grid", metavar="NUM", within="whole [1, inf)"),
     ] = None
     sample_method: Annotated[str, Option("random, sobol, halton or latin", "grid", metavar="KIND")] = "random"
+    sample_seed: Annotated[int, Option("seed of the samples", "grid", metavar="SEED", within="whole [0, inf)")] = 0
     seeds: Annotated[
         int, Option("seeds 0 to NUM - 1 of every configuration", "grid", metavar="NUM", within="whole [1, inf)")
     ] = 1
@@ -348,11 +349,6 @@ class SweepConfig(Config):
     def of_method(self, method: str, grid: dict[str, Any]) -> Self:
         """The part of one method, which sweeps these axes."""
         return dataclasses.replace(self, methods=[method], grid=grid)
-
-    def configurations(self, algorithm: Any, problem: Any, share: dict[str, Any]) -> Any:
-        """The Grid of a method around its theory, with these axes."""
-        return axes.build(algorithm, problem, share, num=self.sample, kind=self.sample_method,
-                          index_bits=self.index_bits)  # fmt: skip
 
     def bytes(self) -> int | None:
         """The memory: 2GB, 512MiB, 1e9, ... as a number.

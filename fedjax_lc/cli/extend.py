@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from fedjax_lc.cli import compare, sweep
+from fedjax_lc.cli import axes, compare, sweep
 from fedjax_lc.cli.config import RunConfig, SweepConfig
 from fedjax_lc.cli.options import PATH, Help, add_cache, make_problem, reader
 from fedjax_lc.cli.run import hparams, show
@@ -99,7 +99,7 @@ def _extend_lanes(options: argparse.Namespace) -> int:
     config = SweepConfig(**SweepConfig.read(str(folder / "sweep.toml")) | {"quiet": options.quiet})
     algorithm = algorithms.get(next(iter(table.config["methods"])))
     problem, _ = make_problem(config)
-    grid = config.configurations(algorithm, problem, config.grid)
+    grid = axes.configurations(config, algorithm, problem, config.grid)
     longer = extend(
         folder, options.steps, lanes=lanes, into=options.into, problem=problem, hp=grid, measure=config.measure,
         progress=not options.quiet, checkpoint_every=options.checkpoint_every, other_code=options.other_code,

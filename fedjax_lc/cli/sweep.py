@@ -102,7 +102,7 @@ def each_method(
     problem, draw_report = make_problem(config)
     for algorithm in methods:
         loop.choose_metrics(algorithm, problem, config.measure)
-    grids = {a.name: config.configurations(a, problem, shares[a.name]) for a in methods}
+    grids = {a.name: axes.configurations(config, a, problem, shares[a.name]) for a in methods}
     rules = {a.title: axes.working_rule(a, problem, shares[a.name]) for a in methods}
     for note in [*notes, *(f"{title}: {rule}" for title, rule in rules.items() if rule)]:
         say(f"note: {note}")

@@ -7,7 +7,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Annotated, Any, Self
 
-from fedjax_lc.cli import axes, sweep
+from fedjax_lc.cli import sweep
 from fedjax_lc.cli.config import SweepConfig
 from fedjax_lc.cli.options import Option
 from fedjax_lc.core.errors import InputError
@@ -37,7 +37,6 @@ class TuneConfig(SweepConfig):
             "grid", metavar="NUM", within="whole [1, inf)",
         ),
     ] = None  # fmt: skip
-    sample_seed: Annotated[int, Option("seed of the draw", "grid", metavar="SEED", within="whole [0, inf)")] = 0
     halving: Annotated[
         float, Option("ratio of successive budgets, and of the configurations that have them", within="(1, inf)")
     ] = 3.0
@@ -48,6 +47,10 @@ class TuneConfig(SweepConfig):
     metric: Annotated[
         str | None,
         Option("what is best: bits_up, rounds, ... to --rel-gap; accuracy, value, ... at the budget"),
+    ] = None
+    steps: Annotated[
+        int | None,
+        Option("steps at most (default: 100,000; of a network 1,000)", within="whole [1, 4294967295]"),
     ] = None
     budget: Annotated[
         dict[str, Any],
@@ -76,10 +79,6 @@ class TuneConfig(SweepConfig):
 
     def settings(self) -> dict[str, Any]:
         return {name: value for name, value in super().settings().items() if name not in NO_OPTIONS}
-
-    def configurations(self, algorithm: Any, problem: Any, share: dict[str, Any]) -> Any:
-        return axes.build(algorithm, problem, share, num=self.sample, kind=self.sample_method,
-                          index_bits=self.index_bits, seed=self.sample_seed)  # fmt: skip
 
 
 def add(commands: Any, arguments: Sequence[str]) -> None:

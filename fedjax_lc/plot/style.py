@@ -37,6 +37,7 @@ ENDINGS = {
     "capped": ">",
     "diverged": "x",
     "interrupted": "|",
+    "dropped": "_",
 }  #: marker of a run that missed its target
 METADATA = {"png": {"Software": None}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}
 
@@ -240,7 +241,7 @@ def resized(figure: Figure, size: str | None) -> Figure:
     artists: list[Any] = figure.findobj()
     for artist in artists:
         if isinstance(artist, Text):
-            artist.set_fontsize(share * artist.get_fontsize())
+            artist.set_fontsize(share * float(artist.get_fontsize()))
         elif isinstance(artist, Line2D):
             artist.set_linewidth(share * float(artist.get_linewidth()))
             artist.set_markersize(share * float(artist.get_markersize()))

@@ -31,6 +31,17 @@ def test_a_step_size_is_the_theory_of_a_smoother_problem(method, problem):
     assert getattr(theory(step_size=4.0), step) > 1.5 * getattr(theory(), step)
 
 
+@pytest.mark.parametrize("method", ["locodl", "compressed_scaffnew"])
+def test_a_factor_of_p_is_on_top_of_the_step_size(method, problem):
+    theory = theory_with_steps(algorithms.get(method), problem)
+    smoother = theory(step_size=0.01)
+    doubled = theory(step_size=0.01, p_factor=2.0)
+    assert doubled == dataclasses.replace(smoother, p=2 * smoother.p)
+    assert theory(p_factor=1e9).p == 1
+    with pytest.raises(InputError, match="unknown hyperparameter 'p_factor'"):
+        grid(theory_with_steps(algorithms.get("gd"), problem), p_factor=(1.0, 2.0))
+
+
 def test_choices_of_theory_and_step_sizes_make_the_grid(problem):
     theory = theory_with_steps(algorithms.get("diana"), problem)
     tried = grid(theory, compressor=("rand_k:1", "natural"), step_size=(1.0, 2.0))
@@ -97,6 +108,17 @@ def test_the_grid_grows_while_its_best_is_at_an_end(recipe, problem):
 
 
 @pytest.mark.slow
+def test_p_grows_too_and_every_pair_of_the_grid_is_tried_once(recipe, problem):
+    """Theory's p is far too small at 1/64 and 1/32 of it: larger ones are tried at all step sizes so far."""
+    entry = Contender("locodl", tune={"compressor": ("natural",), "p_factor": (1 / 64, 1 / 32)})
+    table, _, _ = dataclasses.replace(recipe, curves=(entry,), extensions=4).tune(problem, progress=False)
+    tried = table.lanes[["p_factor", "step_size", "seed"]]
+    assert tried["p_factor"].max() > 1 / 32
+    assert not tried.duplicated().any()
+    assert len(tried) == 2 * tried["p_factor"].nunique() * tried["step_size"].nunique()
+
+
+@pytest.mark.slow
 def test_the_winners_run_again_with_new_seeds(recipe, problem, made):
     _, _, facts = made
     assert recipe.rel_gap > recipe.final_gap
@@ -125,5 +147,9 @@ def test_recipes_try_what_fits_their_problem():
             methods = [entry.method for entry in found.curves]
             assert methods[0] == "locodl"
             assert len(set(methods)) == len(methods) == 6
+            tries = {entry.method: {n for n, values in entry.tune.items() if len(values) > 1} for entry in found.curves}
+            assert tries["locodl"] == {"compressor", "p_factor"}
+            assert tries["compressed_scaffnew"] >= {"p_factor"}
+            assert tries["five_gcs_cc"] == {"compressor", "local_steps"}
             titles = [algorithms.get(method).title for method in methods]
             assert all(claim.sides(titles) for claim in found.claims)
