@@ -46,7 +46,7 @@ class Nnx:
         return out, nnx.state(model, nnx.BatchStat)
 
     def _random(self, key: Key) -> PyTree:
-        """The random state that this key gives: every stream of draws begins with a key of its own."""
+        """The random state that this key gives: every stream of draws begins with another key."""
         structure, keys = self.random
         leaves = [jax.random.fold_in(key, i) if is_key else jnp.uint32(0) for i, is_key in enumerate(keys)]
         return jax.tree.unflatten(structure, leaves)

@@ -77,8 +77,8 @@ def summarised(columns: Mapping[str, np.ndarray]) -> dict[str, dict[str, float]]
     """
     if not len(step := columns["step"]):
         return {}
-    found = {name: {"last": float(series[-1])} for name, series in columns.items() if series.ndim == 1}
-    for name in found.keys() - {"step", *COSTS}:
+    summary = {name: {"last": float(series[-1])} for name, series in columns.items() if series.ndim == 1}
+    for name in summary.keys() - {"step", *COSTS}:
         if (row := best_record(name, columns[name])) is not None:
-            found[name] |= {"best": float(columns[name][row]), "step": float(step[row])}
-    return {name: each for name, each in found.items() if name != "step"}
+            summary[name] |= {"best": float(columns[name][row]), "step": float(step[row])}
+    return {name: each for name, each in summary.items() if name != "step"}

@@ -97,7 +97,7 @@ def sweep(
         checkpoint_every: minutes between two checkpoints of lanes under way, or "steps:N"; default: so that they take
             a hundredth of the time.
         start: the lanes of another sweep that go on here, as `fl.extend` gives them.
-        track: as in `fl.run`; every lane is a run of its own, and "csv" writes one file for all of them. Lanes that run
+        track: as in `fl.run`; every lane is a run, and "csv" writes one file for all of them. Lanes that run
             in other processes are seen when their part has ended.
         options: steps, every, rel_gap, budget, x0 and measure, as in `fl.run`, for every lane.
 

@@ -34,8 +34,8 @@ class Mlflow:
         self.client = mlflow.MlflowClient()
 
     def start(self, about: About) -> MlflowLog:
-        found = self.client.get_experiment_by_name(self.experiment)
-        number = found.experiment_id if found else self.client.create_experiment(self.experiment)
+        known = self.client.get_experiment_by_name(self.experiment)
+        number = known.experiment_id if known else self.client.create_experiment(self.experiment)
         for old in self.client.search_runs([number], f"tags.`{KNOWN}` = '{about.identity}'"):
             self.client.delete_run(old.info.run_id)  # the same run, all records of which come again
         run = self.client.create_run(number, run_name=about.name, tags={KNOWN: about.identity, "group": about.group})
