@@ -37,6 +37,7 @@ def test_run_writes_its_results(tmp_path, capsys):
     assert main(["run", "locodl", *QUICK, "--compressor", "rand_k:2|natural", "--out", str(folder)]) == 0
     assert sorted(path.name for path in folder.iterdir()) == [
         "config.json",
+        "model.safetensors",
         "plot.png",
         "state.safetensors",
         "trace.parquet",

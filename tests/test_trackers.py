@@ -57,10 +57,9 @@ def scalars(folder):
     series: dict[str, tuple[list, list]] = {}
     for event in events(folder):
         for value in event.summary.value:
-            assert value.metadata.plugin_data.plugin_name == "scalars"
             steps, values = series.setdefault(value.tag, ([], []))
             steps.append(event.step)
-            values.append(value.tensor.double_val[0])
+            values.append(value.simple_value)
     return series
 
 
@@ -80,10 +79,10 @@ def log_entries(data):
             pieces = b""
 
 
-def holds(trace, columns):
-    """Whether columns by name are those of the trace, bit for bit."""
+def holds(trace, columns, dtype=np.float64):
+    """Whether columns by name are those of the trace, bit for bit in this dtype."""
     for name, series in trace.columns().items():
-        np.testing.assert_array_equal(np.array(columns[name], float), series, err_msg=name)
+        np.testing.assert_array_equal(np.array(columns[name], dtype), series.astype(dtype), err_msg=name)
 
 
 def after(records):
@@ -112,9 +111,9 @@ def test_csv_and_tensorboard_hold_the_numbers_of_the_trace(problem, tmp_path, mo
     series = scalars(tmp_path / "tensorboard")
     steps = trace.step.tolist()
     assert all(each[0] == steps for name, each in series.items() if "/" not in name)
-    holds(trace, {"step": steps} | {name: values for name, (_, values) in series.items()})
+    holds(trace, {"step": steps} | {name: values for name, (_, values) in series.items()}, np.float32)
     summary = trace.summary()
-    assert series["best/value"][1] == [summary["value"]["best"]]
+    assert series["best/value"][1] == [np.float32(summary["value"]["best"])]
     assert series["last/bits_up"][1] == [summary["bits_up"]["last"]]
 
 
@@ -179,8 +178,8 @@ def test_lanes_of_a_sweep_are_tracked_as_they_go(problem, tmp_path, monkeypatch,
     for name in ("config", "seed", "gamma/theory", "step", "bits_up", "value", "gap", "rel_gap", "grad_norm"):
         np.testing.assert_array_equal(rows[name].to_numpy(), whole[name].to_numpy(), err_msg=name)
     series = scalars(tmp_path / "tensorboard" / "diana-4")
-    np.testing.assert_array_equal(series["value"][1], table.trace(4).value)
-    assert series["best/value"][1] == [table.trace(4).summary()["value"]["best"]]
+    np.testing.assert_array_equal(np.float32(series["value"][1]), np.float32(table.trace(4).value))
+    assert series["best/value"][1] == [np.float32(table.trace(4).summary()["value"]["best"])]
 
 
 def test_a_tracker_that_fails_is_left_out_and_the_run_goes_on(problem, tmp_path, capsys):
@@ -194,6 +193,12 @@ def test_a_tracker_that_fails_is_left_out_and_the_run_goes_on(problem, tmp_path,
         def add(self, columns):
             raise RuntimeError("the network\nis down")
 
+    class Unready:
+        def start(self, about):
+            raise RuntimeError("log in")
+
+    with pytest.raises(InputError, match="track: Unready cannot begin: log in"):
+        run(problem, track=[Unready()])
     broken = Broken()
     trace = run(problem, tmp_path, track=[broken, "csv"])
     assert trace.status == "finished"
@@ -280,7 +285,7 @@ def test_mlflow_is_given_the_numbers_of_the_trace(problem):
     assert of("best/value") == [trace.summary()["value"]["best"]]
 
 
-def test_the_command_line_tracks_and_keeps_the_best(tmp_path):
+def test_the_command_line_tracks_keeps_the_best_and_starts_there(tmp_path, capsys, refused):
     from fedjax_lc.cli import main
 
     words = ["gd", "--data", "iris", "--labels", "setosa", "--clients", "2", "--steps", "20", "--quiet"]
@@ -288,3 +293,11 @@ def test_the_command_line_tracks_and_keeps_the_best(tmp_path):
     trace = fl.Trace.load(tmp_path / "run")
     holds(trace, frame(tmp_path / "run" / "records.csv"))
     np.testing.assert_array_equal(trace.best_x, trace.x)
+    there, begun = str(tmp_path / "again"), str(tmp_path / "run" / "best.safetensors")
+    assert main(["run", *words, "--start", begun, "--out", there]) == 0
+    assert fl.Trace.load(there).initial["value"] == trace.value[-1]
+    assert main(["extend", there, "--steps", "20", "--quiet", "--track", "csv"]) == 0
+    assert len(read_csv(tmp_path / "again" / "records.csv")) == 4
+    capsys.readouterr()
+    assert refused("sweep", "gd", "diana", "--track", "csv:x").startswith("--track csv:FILE is for one method")
+    assert refused("run", "gd", "--start", "nosuch.npz").startswith("start: nosuch.npz is not there")

@@ -164,7 +164,7 @@ class Config:
         return {name: getattr(self, name) for name in shared} | {"progress": not self.quiet}
 
     def x0(self, problem: Any) -> Any:
-        """The start, of a problem; None for the problem's own."""
+        """The start, of a problem; None for that of the problem."""
         return None if self.start is None else problem.start(self.start, axes.renamed(self.start_names))
 
 

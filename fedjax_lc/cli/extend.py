@@ -44,6 +44,7 @@ def add(commands: Any, arguments: Sequence[str]) -> None:
     parser.add_argument("--into", type=PATH, metavar="DIR", help="of a sweep: default: DIR/extended-TOTAL")
     parser.add_argument("--checkpoint-every", metavar="MINUTES", help="as of run")
     parser.add_argument("--other-code", action="store_true", help="as of run")
+    parser.add_argument("--track", action="append", metavar="TRACKER", help="of a run: as of run")
     parser.add_argument("--x", default="bits_up", help="as of run")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
     add_cache(parser)
@@ -76,7 +77,7 @@ def _extend(options: argparse.Namespace) -> int:
     trace = extend(
         options.folder, options.steps, problem=problem, hp=hp, measure=config.measure,
         progress=not options.quiet, checkpoint_every=options.checkpoint_every, other_code=options.other_code,
-        x0=config.x0(problem),
+        x0=config.x0(problem), track=options.track,
     )  # fmt: skip
     return show(config, algorithm, problem, hp, trace)
 
@@ -90,6 +91,8 @@ def _extend_lanes(options: argparse.Namespace) -> int:
     folder = options.folder
     if is_there(folder / "tuning.json"):
         raise InputError(f"{folder} holds a tune, whose lanes have spent their budget: tune anew with a larger one")
+    if options.track is not None:
+        raise InputError("--track is for runs: lanes of a sweep that go on are not tracked")
     if options.best is None and options.lanes is None:
         raise InputError(f"{folder} holds a sweep: say which of its lanes go on, by --best 5 or --lanes 3,17")
     if not is_there(folder / "sweep.toml"):

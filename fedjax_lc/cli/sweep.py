@@ -95,6 +95,8 @@ def each_method(
     from fedjax_lc.running.signals import interruptible
 
     methods = [algorithms.get(name) for name in dict.fromkeys(config.methods)]
+    if len(methods) > 1 and any(track.startswith("csv:") for track in config.track):
+        raise InputError("--track csv:FILE is for one method: give --out, where each method's folder has records.csv")
     memory = config.bytes()
     shares, notes = axes.shares(config.grid, methods)
     if config.out is not None:

@@ -234,7 +234,7 @@ def _in_order(
     for name in wanted:
         alike.setdefault(str(sorted(ours[name].values())), ([], []))[1].append(name)
     if any(len(one) != len(other) for one, other in alike.values()):
-        return dict(zip(given, wanted, strict=True))  # whose shapes then prove to differ
+        return dict(zip(given, wanted, strict=True))  # whose shapes will differ
     for twins, others in alike.values():
         if not in_order and len({re.sub(r"\d+", "", name) for name in twins}) > 1:
             raise InputError(f"weights: {' and '.join(twins[:3])} are of one shape, and their order is not known: give "

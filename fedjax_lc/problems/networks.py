@@ -240,8 +240,8 @@ class Neural(Sampled):
 
     @property
     def client_rows(self) -> dict[str, list[int]]:
-        """The numbers of rows on which each client is measured: of its training rows, and of its test rows if it has
-        some of its own."""
+        """The numbers of rows on which each client is measured: of its training rows, and of its test rows where each
+        client has some."""
         starts, measured = np.asarray(self.starts), np.asarray(self.measured)
         owners = measured // self.longest if self.apart else np.searchsorted(starts, measured, side="right") - 1
         counts = {"train": np.bincount(owners, minlength=self.n).tolist()}
@@ -267,7 +267,7 @@ class Neural(Sampled):
 
         A name says the rows: train, the measured training rows; test, the test rows. value: F, the training loss with
         its l2 term. train_accuracy, test_accuracy, test_loss: over all of these rows. client_train_loss,
-        client_train_accuracy and, where clients have test rows of their own, client_test_loss, client_test_accuracy
+        client_train_accuracy and, where each client has test rows, client_test_loss, client_test_accuracy
         (n,): of each client; NaN without rows. train_accuracy_min, _std, _worst (and those of test): minimum, standard
         deviation and mean over the worst tenth of the clients' accuracies. grad_norm: the norm of the gradient of F.
         """
@@ -297,9 +297,9 @@ class Neural(Sampled):
         self, kind: str, losses: jax.Array, hits: jax.Array, owners: Any, counted: jax.Array
     ) -> dict[str, Scalar]:
         """Metrics by client on rows of a kind, by name."""
-        measured = {"client_loss": self._means_by_client(losses, owners, counted)}
-        measured |= fairness(self._means_by_client(hits, owners, counted))
-        return {by_rows(name, kind): value for name, value in measured.items()}
+        values = {"client_loss": self._means_by_client(losses, owners, counted)}
+        values |= fairness(self._means_by_client(hits, owners, counted))
+        return {by_rows(name, kind): value for name, value in values.items()}
 
     def norm_at(self, x: Vec) -> PyTree:
         """The statistics with which BatchNorm evaluates the model x.

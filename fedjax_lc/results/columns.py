@@ -77,8 +77,8 @@ def summarised(columns: Mapping[str, np.ndarray]) -> dict[str, dict[str, float]]
     """
     if not len(step := columns["step"]):
         return {}
-    facts = {name: {"last": float(series[-1])} for name, series in columns.items() if series.ndim == 1}
-    for name in facts.keys() - {"step", *COSTS}:
+    summary = {name: {"last": float(series[-1])} for name, series in columns.items() if series.ndim == 1}
+    for name in summary.keys() - {"step", *COSTS}:
         if (row := best_record(name, columns[name])) is not None:
-            facts[name] |= {"best": float(columns[name][row]), "step": float(step[row])}
-    return {name: each for name, each in facts.items() if name != "step"}
+            summary[name] |= {"best": float(columns[name][row]), "step": float(step[row])}
+    return {name: each for name, each in summary.items() if name != "step"}

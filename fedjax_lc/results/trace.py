@@ -121,7 +121,7 @@ class Trace:
 
     def params(self, x: np.ndarray | None = None) -> dict[str, Any]:
         """The parameters of a network as nested dictionaries of arrays, as flax has them; `problem.params` gives the
-        model's own tree.
+        tree of the model.
 
         Args:
             x: (d,) a model; None for the last one, `trace.best_x` for the best.

@@ -71,7 +71,7 @@ def run(
             minute or more, so that writing takes less than a hundredth of the time.
         facts: plain values to add to the trace's config.
         track: who else sees every record while it is made: "csv" (a file records.csv in `out`), "tensorboard",
-            "wandb:PROJECT", "mlflow:EXPERIMENT", a `Tracker` of your own, or a list of these.
+            "wandb:PROJECT", "mlflow:EXPERIMENT", another `Tracker`, or a list of these.
         keep_best: a metric: the trace also keeps the model of the record where it is best (`trace.best_x`), and `out`
             has it as best.safetensors. Records are then made one at a time.
         other_code: whether to keep what other code of the method, functions, source of this package or versions of JAX
@@ -178,7 +178,8 @@ class Run:
 
     def result(self, folder: Folder, on_chunk: Callable[[Trace], Any] | None) -> Trace:
         """The trace, read if the folder holds all of it."""
-        trackers = parse(self.watch.track, folder.path) if folder.writes else []
+        with together(self.places.mesh):
+            trackers = parse(self.watch.track, folder.path) if folder.writes else []
         finished = folder.finished()
         if finished is not None:
             if self.progress:
@@ -199,7 +200,8 @@ class Run:
         limits = self.places.put(loop.make_limits(self.problem, self.initial["value"], self.rel_gap, self.budget))
         chunk, self.compile_seconds = self._compiled(at, limits)
         folder.begin(so_far := self._trace(None))
-        seen = tracking(trackers, folder, so_far)
+        with together(self.places.mesh):
+            seen = tracking(trackers, folder, so_far)
         started, count, mesh = time.perf_counter(), 1, self.places.mesh
         shown = _StepsBar(self, done)
         due = folder.schedule.due

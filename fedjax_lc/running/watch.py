@@ -74,12 +74,12 @@ def tracking(trackers: Sequence[Any], folder: Folder, trace: Trace) -> Tracking:
     identity = hashlib.sha256(known.encode()).hexdigest()[:16]
     config = json.loads(json.dumps(trace.config, default=str))
     about = About(trace.method, "", {"method": trace.method}, config, folder.path, identity)
-    seen = Tracking([(tracker, tracker.start(about)) for tracker in trackers])
+    seen = Tracking.begun(trackers, about)
     seen.add(trace.columns())
     return seen
 
 
 def with_records(trace: Trace, block: Mapping[str, np.ndarray]) -> Trace:
-    """The trace with these records in place of those that it has."""
+    """The trace with these records in place of those it has."""
     series: dict[str, Any] = {name: block[name] for name in block if name not in trace.metrics}
     return dataclasses.replace(trace, metrics={name: block[name] for name in trace.metrics}, **series)

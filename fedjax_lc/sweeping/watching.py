@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fedjax_lc.core.errors import InputError, one_line
+from fedjax_lc.core.errors import InputError
 from fedjax_lc.core.progress import say
 from fedjax_lc.results.columns import SERIES, summarised
 from fedjax_lc.results.ledger import COSTS
@@ -128,13 +128,11 @@ class Followed:
         identity = hashlib.sha256(known.encode()).hexdigest()[:16]
         group = str(self.folder or row["method"])
         about = About(f"{row['method']}-{lane}", group, labels, config, self.folder, identity)
-        trackers = []
-        for tracker in list(self.trackers):
-            try:
-                trackers.append((tracker, tracker.start(about)))
-            except Exception as error:
-                if not self.logs:
-                    raise
-                self.trackers.remove(tracker)
-                say(f"note: {type(tracker).__name__} is left out from here on: {one_line(error)}")
-        return LaneLog(Tracking(trackers), row["f_star"])
+        try:
+            tracking = Tracking.begun(self.trackers, about)
+        except InputError as error:
+            if not self.logs:  # the first lane
+                raise
+            say(f"note: lane {lane} is not tracked, {error}")
+            tracking = Tracking(())
+        return LaneLog(tracking, row["f_star"])

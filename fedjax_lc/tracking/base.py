@@ -49,7 +49,7 @@ class Log(Protocol):
 
 
 class Tracker(Protocol):
-    """Begins a log for every run. A class of this form can be given to `track=` as it is.
+    """Begins a log for every run. Any object of this form can be given to `track=`.
 
     Attributes:
         most: the lanes of a sweep that it can log side by side.
@@ -114,6 +114,15 @@ def needed(package: str, extra: str) -> ModuleType:
                          f"'fedjax_lc[{extra}]'") from None  # fmt: skip
 
 
+def _begun(tracker: Any, about: About) -> Any:
+    try:
+        return tracker.start(about)
+    except InputError:
+        raise
+    except Exception as error:  # whatever a service answers
+        raise InputError(f"track: {type(tracker).__name__} cannot begin: {one_line(error)}") from error
+
+
 class Tracking:
     """The logs of one run in all trackers. A tracker that fails is left out from then on, and one line says so.
 
@@ -123,6 +132,15 @@ class Tracking:
 
     def __init__(self, logs: Sequence[tuple[Any, Any]]) -> None:
         self.logs = list(logs)
+
+    @classmethod
+    def begun(cls, trackers: Sequence[Any], about: About) -> Tracking:
+        """The logs of a run that begins.
+
+        Raises:
+            InputError: a tracker cannot begin.
+        """
+        return cls([(tracker, _begun(tracker, about)) for tracker in trackers])
 
     def add(self, columns: Mapping[str, np.ndarray]) -> None:
         if len(columns["step"]):
@@ -135,7 +153,7 @@ class Tracking:
         for tracker, log in list(self.logs):
             try:
                 call(log)
-            except Exception as error:  # a run does not end because nobody hears of it
+            except Exception as error:  # which must not end the run
                 self.logs.remove((tracker, log))
                 say(f"note: {type(tracker).__name__} is left out from here on: {one_line(error)}")
 

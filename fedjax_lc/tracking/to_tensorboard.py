@@ -1,4 +1,4 @@
-"""`tensorboard`: every metric as a series of scalars, in event files that TensorBoard shows."""
+"""`tensorboard`: every metric as a series of scalars (float32), in event files that TensorBoard shows."""
 
 from __future__ import annotations
 
@@ -12,8 +12,6 @@ import numpy as np
 from fedjax_lc.core.errors import InputError
 from fedjax_lc.core.files import unwritable
 from fedjax_lc.tracking.base import About, flat_summary, needed, place, tag
-
-DOUBLE = 2  #: TensorFlow's number of the type float64
 
 
 def make(argument: str, folder: Path | None) -> TensorBoard:
@@ -40,8 +38,8 @@ class TensorBoardLog:
 
     def __init__(self, folder: Path) -> None:
         writer = needed("tensorboardX.event_file_writer", "tensorboard")
-        protos = ("event", "summary", "tensor", "tensor_shape")
-        self.proto = {name: needed(f"tensorboardX.proto.{name}_pb2", "tensorboard") for name in protos}
+        self.event = needed("tensorboardX.proto.event_pb2", "tensorboard").Event
+        self.summary = needed("tensorboardX.proto.summary_pb2", "tensorboard").Summary
         self.last = 0
         try:
             for old in folder.glob("events.out.tfevents.*"):
@@ -64,14 +62,6 @@ class TensorBoardLog:
         self.writer.close()
 
     def _write(self, numbers: Mapping[str, Any], step: int, now: float) -> None:
-        """One event with all numbers, as float64, which simple values would cut to float32."""
-        kinds, tensors = self.proto["summary"], self.proto["tensor"]
-        about = kinds.SummaryMetadata(plugin_data=kinds.SummaryMetadata.PluginData(plugin_name="scalars"))
-        shape = self.proto["tensor_shape"].TensorShapeProto()
-        values = [
-            kinds.Summary.Value(tag=name, metadata=about,
-                                tensor=tensors.TensorProto(dtype=DOUBLE, double_val=[float(n)], tensor_shape=shape))
-            for name, n in numbers.items()
-        ]  # fmt: skip
-        event = self.proto["event"].Event(wall_time=now, step=step, summary=kinds.Summary(value=values))
-        self.writer.add_event(event)
+        """One event with all numbers, as simple values: TensorBoard's quick reader takes no float64."""
+        values = [self.summary.Value(tag=name, simple_value=float(number)) for name, number in numbers.items()]
+        self.writer.add_event(self.event(wall_time=now, step=step, summary=self.summary(value=values)))
