@@ -9,6 +9,7 @@ from typing import Any
 
 from fedjax_lc import algorithms, compressors
 from fedjax_lc.problems import Problem
+from fedjax_lc.problems.drift import Drifting
 from fedjax_lc.sweeping.grid import Grid, grid
 
 WAYS = {"compressor", "downlink", "reset"}  #: fields that are compressors
@@ -21,7 +22,8 @@ class Contender:
     `tune` maps names to the values that are tried, all combinations. A value of `choices` or `tune` may be a function
     of the problem, and one of `changes` a function of the problem and theory's hyperparameters. `paper` is a published
     value, shown beside ours. `scaled` names the fields that are multiplied where step sizes are. The curve is called
-    `name`, or after its method, its compressor and `note`.
+    `name`, or after its method, its compressor and `note`. `pace`: steps that it takes where others take one, of
+    methods whose steps are local ones.
     """
 
     method: str
@@ -33,6 +35,7 @@ class Contender:
     name: str = ""
     paper: Any = None
     scaled: Sequence[str] = ("gamma",)
+    pace: int = 1
 
     @property
     def label(self) -> str:
@@ -48,6 +51,12 @@ class Contender:
     def tried(self, problem: Problem) -> dict[str, Sequence[Any]]:
         """Values by name."""
         return _values(self.tune, problem)
+
+    def on(self, problem: Any) -> Any:
+        """The problem as this curve meets it: data that drift do so in as many more steps as it takes."""
+        if not isinstance(problem, Drifting):
+            return problem
+        return dataclasses.replace(problem, every=self.pace * problem.every)
 
     def grid(self, problem: Problem) -> Grid:
         """All that is tried."""

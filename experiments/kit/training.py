@@ -37,13 +37,14 @@ class Done(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Training(Recipe):
-    """Methods that train one network for `rounds` rounds, recorded every `every`.
+    """Methods that train one network for `rounds` rounds, recorded every `every`; a curve with a `pace` takes so many
+    times the steps.
 
     Runs with something to tune try all of it for `tune_rounds` rounds on one seed that is used for nothing else; the
-    best has the least `criterion` (value: train loss; test_loss) or the most (accuracy) at the end, and what diverges
-    loses. While the best is the least or largest of several numbers, not all whole, the next one beyond it is tried
-    too, at most `extensions` times. The winners run with `seeds` other seeds, lanes side by side. Seeds draw cohorts,
-    batches and messages; split and initial parameters are those of the problem.
+    best has the least `criterion` (value: train loss; test_loss) or the most (accuracy) at the end, or the fewest BITS,
+    and what diverges loses. While the best is the least or largest of several numbers, not all whole, the next one
+    beyond it is tried too, at most `extensions` times. The winners run with `seeds` other seeds, lanes side by side.
+    Seeds draw cohorts, batches and messages; split and initial parameters are those of the problem.
 
     paper_is: the head of the column of published accuracies. block_size: lanes side by side, as in `fl.sweep`.
     reach: an accuracy; claims can be about BITS, those of a client until the first record there. note: more small print
@@ -72,7 +73,7 @@ class Training(Recipe):
 
     def __post_init__(self) -> None:
         for series in (self.criterion, *(claim.statistic for claim in self.claims if claim.statistic)):
-            if series not in TOLD and (series != BITS or self.reach is None or series == self.criterion):
+            if series not in TOLD and (series != BITS or self.reach is None):
                 raise unknown("series", series, TOLD)
         check(self.curves, self.claims)
         if self.seeds < 1:
@@ -111,7 +112,11 @@ class Training(Recipe):
 
     def _scores(self, run: Contender, problem: Problem, tried: Grid, progress: bool) -> list[float]:
         """The criterion at the end of every configuration, the less the better; inf of what diverged."""
-        table = self._sweep(run, problem, tried, [self.seeds], self.tune_rounds, self.tune_rounds, progress)
+        every = self.every if self.criterion == BITS else self.tune_rounds
+        table = self._sweep(run, problem, tried, [self.seeds], self.tune_rounds, every, progress)
+        if self.criterion == BITS:
+            assert self.reach is not None
+            return bits_to(table, self.reach).tolist()
         last = table.records.groupby("lane").last()[self.criterion]
         ended = last[(table.lanes["status"] != "diverged").loc[last.index]]
         sign = -1 if TOLD[self.criterion][1] else 1
@@ -134,11 +139,11 @@ class Training(Recipe):
     ) -> Table:
         table = sweep(
             run.method,
-            problem,
+            run.on(problem),
             hparams,
             seeds=seeds,
-            steps=steps,
-            every=every,
+            steps=run.pace * steps,
+            every=run.pace * every,
             block_size=self.block_size,
             progress=progress,
         )
@@ -226,7 +231,8 @@ class Training(Recipe):
         text += "" if self.reach is None else f" The accuracy to be reached is {100 * self.reach:g} %."
         if tried[-1] > 1:
             text += (
-                f" Settings were chosen by {TOLD[self.criterion][0]} after {self.tune_rounds} rounds of another seed, "
+                f" Settings were chosen by {TOLD.get(self.criterion, (BITS,))[0]} after {self.tune_rounds} rounds of "
+                "another seed, "
                 f"{' or '.join(map(str, tried))} of them for each curve, more where the best was at an end; * marks "
                 "one that still is."
             )

@@ -8,6 +8,7 @@ pairs = clients(data, indices)      # [(features (m_i, d), targets (m_i,)), ...]
 
 from fedjax_lc.data import partitions, synthetic
 from fedjax_lc.data.dataset import Dataset, from_arrays, from_images, from_sequences
+from fedjax_lc.data.drift import drift
 from fedjax_lc.data.loading import load, names
 from fedjax_lc.data.report import PartitionReport
 from fedjax_lc.data.scaling import scaled, scalings
@@ -18,6 +19,7 @@ __all__ = [
     "PartitionReport",
     "Partitioner",
     "clients",
+    "drift",
     "from_arrays",
     "from_images",
     "from_sequences",

@@ -8,6 +8,7 @@ not know the weights. The rows of a network's clients lie in one table instead (
 """
 
 from fedjax_lc.problems.base import Problem
+from fedjax_lc.problems.drift import drifting
 from fedjax_lc.problems.from_data import problem
 from fedjax_lc.problems.from_network import neural
 from fedjax_lc.problems.linear import LinearModel, least_squares, logistic_regression
@@ -21,6 +22,7 @@ __all__ = [
     "Problem",
     "Quadratic",
     "SoftmaxModel",
+    "drifting",
     "least_squares",
     "logistic_regression",
     "neural",

@@ -67,6 +67,10 @@ class Problem:
     def dtype(self) -> Any:
         return self.x0.dtype
 
+    def at(self, t: Scalar) -> Any:
+        """The problem of step t, which the compiled loop asks for: this one, as its data do not change (`drifting`)."""
+        return self
+
     def value(self, x: Vec) -> Scalar:
         """F(x), ()."""
         return jnp.mean(self.values(x))

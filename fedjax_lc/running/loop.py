@@ -93,6 +93,7 @@ class Ran(NamedTuple):
 
 def start(algorithm: Algorithm, problem: Problem, hp: Any, key: Key, metrics: Metrics) -> tuple[At, dict[str, Scalar]]:
     """The start of a run, before its first step, and the metrics there."""
+    problem = problem.at(jnp.uint32(0))
     state = algorithm.init(problem, hp, jax.random.fold_in(key, INIT_FOLD))
     values = metrics.at(algorithm, problem, hp, state)
     return At(state, jnp.zeros((2, len(ledger.COSTS)), jnp.float32)), values
@@ -169,15 +170,14 @@ def _record(
     """`every` steps of one run. Returns the run after them, their costs (every, 4), the metrics and the stop code."""
 
     def one_step(state: PyTree, t: jax.Array) -> tuple[PyTree, jax.Array]:
-        state, cost = algorithm.step(problem, hp, settled(state, problem.n), jax.random.fold_in(key, t))
+        state, cost = algorithm.step(problem.at(t), hp, settled(state, problem.n), jax.random.fold_in(key, t))
         return state, jnp.stack([jnp.asarray(part, jnp.float32) for part in cost])
 
     state, costs = jax.lax.scan(one_step, at.state, first + jnp.arange(every, dtype=jnp.uint32))
     spent = _add(at.spent, jnp.sum(costs, axis=0))
     last = first + jnp.uint32(every - 1)
-    values = metrics.at(
-        algorithm, problem, hp, state, (last, jax.random.fold_in(key, last)) if metrics.cohort else None
-    )
+    of_cohort = (last, jax.random.fold_in(key, last)) if metrics.cohort else None
+    values = metrics.at(algorithm, problem.at(last), hp, state, of_cohort)
     return At(state, spent), costs, values, _stop_code(values["value"], spent, limits)
 
 

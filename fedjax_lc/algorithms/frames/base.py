@@ -182,8 +182,9 @@ def register(
         raise InputError(f"method {name} is registered twice, in {before.file} and in {file}: choose another name")
     refuse_unknown("register", extras, Extras)
     lyapunov, error, models = extras.get("lyapunov"), extras.get("error"), extras.get("models")
+    rate = extras.get("rate")
     extras |= {"lyapunov": lyapunov and _casting(lyapunov), "error": error and _casting(error)}
-    extras |= {"models": models and _casting(models), "rate": extras.get("rate") and _proven(name, extras["rate"])}
+    extras |= {"models": models and _casting(models), "rate": rate and _proven(name, rate)}
     algorithm = Algorithm(
         name=name,
         paper=paper,

@@ -1,7 +1,8 @@
 """What theory's formulas take where no theorem covers a problem, and one line that says so.
 
-Theorems here are about convex F, and many need strong convexity. Of a network, or of a convex F with `strong` = 0, the
-formulas still give step sizes: with L/KAPPA in place of mu, and of a network with L as estimated at the start.
+Theorems here are about convex F, and many need strong convexity. Of a network, of data that drift, or of a convex F
+with `strong` = 0, the formulas still give step sizes: with L/KAPPA in place of mu, and of a network with L as estimated
+at the start.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ def stand_ins(
 
     Example:
         >>> stand_ins(fl.algorithms.get("locodl").theory, network, {})
-        'no theorem covers a network: gamma from L = 35.1, estimated at the start; p from mu = L/25'
+        'no theorem covers this problem: gamma from L = 35.1, estimated at the start; p from mu = L/25'
     """
     if strongly_convex(problem):
         return None
@@ -65,7 +66,7 @@ def stand_ins(
     mu = f"L/{KAPPA:g}" if strong < L / KAPPA else f"l2 = {strong:g}"
     parts = [f"{_and(of_L)} from L = {L:.3g}, estimated at the start"] if of_L else []
     parts += [f"{_and(of_mu)} from mu = {mu}" + ("" if of_L else f" and L = {L:.3g}")] if of_mu else []
-    return f"no theorem covers a network: {'; '.join(parts)}" if parts else None
+    return f"no theorem covers this problem: {'; '.join(parts)}" if parts else None
 
 
 def _moved(before: Any, after: Any, given: Collection[str]) -> list[str]:

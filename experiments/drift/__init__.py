@@ -1,0 +1,1 @@
+"""Clients whose data shift over rounds: who follows."""
