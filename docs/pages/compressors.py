@@ -133,7 +133,8 @@ def page(name: str) -> str:
                 arguments(cls),
                 "## Variance and price",
                 constants(name),
-                f'```python\nimport fedjax_lc as fl\n\nc = fl.compressors.parse("{c}")\nprint(c.omega({D}), c.delta({D}))\n```',
+                "```python\nimport fedjax_lc as fl\n\n"
+                f'c = fl.compressors.parse("{c}")\nprint(c.omega({D}), c.delta({D}))\n```',
             ]
         )
         + "\n"
@@ -180,8 +181,8 @@ def constants(name: str) -> str:
     meaning = (
         r"$\mathbb{E}\,C(x) = x$ and $\mathbb{E}\|C(x) - x\|^2 \le \omega \|x\|^2$ where it is unbiased; "
         r"$\mathbb{E}\|C(x) - x\|^2 \le (1 - \delta) \|x\|^2$ where it contracts; "
-        r"$\mathbb{E}\|\frac1n \sum_i (C_i(x_i) - x_i)\|^2 \le \frac{\omega_{av}}{n} \sum_i \|x_i\|^2$ of the mean over "
-        "clients. How indices are priced is told in [Conventions](../conventions.md)."
+        r"$\mathbb{E}\|\frac1n \sum_i (C_i(x_i) - x_i)\|^2 \le \frac{\omega_{av}}{n} \sum_i \|x_i\|^2$ of the mean "
+        "over clients. How indices are priced is told in [Conventions](../conventions.md)."
     )
     return f"| | |\n|---|---|\n{lines}\n\n{meaning}"
 
