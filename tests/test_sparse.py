@@ -311,10 +311,10 @@ def test_the_command_line_runs_on_a_sparse_file(tmp_path, always_sparse, capsys)
 
 
 @pytest.mark.slow
-def test_the_example_of_the_readme():
-    readme = (Path(__file__).parent.parent / "README.md").read_text()
+def test_the_example_of_the_guide():
+    page = (Path(__file__).parents[1] / "docs" / "guide" / "compare.md").read_text()
     space = {"fl": fl}
-    exec(next(block for block in re.findall(r"```python\n(.*?)```", readme, flags=re.S) if "scipy" in block), space)
+    exec(next(block for block in re.findall(r"```python\n(.*?)```", page, flags=re.S) if "scipy" in block), space)
     assert isinstance(space["sparse"].features, Sparse)
     assert space["sparse"].features.width == 40_000
 

@@ -47,8 +47,8 @@ def index(names: list[str]) -> str:
         for name, method in ((name, fl.algorithms.get(name)) for name in names)
     ]
     return (
-        f"# Methods\n\n{len(names)} methods, one file each; [a new one](../guide/new_method.md) is one file more. C are "
-        'compressors, "recalled" marks what was not checked against the paper\'s text, "ours" what was derived here. '
+        f"# Methods\n\n{len(names)} methods, one file each; [a new one](../guide/new_method.md) is one file more. C "
+        'are compressors; "recalled" marks what was not checked against the paper\'s text, "ours" what we derived. '
         "Where *proven* says yes, `fedjax-lc run METHOD --theory` draws the bound beside what was measured.\n\n"
         "| method | up | down | known rate | proven |\n|---|---|---|---|---|\n"
         + "\n".join(rows)
@@ -94,10 +94,10 @@ def box(method: Any) -> str:
     text = Path(method.file).read_text()
     nodes = {node.name: node for node in ast.parse(text).body if isinstance(node, ast.FunctionDef | ast.ClassDef)}
     step = inspect.unwrap(method.step)
-    if not step.__code__.co_filename == method.file or step.__name__ not in nodes:
-        after = [node for node in ast.parse(text).body if isinstance(node, ast.FunctionDef | ast.ClassDef | ast.Expr)][
-            1:
-        ]
+    if step.__code__.co_filename != method.file or step.__name__ not in nodes:
+        _, *after = (
+            node for node in ast.parse(text).body if isinstance(node, ast.FunctionDef | ast.ClassDef | ast.Expr)
+        )
         return "\n\n\n".join(_code(text, node) for node in after if getattr(node, "name", "") != "theory")
     wanted, open_names = {"State"} & nodes.keys(), [step.__name__]
     while open_names:
