@@ -135,9 +135,9 @@ def test_lanes_of_a_network_that_drifts_are_single_runs(monkeypatch):
     for seed in range(2):
         alone = fl.run("fedavg", problem, hp, seed, steps=12, every=6, progress=False)
         np.testing.assert_allclose(table.trace(seed).value, alone.value, rtol=1e-6)
-        np.testing.assert_array_equal(table.trace(seed).metrics["accuracy"], alone.metrics["accuracy"])
-    assert alone.metrics["accuracy"][-1] == float(
-        networks[1].measure(jnp.asarray(alone.x, jnp.float32), ("accuracy",))["accuracy"]
+        np.testing.assert_array_equal(table.trace(seed).metrics["test_accuracy"], alone.metrics["test_accuracy"])
+    assert alone.metrics["test_accuracy"][-1] == float(
+        networks[1].measure(jnp.asarray(alone.x, jnp.float32), ("test_accuracy",))["test_accuracy"]
     )
 
 

@@ -72,7 +72,7 @@ def test_a_page_holds_every_number_of_a_trace_bit_for_bit(tmp_path):
     for name in ("step", "bits_up", "bits_down", "grads", "rounds"):
         np.testing.assert_array_equal(numbers(lane, name), [0.0, *getattr(trace, name)])
     np.testing.assert_array_equal(numbers(lane, "value"), [5.0, *trace.value])
-    for name in ("accuracy", "distance"):
+    for name in ("test_accuracy", "distance"):
         np.testing.assert_array_equal(numbers(lane, name), [trace.initial[name], *trace.metrics[name]])
     assert lane["last"]["rel_gap"] == trace.rel_gap[-1]
     assert lane["last"]["gap"] == trace.gap[-1]
@@ -97,11 +97,11 @@ def test_targets_cost_what_all_records_say_though_a_long_curve_is_thinned(tmp_pa
 def test_targets_are_accuracies_where_no_optimum_is_known(tmp_path):
     trace = dataclasses.replace(geometric(records=30), f_star=float("nan"))
     (problem,) = data_of(trace, tmp_path)["problems"]
-    assert [outcome["name"] for outcome in problem["outcomes"]] == ["accuracy", "value", "distance"]
+    assert [outcome["name"] for outcome in problem["outcomes"]] == ["test_accuracy", "value", "distance"]
     assert [goal["value"] for goal in problem["goals"]] == [
-        s for s in embed.SHARES if s <= trace.metrics["accuracy"][-1]
+        s for s in embed.SHARES if s <= trace.metrics["test_accuracy"][-1]
     ]
-    hit = trace.reach(accuracy=0.9)
+    hit = trace.reach(test_accuracy=0.9)
     place = [goal["value"] for goal in problem["goals"]].index(0.9)
     assert problem["curves"][0]["lanes"][0]["hits"][place][1] == hit["bits_up"]
 
@@ -159,7 +159,7 @@ def test_a_page_needs_nothing_else(tmp_path):
 
 
 def test_no_name_breaks_out_of_a_page(tmp_path):
-    evil = dataclasses.replace(geometric(), metrics={"accuracy": geometric().metrics["accuracy"], EVIL: np.ones(30)})
+    evil = dataclasses.replace(geometric(), metrics={"test_accuracy": geometric().metrics["test_accuracy"], EVIL: np.ones(30)})
     evil.config |= {
         "command": EVIL,
         "hyperparameters": {EVIL: EVIL},

@@ -133,8 +133,8 @@ def test_axes_outcomes_and_scales_are_switched(show):
     for kind in ("step", "grads", "bits_down"):
         page.get_by_label("Against").select_option(kind)
         np.testing.assert_array_equal(curves(page)["a"][0][1:], getattr(trace, kind))
-    page.get_by_label("Show", exact=True).select_option("accuracy")
-    np.testing.assert_array_equal(curves(page)["a"][1], [0.0, *trace.metrics["accuracy"]])
+    page.get_by_label("Show", exact=True).select_option("test_accuracy")
+    np.testing.assert_array_equal(curves(page)["a"][1], [0.0, *trace.metrics["test_accuracy"]])
     assert axis(page, "yaxis") == ("accuracy on the test set", "linear")
     page.get_by_label("log x").check()
     assert axis(page)[1] == "log"
@@ -300,7 +300,7 @@ def test_problems_side_by_side_are_announced_and_figures_are_drawn(show, size, t
 
 @pytest.mark.slow
 def test_names_are_shown_as_they_are(show):
-    evil = dataclasses.replace(geometric(), metrics={EVIL: geometric().metrics["accuracy"]})
+    evil = dataclasses.replace(geometric(), metrics={EVIL: geometric().metrics["test_accuracy"]})
     evil.config |= {"command": EVIL, "hyperparameters": {EVIL: EVIL}, "problem": {EVIL: EVIL}}
     swept = table(methods=("locodl",), seeds=1)
     words = [EVIL[:-20] if word == "natural" else word for word in swept.lanes["compressor"]]

@@ -46,7 +46,7 @@ class TuneConfig(SweepConfig):
     ] = None
     metric: Annotated[
         str | None,
-        Option("what is best: bits_up, rounds, ... to --rel-gap; accuracy, value, ... at the budget"),
+        Option("what is best: bits_up, rounds, ... to --rel-gap; test_accuracy, value, ... at the budget"),
     ] = None
     steps: Annotated[
         int | None,

@@ -116,7 +116,7 @@ def _outcomes(traces: Sequence[Trace]) -> list[str]:
     gaps = ["rel_gap", "gap"] if all(np.isfinite(trace.f_star) for trace in traces) else []
     metrics = dict.fromkeys(name for trace in traces for name, series in trace.metrics.items() if series.ndim == 1)
     names = [*gaps, "value", *(name for name in metrics if name not in ("value", "rel_gap", "gap", *PRICES))]
-    return names if gaps else sorted(names, key=lambda name: name != "accuracy")
+    return names if gaps else sorted(names, key=lambda name: name != "test_accuracy")
 
 
 def _goals(traces: Sequence[Trace], outcomes: Sequence[str]) -> list[Goal]:
@@ -126,9 +126,9 @@ def _goals(traces: Sequence[Trace], outcomes: Sequence[str]) -> list[Goal]:
         levels = sorted({*DECADES, *(float(gap) for gap in asked if gap is not None and 0 < gap < 1)}, reverse=True)
         least = min((np.nanmin(trace.rel_gap, initial=np.inf) for trace in traces), default=np.inf)
         return [("rel_gap", level) for level in levels if level >= least]
-    series = [trace.metrics["accuracy"] for trace in traces if "accuracy" in trace.metrics]
+    series = [trace.metrics["test_accuracy"] for trace in traces if "test_accuracy" in trace.metrics]
     most = max((np.nanmax(each, initial=0) for each in series if each.ndim == 1), default=0)
-    return [("accuracy", share) for share in SHARES if share <= most]
+    return [("test_accuracy", share) for share in SHARES if share <= most]
 
 
 def _hits(trace: Trace, goal: Goal) -> list[float]:

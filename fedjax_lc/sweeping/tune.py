@@ -89,7 +89,7 @@ def tune(
         seed: of the draw. Together with `seeds` it determines all results.
         halving: the ratio of successive budgets, and of the numbers of configurations that have them.
         metric: what is compared, by its median over seeds: a cost to `rel_gap` (by default the first of `budget`), or
-            without one the last accuracy, value (of F) or another metric (default: accuracy if there is one, else
+            without one the last accuracy, value (of F) or another metric (default: test_accuracy if there is one, else
             value). Where the gap is not yet reached, the last F decides.
         seeds: as in `fl.sweep`; all seeds of a configuration go on or none.
         out: folder of the table, with one of each budget in its rungs/. The same call goes on there.
@@ -149,7 +149,7 @@ def _metric(metric: str | None, rel_gap: float | None, cost: str, known: Sequenc
         InputError: it is not known, or is a cost and there is no target.
     """
     if metric is None:
-        return cost if rel_gap is not None else "accuracy" if "accuracy" in known else "value"
+        return cost if rel_gap is not None else "test_accuracy" if "test_accuracy" in known else "value"
     if metric in METRICS and rel_gap is None:
         raise InputError(f"metric {metric} is a cost to a target: give rel_gap, or compare by value")
     if metric not in (*METRICS, *known):

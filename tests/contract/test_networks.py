@@ -78,7 +78,7 @@ def test_the_command_trains_without_a_flag(name, tmp_path, capsys):
     assert main(["run", name, "--data", "digits", "--model", "cnn", *more]) == 0
     trace = fl.Trace.load(tmp_path / "out")
     assert trace.status == "finished"
-    accuracy = trace.metrics["accuracy"]
+    accuracy = trace.metrics["test_accuracy"]
     assert accuracy[-1] > 1 / 3
     assert accuracy[-1] > accuracy[0] or accuracy[-1] > 0.9
     assert trace.value[-1] < 0.85 * trace.initial["value"]
