@@ -159,7 +159,9 @@ def test_a_page_needs_nothing_else(tmp_path):
 
 
 def test_no_name_breaks_out_of_a_page(tmp_path):
-    evil = dataclasses.replace(geometric(), metrics={"test_accuracy": geometric().metrics["test_accuracy"], EVIL: np.ones(30)})
+    evil = dataclasses.replace(
+        geometric(), metrics={"test_accuracy": geometric().metrics["test_accuracy"], EVIL: np.ones(30)}
+    )
     evil.config |= {
         "command": EVIL,
         "hyperparameters": {EVIL: EVIL},
