@@ -172,6 +172,20 @@ def test_a_lane_that_was_given_up_is_drawn_as_such(tuned):
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["GD (dropped)"]
 
 
+def test_in_a_column_panels_stand_one_below_the_other():
+    """And the numbers of a map whose cells become too narrow are left to its colours; those of a narrow map stay."""
+    figure = style.new_figure(10.5, 4.6)
+    for axes, columns in zip(figure.subplots(1, 2), (20, 3), strict=True):
+        axes.set_xlim(0, columns)
+        axes.text(1, 0.5, "1.3e4", gid=style.CELL_TEXT)
+        style.write(axes, "x", "y", "title", "small print")
+    FigureCanvasAgg(style.resized(figure, "column")).draw()
+    upper, lower = figure.axes
+    assert upper.get_position().y0 > lower.get_position().y1
+    assert figure.get_size_inches()[0] == pytest.approx(3.35)
+    assert [axes.texts[0].get_visible() for axes in (upper, lower)] == [False, True]
+
+
 def test_an_unknown_size_is_refused(tuned):
     with pytest.raises(fl.InputError, match="unknown size 'poster'"):
         fl.plot.best(fl.Table.load(tuned), size="poster")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -46,7 +47,8 @@ def _name_choices(parser: argparse.ArgumentParser, paths: dict[str, Any]) -> Non
             for command in action.choices.values():
                 _name_choices(command, paths)
         elif action.choices is None and action.dest in known:
-            action.choices = known[action.dest]()
+            with contextlib.suppress(InputError):  # figures, where there is no clone
+                action.choices = known[action.dest]()
         elif action.choices is None and _is_path(action):
             action.complete = paths["folder" if action.dest == "folder" else "file"]  # type: ignore[attr-defined]
 

@@ -10,6 +10,7 @@ import numpy as np
 from fedjax_lc.core.errors import InputError
 from fedjax_lc.plot import sweeps
 from fedjax_lc.plot.style import (
+    CELL_TEXT,
     ENDINGS,
     Page,
     check_names,
@@ -187,7 +188,7 @@ def _write_numbers(axes: Axes, mesh: QuadMesh, cells: pd.DataFrame) -> None:
             "fontsize": 8,
             "color": "black" if luminance > 0.18 else "white",
         }
-        axes.text(cell["column"], cell["row"], _cost_text(cell["median"]) + share, **style)
+        axes.text(cell["column"], cell["row"], _cost_text(cell["median"]) + share, gid=CELL_TEXT, **style)
 
 
 def _cost_text(cost: float) -> str:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = "os^DvP<*h"
 STYLES = ("-", "-.", ":")
-NOTE = "note"  #: the id of the small print under a title
+NOTE, CELL_TEXT = "note", "cell"  #: ids of the small print under a title, and of the number in a cell of a map
 LEGEND_ROW = 0.2  #: inches of a row of the legend on the screen
 ROW = 84  #: letters that it holds
 #: width in inches, and letters as a share of those on the screen
@@ -224,6 +224,8 @@ def legend_rows(labels: Sequence[str], row: int) -> tuple[int, int]:
 def resized(figure: Figure, size: str | None) -> Figure:
     """The figure, now as wide as a column or a page of a paper, with letters that are read there (7 to 8 points).
 
+    In a column, panels that stood side by side stand one below the other.
+
     Args:
         size: "column", "page", or None to leave it as it is.
 
@@ -231,6 +233,7 @@ def resized(figure: Figure, size: str | None) -> Figure:
         >>> plot.save(plot.resized(plot.curves(trace), "column"), "figure.pdf")
     """
     from matplotlib.lines import Line2D
+    from matplotlib.patches import Patch
     from matplotlib.text import Text
 
     if size is None:
@@ -245,6 +248,8 @@ def resized(figure: Figure, size: str | None) -> Figure:
         elif isinstance(artist, Line2D):
             artist.set_linewidth(share * float(artist.get_linewidth()))
             artist.set_markersize(share * float(artist.get_markersize()))
+        elif isinstance(artist, Patch):
+            artist.set_linewidth(share * float(artist.get_linewidth()))
     rows = [0, 0]
     for legend in list(figure.legends):
         labels, handles = [text.get_text() for text in legend.get_texts()], legend.legend_handles
@@ -256,15 +261,41 @@ def resized(figure: Figure, size: str | None) -> Figure:
         axes.tick_params(labelsize=10 * share)
         for axis in (axes.xaxis, axes.yaxis):
             _fewer_labels(axis)
+        _hide_crowded(axes, 0.65 * inches)
         for note in [text for text in axes.texts if text.get_gid() == NOTE and text.get_text()]:
             before = note.get_text().split("\n")
             lines = [part for line in before for part in textwrap.wrap(line, row)]
             note.set_text("\n".join(lines))
-            axes.set_title(axes.get_title(loc="left"), loc="left", pad=share * (8 + 12 * len(lines)))
+            title, pad = axes.get_title(loc="left"), share * (8 + 12 * len(lines))
+            axes.set_title(title, fontsize=12 * share, loc="left", pad=pad)
             more = max(more, len(lines) - len(before))
-    tall = (height - LEGEND_ROW * rows[0]) * max(inches / width, share / 1.2)
+    beside = _stacked(figure) if size == "column" else 1
+    tall = (height - LEGEND_ROW * rows[0]) * max(inches * beside / width, share / 1.2)
+    tall *= beside
     figure.set_size_inches(inches, tall + share * (LEGEND_ROW * rows[1] + more * 12 / 72))
     return figure
+
+
+def _stacked(figure: Figure) -> int:
+    """Put panels that stand side by side one below the other; returns how many stood so."""
+    places = {axes: axes.get_subplotspec() for axes in figure.axes}
+    panels = [(axes, place) for axes, place in places.items() if place is not None]
+    beside = max((place.get_gridspec().ncols for _, place in panels), default=1)
+    if beside > 1:
+        grid = figure.add_gridspec(len(panels), 1)
+        for row, (axes, _) in enumerate(panels):
+            axes.set_subplotspec(grid[row])
+            axes.tick_params(labelleft=True, labelbottom=True)
+    return beside
+
+
+def _hide_crowded(axes: Axes, inches: float) -> None:
+    """Hide the numbers in the cells of a map so wide if one of them does not fit in there; colours say the same."""
+    left, right = axes.get_xlim()
+    texts = [text for text in axes.texts if text.get_gid() == CELL_TEXT]
+    needed = [0.6 * max(map(len, text.get_text().split("\n"))) * float(text.get_fontsize()) / 72 for text in texts]
+    for text in texts:
+        text.set_visible(max(needed) < inches / abs(right - left))
 
 
 def _fewer_labels(axis: Axis) -> None:

@@ -33,8 +33,8 @@ class Table:
 
     Attributes:
         lanes: one row per lane, row i = lane i: method, config (number of the configuration, from 0 for each method),
-            seed, settings ("gamma/theory"), hyperparameters, status (as of a Trace), initial = F(x_0), f_star (NaN
-            where unknown), seconds. A setting and a hyperparameter of one name are one column.
+            seed, settings ("gamma/theory"), hyperparameters, status (as of a Trace; dropped by `fl.tune`),
+            initial = F(x_0), f_star (NaN where unknown), seconds. A setting and a hyperparameter of one name share one.
         records: one row per lane and record, sorted by both: lane, step, bits_up, bits_down, grads, rounds,
             value = F(x), metrics, seconds. A diverged lane ends with its last finite record, if it has one.
         config: plain JSON. "methods": name -> {"axes": {setting: [labels]}, "settings": [columns], "hyperparameters":

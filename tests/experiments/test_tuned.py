@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 
 import numpy as np
 import pytest
@@ -80,6 +81,14 @@ def test_it_writes_its_files(made):
     assert {path.name for path in folder.iterdir()} == {f"tiny{ending}" for ending in endings}
     assert text.startswith("# tiny, tuned")
     assert (folder / "tiny.md").read_text().count("| LoCoDL, ") == 1
+
+
+@pytest.mark.slow
+def test_pictures_come_in_the_width_of_a_column(recipe, tmp_path):
+    recipe.make(tmp_path, "tiny", progress=False, picture="pdf", size="column")
+    for path in (tmp_path / "tiny.pdf", tmp_path / "tiny-steps.pdf"):
+        width = re.search(rb"/MediaBox \[ 0 0 ([\d.]+)", path.read_bytes())
+        assert float(width[1]) == pytest.approx(72 * 3.35, abs=0.1)
 
 
 @pytest.mark.slow
