@@ -267,7 +267,7 @@ X_KNOWN = "bits_down, bits_up, grads, rounds, step, time, total_bits"
         ({"x": "bit_up"}, f"unknown x axis 'bit_up': did you mean 'bits_up'? (known: {X_KNOWN})"),
         (
             {"y": "relgap"},
-            "unknown y axis 'relgap': did you mean 'rel_gap'? (known: accuracy, distance, gap, rel_gap, value)",
+            "unknown y axis 'relgap': did you mean 'rel_gap'? (known: distance, gap, rel_gap, test_accuracy, value)",
         ),
         (
             {"x": "time"},

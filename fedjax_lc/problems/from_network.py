@@ -74,13 +74,16 @@ def neural(
     """Federated training of a network: f_i(x) = (1/m_i) sum_s loss(model(x, a_is), b_is) + (l2/2) |x|^2.
 
     Args:
-        model: a `flax.linen` module (its `__call__(x, train)` or `__call__(x)`), a `flax.nnx` module, a function
-            (params, x) with `params`, or a name of `fl.models.names()`.
+        model: a `flax.linen` module (its `__call__(x, train)` or `__call__(x)`), a `flax.nnx` module, a pair
+            (init, apply) of functions, init(key, x) and apply(params, x) or apply(params, key, x), a function
+            (params, x) with `params`, or a name of `fl.models.names()`. Flags train, training, is_training,
+            deterministic and use_running_average are passed where they are taken. Models of PyTorch and Hugging Face
+            are refused.
         clients: list of (features (m_i, ...), targets (m_i, ...)); whole targets 0..C-1 for the cross entropy. Features
             of type uint8 are divided by 255, unless `prepare` says otherwise.
         test: one pair (features, targets) for all, or a list with a pair for each client, some possibly empty.
         key: a PRNG key or a seed for the initial parameters.
-        params: initial parameters, as a tree of the model; None to initialise them.
+        params: initial parameters, as a tree of the model or as `Problem.start` takes them; None to initialise them.
         classes: outputs of a model that is given by name; None for the largest target plus one, or for the number of
             entries of a target with the squared loss.
         loss: cross_entropy (outputs (B, ..., C), mean over positions), squared, or a function (outputs, targets) ->

@@ -17,6 +17,7 @@ import fedjax_lc as fl
 from fedjax_lc.core import tensors
 from fedjax_lc.core.errors import InputError
 from fedjax_lc.models import weights
+from fedjax_lc.running import loop
 
 FIXTURE = Path(__file__).with_name("torch_cnn.safetensors")  # export_torch.py makes it
 
@@ -70,34 +71,36 @@ def test_a_network_of_pytorch_starts_with_the_accuracy_it_had(model, network):
     np.testing.assert_allclose(outputs, facts["outputs"], rtol=0, atol=2e-5)
 
 
-def test_a_saved_model_is_the_same_model_elsewhere(network, tmp_path):
-    """In its folder, in each of its files, and as a tree for flax without this package."""
-    hp = fl.algorithms.get("gd").Hparams(gamma=3.0)  # so far that the last record is not the best
-    options = {"steps": 3, "every": 1, "keep_best": "test_loss", "progress": False}
-    trace = fl.run("gd", network, hp, x0=FIXTURE, out=tmp_path, **options)
-    accuracy = json.loads(tensors.plain(FIXTURE)[1]["facts"])["accuracy"]
-    assert trace.initial["test_accuracy"] == pytest.approx(accuracy, abs=1e-6)
-    assert trace.notes == [
+def test_a_start_of_foreign_names_says_how_it_was_read(network):
+    problem, notes = loop.start_at(FIXTURE, network)
+    np.testing.assert_array_equal(problem.x0, network.start(FIXTURE))
+    assert notes == [
         "start: conv1 -> Conv_0, conv2 -> Conv_1, fc1 -> Dense_0, fc2 -> Dense_1; Dense_0 takes rows (h, w, c) for "
         "PyTorch's (c, h, w)"
     ]
+
+
+def test_a_saved_model_is_the_same_model_elsewhere(tmp_path):
+    """In its folder, in each of its files, and as a tree for flax without this package."""
+    problem = fl.problem("iris", clients=3, model="mlp:hidden=4", smooth=1.0)
+    hp = fl.algorithms.get("gd").Hparams(gamma=3.0)  # so far that the last record is not the best
+    options = {"steps": 6, "every": 1, "keep_best": "test_loss", "progress": False}
+    trace = fl.run("gd", problem, hp, out=tmp_path, **options)
     again = fl.Trace.load(tmp_path)
-    features, targets = np.asarray(network.test.features), np.asarray(network.test.targets)
-    outputs = Net().apply({"params": again.params()}, features)
+    features, targets = np.asarray(problem.test.features), np.asarray(problem.test.targets)
+    outputs = fl.models.get("mlp:hidden=4", classes=3).apply({"params": again.params()}, features)
     assert np.mean(np.argmax(outputs, 1) == targets) == pytest.approx(trace.metrics["test_accuracy"][-1])
     leaves = safetensors.numpy.load_file(tmp_path / "model.safetensors")
-    assert {name: leaf.shape for name, leaf in leaves.items()} == dict(
-        zip(network.layout.names, network.layout.shapes, strict=True)
-    )
+    assert {name: list(leaf.shape) for name, leaf in leaves.items()} == problem.layout.described()
     np.savez(tmp_path / "tree.npz", **leaves)
     np.save(tmp_path / "x.npy", again.x)
     for given in (tmp_path, *(tmp_path / name for name in ("state.safetensors", "tree.npz", "x.npy"))):
-        np.testing.assert_array_equal(network.start(given), trace.x)
-    best = network.start(tmp_path / "best.safetensors")
-    np.testing.assert_array_equal(best, again.best_x)
-    losses = trace.metrics["test_loss"]
+        np.testing.assert_array_equal(problem.start(given), trace.x)
+    losses, best = trace.metrics["test_loss"], problem.start(tmp_path / "best.safetensors")
     assert losses[-1] > losses.min()
-    assert float(network.measure(best, ("test_loss",))["test_loss"]) == pytest.approx(losses.min(), rel=1e-6)
+    np.testing.assert_array_equal(best, again.best_x)
+    measured = fl.run("gd", problem, hp, x0=tmp_path / "best.safetensors", **options).initial
+    assert measured["test_loss"] == losses.min()
     assert trace.summary()["test_loss"] == {"last": losses[-1], "best": losses.min(), "step": 1 + np.argmin(losses)}
     assert json.loads((tmp_path / "config.json").read_text())["summary"] == trace.summary()
 
