@@ -55,6 +55,19 @@ def test_run_writes_its_results(tmp_path, capsys):
     np.testing.assert_array_equal(trace.value, expected.value)
 
 
+def test_numbers_that_are_given_are_asked_of_no_theorem(capsys):
+    """Without strong convexity a line says what theory's p rests on; given p there is nothing to say."""
+    arguments = ["run", "locodl", "--l2", "0", "--steps", "20", "--quiet"]
+    assert main(arguments) == 0
+    assert "no theorem covers F without strong convexity: p from mu = L/25" in capsys.readouterr().out.splitlines()
+    assert main([*arguments, "--gamma", "0.1", "--p", "0.2"]) == 0
+    out = capsys.readouterr().out
+    assert "p=0.2" in out
+    assert "theorem" not in out
+    assert main(["sweep", "locodl", "--l2", "0", "--steps", "20", "--grid", "gamma=0.1, 0.2"]) == 0
+    assert "note: LoCoDL: no theorem covers F without strong convexity: p from mu = L/25" in capsys.readouterr().err
+
+
 def test_the_same_run_may_be_repeated_and_another_may_not(tmp_path, capsys, refused):
     folder = str(tmp_path / "out")
     assert main(["run", "gd", *QUICK, "--out", folder]) == 0

@@ -22,6 +22,7 @@ EXPECTED = [
     "message",
     "node",
     "part",
+    "phase",
     "record",
     "round",
     "rung",

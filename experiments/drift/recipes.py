@@ -1,5 +1,5 @@
-"""Clients whose data drift over rounds: do control variates and memories, which remember old data, follow as well as
-methods that keep nothing between rounds?"""
+"""Clients whose data drift over rounds: do control variates and memories, which remember old data (LoCoDL, arXiv
+2403.04348, SCAFFOLD, DIANA), follow as well as methods that keep nothing between rounds?"""
 
 from __future__ import annotations
 

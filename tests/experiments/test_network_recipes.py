@@ -18,7 +18,7 @@ from fedjax_lc import algorithms, data
 from fedjax_lc.compressors import parse
 from fedjax_lc.core.errors import InputError
 
-FOLDERS = ("savic", "savic/gpu", "mcm/deep", "mcm/deep/gpu", "fedopt")
+FOLDERS = ("savic", "savic/gpu", "mcm/deep", "mcm/deep/gpu", "fedopt", "locodl/deep", "drift")
 NAMES = [name for name in catalogue.names() if name.rpartition("/")[0] in FOLDERS]
 TRAININGS = [name for name in NAMES if isinstance(catalogue.get(name), Training)]
 
@@ -50,7 +50,7 @@ def enough(monkeypatch):
 
 
 def test_every_training_is_known():
-    assert len(TRAININGS) == len(NAMES) - 2 == 13
+    assert len(TRAININGS) == len(NAMES) - 2 == 18
 
 
 @pytest.mark.parametrize("name", TRAININGS)

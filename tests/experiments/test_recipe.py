@@ -25,6 +25,7 @@ PAPERS = {
     "liec": "2402.11857",
     "gossip": "1902.00340",  # and others
     "adaptive": "2305.12379",
+    "drift": "2403.04348",
 }
 
 
