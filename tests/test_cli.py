@@ -107,7 +107,10 @@ def test_one_constant_column_is_a_note(tmp_path, capsys):
     features[:, 1] = 7
     np.savez(tmp_path / "d.npz", features=features, targets=rng.choice([-1, 1], size=40))
     assert main(["run", "gd", *QUICK, "--data", str(tmp_path / "d.npz")]) == 0
-    assert capsys.readouterr().err == "note: column 2 (counted from 1) is constant: 7 in every row\n"
+    assert capsys.readouterr().err == (
+        "note: d.npz: read as arrays, 40 rows, 3 features, 2 classes (-1, 1)\n"
+        "note: column 2 (counted from 1) is constant: 7 in every row\n"
+    )
 
 
 def test_a_one_class_client_is_fine(capsys):

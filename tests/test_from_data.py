@@ -76,7 +76,7 @@ def test_images_come_to_a_network_in_their_shape():
             {"data": "digits", "model": "cnn", "kappa": 10},
             "kappa is for convex problems: give a network's weight decay",
         ),
-        ({"data": 3}, r"data are a name, a file, a Dataset or a pair \(features, targets\), got int"),
+        ({"data": 3}, r"data are a name, a file or folder, a Dataset, .* for each client, got int"),
         ({"data": "brest_cancer"}, "breast_cancer"),
         ({"data": "breast_cancer", "partition": "dirichlet:x"}, "must be a number"),
     ],

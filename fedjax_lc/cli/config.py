@@ -18,6 +18,7 @@ from typing import Annotated, Any, Self
 
 from fedjax_lc.cli import axes, toml
 from fedjax_lc.cli.options import Option, add_cache
+from fedjax_lc.cli.source import Source
 from fedjax_lc.core import files, spec
 from fedjax_lc.core.errors import InputError, unknown
 from fedjax_lc.core.paths import user_path
@@ -28,20 +29,9 @@ FORMS = {"grid": "gamma=log:0.01:1:5", "budget": "bits_up=1e7"}  #: options NAME
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Config:
+class Config(Source):
     """What both commands take."""
 
-    data: Annotated[str, Option("a data set's name (fedjax-lc list data) or a file", "data")] = "breast_cancer"
-    data_dir: Annotated[
-        Path | None,
-        Option("folder of local data files (else the environment variable FEDJAX_LC_DATA)", "data", aside=True),
-    ] = None
-    labels: Annotated[list[str] | None, Option("label of the +1 class of multiclass data; may be repeated", "data")] = (
-        None
-    )
-    scale: Annotated[
-        str | None, Option("standard, minmax, maxabs, unit or none (default: standard for embedded data)", "data")
-    ] = None
     clients: Annotated[
         int | None,
         Option("number of clients (default: 10, or as the data comes split)", "data", within="whole [1, inf)"),

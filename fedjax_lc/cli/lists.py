@@ -112,7 +112,12 @@ def _data() -> list[dict[str, str]]:
     from fedjax_lc import data
 
     known = data.loading.described().items()
-    return [{"data set": name, "kind": kind, "what it holds": what} for name, (kind, what) in known]
+    rows = [{"data set": name, "kind": kind, "what it holds": what} for name, (kind, what) in known]
+    for name, (endings, what) in data.formats.KNOWN.items():
+        rows.append(
+            {"data set": f"FILE{endings[0]}" if name != "pictures" else "FOLDER", "kind": name, "what it holds": what}
+        )
+    return rows
 
 
 def _partitions() -> list[dict[str, str]]:

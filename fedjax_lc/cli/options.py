@@ -133,9 +133,8 @@ def make_problem(config: Config, download: bool = True, mesh: Any = None) -> tup
     from fedjax_lc.problems.from_data import remember, usual_scale, with_test
 
     network = config.model is not None
-    scale = config.scale or usual_scale(config.data)
-    labels = config.labels[0] if config.labels and len(config.labels) == 1 else config.labels
-    dataset = data.load(config.data, data_dir=config.data_dir, scale=scale, labels=labels, download=download)
+    source = config.source(config.scale or usual_scale(config.data))
+    dataset = data.load(**source, download=download)
     for note in dataset.notes:
         say(f"note: {note}")
     if network:
@@ -151,7 +150,6 @@ def make_problem(config: Config, download: bool = True, mesh: Any = None) -> tup
     chosen |= {"clients": config.clients, "partition": config.partition, "split_seed": config.split_seed}
     weights = None if config.weights == "equal" else "size"
     made = problems.problem(dataset, l2=config.l2, weights=weights, dtype=config.dtype, devices=mesh, **chosen)
-    source = {"name_or_path": config.data, "data_dir": config.data_dir, "scale": scale, "labels": labels}
     remember(made, source, chosen | {"l2": config.l2, "weights": weights, "dtype": config.dtype})
     if not config.report:
         return made, lambda: None

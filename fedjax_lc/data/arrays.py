@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -49,14 +50,14 @@ def parse_npy(content: bytes, where: str) -> NDArray[Any]:
     return array.copy(order="K")
 
 
-def read_npz(path: Path, names: tuple[str, ...]) -> tuple[dict[str, NDArray[Any]], list[str]]:
-    """Those arrays of a `.npz` file that have one of the names, and the names of all. Raises InputError."""
+def read_npz(path: Path, wanted: Callable[[str], bool]) -> tuple[dict[str, NDArray[Any]], list[str]]:
+    """Those arrays of a `.npz` file whose names are wanted, and the names of all. Raises InputError."""
     damage = f"{path}: not a readable .npz file of plain arrays; save it with numpy.savez"
     with opened_zip(path, damage) as archive:
         inside = {name.removesuffix(".npy"): name for name in archive.namelist()}
         arrays = {
-            key: parse_npy(zip_member(archive, inside[key], str(path), damage), f"{path}: {key}")
-            for key in names
-            if key in inside
+            key: parse_npy(zip_member(archive, name, str(path), damage), f"{path}: {key}")
+            for key, name in inside.items()
+            if wanted(key)
         }
         return arrays, list(inside)

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fedjax_lc.core.errors import InputError
+from fedjax_lc.data.axes import upright
 from fedjax_lc.data.files import check_memory
 from fedjax_lc.data.scaling import scaled
 from fedjax_lc.data.sparse import as_array, as_csr, by_column, is_sparse, stays_sparse
@@ -99,16 +100,18 @@ class Dataset:
         out = _drawn(self._strata(), share, np.random.default_rng(seed))
         if not out.any():
             raise InputError(f"{self.name}: a share of {share} leaves the test part empty; use a larger one")
-        return dataclasses.replace(self._rows(~out), test=self._rows(out))
+        return dataclasses.replace(self.subset(~out), test=self.subset(out))
 
     def _strata(self) -> NDArray[Any]:
         if self.groups is not None:
             return self.groups
         return self.targets if self.task in ("binary", "multiclass") else np.zeros(len(self.targets))
 
-    def _rows(self, rows: NDArray[np.bool_]) -> Dataset:
+    def subset(self, rows: NDArray[np.bool_]) -> Dataset:
+        """The rows (N,) of the training part that are True, without the test part."""
         groups = None if self.groups is None else self.groups[rows]
-        return dataclasses.replace(self, features=self.features[rows], targets=self.targets[rows], groups=groups)
+        chosen = {"features": self.features[rows], "targets": self.targets[rows], "groups": groups, "test": None}
+        return dataclasses.replace(self, **chosen)
 
 
 def _drawn(strata: NDArray[Any], share: float, rng: np.random.Generator) -> NDArray[np.bool_]:
@@ -135,8 +138,10 @@ def from_arrays(
     """A checked `Dataset` from arrays, nested lists, data frames or SciPy sparse matrices.
 
     features: (N, d), where large and sparse SciPy matrices stay sparse (see `data.sparse`) and others become dense;
-        images (N, height, width) or (N, height, width, channels) with targets (N,); or (n, m, d) with targets (n, m)
-        for data of n clients already split (groups are set).
+        images (N, height, width), (N, height, width, channels) or (N, channels, height, width) with targets (N,), which
+        are kept with channels last, those of type uint8 as bytes; or (n, m, d) with targets (n, m) for data of n
+        clients already split (groups are set).
+    targets: (N,) numbers or words, or one-hot (N, C).
     labels: None guesses the task (two values: binary; strings or at most 100 whole numbers: multiclass; else
         regression); "regression" keeps the numbers; "multiclass" takes every distinct value as a class; one
         label, or a sequence of labels, makes them +1 and all others -1. A guessed pair of labels maps the
@@ -151,16 +156,19 @@ def from_arrays(
     [-1.0, 1.0, -1.0]
     """
     table, column = _numbers(features, name), _column(targets, name)
+    column, shaped = _one_a_row(column, table)
     if not shape and table.ndim in (3, 4) and column.shape == table.shape[:1] and 0 not in table.shape:
-        shape = table.shape[1:] if table.ndim == 4 else (*table.shape[1:], 1)
-        table = table.reshape(len(table), -1)
+        table, turned = upright(table[..., None] if table.ndim == 3 else table)
+        shape, table, shaped = table.shape[1:], table.reshape(len(table), -1), (*shaped, *turned)
+    elif table.dtype == np.uint8:
+        table = table.astype(np.float64)
     table, column, ids = _shapes(table, column, groups, name)
     _check_finite(table, name)
     table, remarks = scaled(table, scale), _constant_columns(table, name)
     encoded, task, classes, guess = encode(column, labels, name)
     if shape and math.prod(shape) != table.shape[1]:
         raise InputError(f"{name}: rows of shape {shape} have {math.prod(shape)} features, got {table.shape[1]}")
-    return Dataset(table, encoded, name, task, classes, (*notes, *remarks, *guess), ids, shape)
+    return Dataset(table, encoded, name, task, classes, (*notes, *shaped, *remarks, *guess), ids, shape)
 
 
 def from_images(
@@ -175,7 +183,8 @@ def from_images(
 ) -> Dataset:
     """A checked multiclass `Dataset` of images, whose pixels stay bytes.
 
-    images: (N, height, width) or (N, height, width, channels) uint8; targets: (N,) whole numbers 0..C-1.
+    images: (N, height, width), (N, height, width, channels) or (N, channels, height, width) uint8, kept with channels
+        last; targets: (N,) whole numbers 0..C-1.
     classes: the C labels; default: 0..C-1 with the largest target as C-1.
     groups, test: as in `Dataset`.
 
@@ -194,9 +203,9 @@ def from_images(
         raise InputError(f"{name}: {len(pixels)} images need as many whole numbers as targets, got {_told(column)}")
     labels = tuple(classes) or tuple(range(int(column.max()) + 1))
     _check_ids(column, len(labels), "target", name)
-    shape = pixels.shape[1:] if pixels.ndim == 4 else (*pixels.shape[1:], 1)
-    table, ids = pixels.reshape(len(pixels), -1), _group_ids(groups, len(pixels), name)
-    return Dataset(table, column.astype(np.int64), name, "multiclass", labels, tuple(notes), ids, shape, test)
+    pixels, turned = upright(pixels[..., None] if pixels.ndim == 3 else pixels)
+    shape, table, ids = pixels.shape[1:], pixels.reshape(len(pixels), -1), _group_ids(groups, len(pixels), name)
+    return Dataset(table, column.astype(np.int64), name, "multiclass", labels, (*notes, *turned), ids, shape, test)
 
 
 def from_sequences(
@@ -246,14 +255,24 @@ def _shapes(
     if table.ndim == 3 and column.shape == table.shape[:2] and 0 not in table.shape:
         groups = np.repeat(np.arange(len(table)), table.shape[1])
         table, column = table.reshape(-1, table.shape[2]), column.ravel()
-    if column.ndim == 2 and column.shape[1] == 1:
-        column = column[:, 0]
     if table.ndim != 2 or 0 in table.shape:
         raise InputError(f"{name}: features must be a non-empty (rows, columns) table, got shape {table.shape}")
     rows = table.shape[0]
     if column.shape != (rows,):
         raise InputError(f"{name}: {rows} rows of features need targets of shape ({rows},), got {column.shape}")
     return table, column, _group_ids(groups, rows, name)
+
+
+def _one_a_row(column: NDArray[Any], table: Any) -> tuple[NDArray[Any], tuple[str, ...]]:
+    """Targets (N,) of (N, 1), and of one-hot (N, C), with a note; others as they are."""
+    if column.ndim != 2 or (table.ndim == 3 and column.shape == table.shape[:2]) or 0 in column.shape:
+        return column, ()
+    if column.shape[1] == 1:
+        return column[:, 0], ()
+    numbers = column.dtype.kind in "biuf"
+    if not numbers or np.any((column != 0) & (column != 1)) or np.any(column.sum(axis=1) != 1):
+        return column, ()
+    return column.argmax(axis=1), (f"targets are read as one-hot, of {column.shape[1]} classes",)
 
 
 def _group_ids(groups: ArrayLike | None, rows: int, name: str) -> NDArray[np.int64] | None:
@@ -293,6 +312,8 @@ def _numbers(features: Any, name: str) -> Any:
     try:
         table = np.asarray(features)
         if table.dtype.kind not in "cMm":
+            if table.dtype == np.uint8 and table.ndim in (3, 4):
+                return table  # pictures stay bytes
             if table.dtype != np.float64:
                 check_memory(name, 2 * 8 * table.size, f"{table.size} features as float64 and a working copy")
             return table.astype(np.float64, copy=False)

@@ -27,6 +27,7 @@ _PIECE = 1 << 20
 _XZ_MEMORY = 1 << 27  # bytes of a window that an .xz file may ask for; `xz -9` takes 2**26
 _FIRST_FEED = 1 << 10  # of a stream, which may be a short one among many
 _LONG_LINE = 1 << 20
+_LOOKED_AT = 1 << 12  # bytes of a text whose encoding is guessed
 _WORD = 60  # bytes for a word of one character as a Python string in a list
 _WITHOUT_CONTENT = {
     tarfile.LNKTYPE,
@@ -243,7 +244,11 @@ def utf8(content: bytes, where: str | Path) -> bytes:
                 content = content.decode(encoding).encode()
             break
     if b"\0" in content:
-        raise InputError(f"{where}: not a text file in UTF-8 (it holds zeros, as binary files and UTF-16 do)")
+        start = content[:_LOOKED_AT]
+        halves = [start[k::2].count(0) * 2 for k in (0, 1)]  # of letters in UTF-16, every second byte is a zero
+        if max(halves) > 0.8 * len(start) and min(halves) < 0.2 * len(start):
+            raise InputError(f"{where}: is in UTF-16 without a byte order mark; save it as UTF-8")
+        raise InputError(f"{where}: not a text file in UTF-8 (it holds zeros, as binary files do)")
     return content
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +12,15 @@ import numpy as np
 from fedjax_lc.core import spec
 from fedjax_lc.core.errors import InputError, unknown
 from fedjax_lc.core.paths import user_path
-from fedjax_lc.data import libsvm, synthetic
+from fedjax_lc.data import formats, libsvm, synthetic
+from fedjax_lc.data.asked import Reading
 from fedjax_lc.data.catalogue import CATALOGUE, Entry
 from fedjax_lc.data.dataset import Dataset, from_arrays
 from fedjax_lc.data.download import local_folder, obtain
+from fedjax_lc.data.files import PACKED
 from fedjax_lc.data.images import IMAGES
-from fedjax_lc.data.tables import Table, read_csv, read_npz
+from fedjax_lc.data.reading import from_file
+from fedjax_lc.data.tables import Table
 from fedjax_lc.data.text import TEXTS
 
 # Our name -> (scikit-learn's loader, its options, how targets are read).
@@ -30,7 +33,7 @@ EMBEDDED: dict[str, tuple[str, dict[str, Any], str | None]] = {
 }
 _SHAPES = {"digits": (8, 8, 1)}  # of embedded images
 _FINISHED = IMAGES | TEXTS  # sets whose loaders return a checked data set
-_FILE_ENDINGS = (".npz", ".csv", ".txt", ".libsvm", ".svm", ".bz2", ".gz", ".xz")
+_FILE_ENDINGS = {*PACKED, ".zip", ".txt", ".data", *(end for ends, _ in formats.KNOWN.values() for end in ends)}
 
 
 def names() -> list[str]:
@@ -61,20 +64,30 @@ def load(
     labels: Any = None,
     target: str | int | None = None,
     download: bool = True,
+    categories: str | None = None,
+    missing: str | None = None,
+    allow: str | Sequence[str] = (),
 ) -> Dataset:
-    """A data set by name, or from a file.
+    """A data set by name, or from a file or folder.
 
     name_or_path: a name of `names()`, with options if it has any ("synthetic_logistic:num_clients=20,seed=1",
-        "emnist:balanced", "shakespeare:seq_len=40"); or a path: `.npz`, `.csv`, anything else is read as LIBSVM
-        text (.bz2, .gz and .xz are unpacked). Texts are in UTF-8, or in UTF-16 or UTF-32 with a byte order mark.
+        "emnist:balanced", "shakespeare:seq_len=40"); or a path of one of `formats.KNOWN`: CSV, Parquet, Arrow, LIBSVM
+        text, `.npz`, `X.npy` beside `y.npy`, `.mat`, LEAF's JSON, a folder of pictures; packed by gz, bz2, xz or zip
+        too. Texts are in UTF-8, or in UTF-16 or UTF-32 with a byte order mark.
     data_dir: a folder to look for known sets in (itself, `libsvm/`, `mnist/`, `cifar10/`, ...); default:
         FEDJAX_LC_DATA.
     n_features: columns of a LIBSVM file; default: the declared number of a known set, else the largest index;
         "file": the largest index in any case.
     scale: None, or one of "none", "standard", "minmax", "maxabs", "unit" (see `scalings`).
     labels: how targets are read, see `from_arrays`; one label or a list of labels become +1, all others -1.
-    target: the target's column of a `.csv` file, by name or place; default: the last.
+    target: the target's column of a table, by name or place; default: the first of target, label, class and y that is
+        there, else the last.
     download: whether a known set that is not on this machine may be fetched into the cache.
+    categories: what becomes of words in a table, "onehot" or "codes"; default: they are refused.
+    missing: what becomes of empty cells, "mean" (of their column) or "drop" (of the row); default: they are refused.
+    allow: irregularities of LIBSVM text that are read: "zero", "unsorted", "repeated", "qid" (see `asked.Reading`).
+
+    The first note of a table says which target was taken, and how many rows, features and classes there are.
 
     Raises InputError (one line) for an unknown name, a missing, truncated or corrupt file, a wrong checksum, and
     for data that cannot be used (see `from_arrays`). A wrong checksum of an image or text file in the folder of
@@ -85,33 +98,23 @@ def load(
     """
     text = os.fspath(name_or_path)
     try:
-        return _loaded(text, data_dir, n_features, scale, labels, target, download)
+        how = Reading(target, categories, missing, allow, n_features)
+        return _loaded(text, data_dir, scale, labels, download, how)
     except MemoryError:
         raise InputError(f"{text}: does not fit into memory; take fewer rows or columns") from None
 
 
 def _loaded(
-    text: str,
-    data_dir: str | os.PathLike[str] | None,
-    n_features: int | str | None,
-    scale: str | None,
-    labels: Any,
-    target: str | int | None,
-    download: bool,
+    text: str, data_dir: str | os.PathLike[str] | None, scale: str | None, labels: Any, download: bool, how: Reading
 ) -> Dataset:
     path = _file(text, data_dir)
-    shown = path.name if path else text
-    suffix = path.suffix if path else ""
-    if n_features is not None and not (text in CATALOGUE or (path and suffix not in (".npz", ".csv"))):
-        raise InputError(f"{shown}: n_features is for LIBSVM files only; leave it out")
-    if target is not None and suffix != ".csv":
-        raise InputError(f"{shown}: target is for .csv files only; leave it out")
-    if path is None and text.partition(":")[0] in _FINISHED:
-        return _finished(text, data_dir, download, labels, scale)
     if path is not None:
-        table, guess = _read(path, n_features, target), None
-    elif text in CATALOGUE:
-        table, guess = _known(CATALOGUE[text], data_dir, n_features, download)
+        return from_file(path, how, labels, scale)
+    how.only(text, ["n_features"] if text in CATALOGUE else [])
+    if text.partition(":")[0] in _FINISHED:
+        return _finished(text, data_dir, download, labels, scale)
+    if text in CATALOGUE:
+        table, guess = _known(CATALOGUE[text], data_dir, how.n_features, download)
     elif text in EMBEDDED:
         table, guess = _embedded(text)
     else:
@@ -119,7 +122,7 @@ def _loaded(
     return from_arrays(
         table.features,
         table.targets,
-        name=shown,
+        name=text,
         labels=guess if labels is None else labels,
         scale=scale,
         groups=table.groups,
@@ -134,10 +137,8 @@ def _file(text: str, data_dir: str | os.PathLike[str] | None) -> Path | None:
     if text in CATALOGUE or text in EMBEDDED or name in synthetic.GENERATORS | _FINISHED:
         return None
     path = user_path(text)
-    if path.is_file():
+    if path.exists() and text:
         return path
-    if path.is_dir():
-        raise InputError(f"{text}: is a folder; give a file in it")
     if path.suffix in _FILE_ENDINGS or os.sep in text:
         raise InputError(f"{text}: no such file")
     folder = local_folder(data_dir)
@@ -147,31 +148,11 @@ def _file(text: str, data_dir: str | os.PathLike[str] | None) -> Path | None:
     return known
 
 
-def _read(path: Path, n_features: int | str | None, target: str | int | None) -> Table:
-    if path.suffix == ".npz":
-        return read_npz(path)
-    if path.suffix == ".csv":
-        return read_csv(path, target)
-    return libsvm.read(path, _columns(n_features, None))
-
-
-def _columns(n_features: int | str | None, declared: int | None) -> int | None:
-    if n_features is None or n_features == "file":
-        return declared if n_features is None else None
-    try:
-        columns = int(n_features)
-    except ValueError:
-        columns = 0
-    if not 1 <= columns <= libsvm.MOST_COLUMNS:
-        raise InputError(f"n_features must be a number in 1..{libsvm.MOST_COLUMNS} or 'file', got {n_features!r}")
-    return columns
-
-
 Read = tuple[Table, str | None]  # a table, and how its targets are to be read (None: guess)
 
 
 def _known(entry: Entry, data_dir: str | os.PathLike[str] | None, n_features: int | str | None, download: bool) -> Read:
-    columns = _columns(n_features, entry.features)
+    columns = libsvm.columns(n_features, entry.features)
     path = obtain(entry, data_dir, download)
     table = libsvm.read(path, columns)
     if len(table.targets) != entry.rows:

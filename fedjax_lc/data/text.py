@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -158,42 +158,62 @@ def leaf_shakespeare(*, data_dir: Folder = None, download: bool = True) -> Datas
             "leaf_shakespeare: no folder with train/*.json; make it with preprocess.sh in data/shakespeare of "
             "https://github.com/TalwalkarLab/leaf, then give its data folder as data_dir or by FEDJAX_LC_DATA"
         )
+    parts = [[_leaf_file(path) for path in sorted(folders[0].glob(f"{part}/*.json"))] for part in ("train", "test")]
+    return leaf_windows(parts, "leaf_shakespeare", str(folders[0]))
+
+
+LeafUsers = dict[str, Ids]  # user -> windows (N, T + 1)
+
+
+def leaf_windows(parts: Sequence[Sequence[LeafUsers]], name: str, where: str = "") -> Dataset:
+    """The data set of LEAF's texts: the users of each file of the training part, and of the test part.
+
+    where: what messages call the files; default: the name. Raises InputError for windows of several lengths, and for a
+    training part without windows.
+    """
+    where = where or name
     users: dict[str, list[list[Ids]]] = {}  # user -> windows for training, for testing
-    for place, part in enumerate(("train", "test")):
-        for path in sorted(folders[0].glob(f"{part}/*.json")):
-            for user, rows in _leaf_file(path).items():
-                users.setdefault(user, [[], []])[place].append(rows)
+    for place, files in enumerate(parts):
+        for user, rows in ((user, rows) for file in files for user, rows in file.items()):
+            users.setdefault(user, [[], []])[place].append(rows)
     lengths = sorted({rows.shape[1] for train, test in users.values() for rows in (*train, *test)})
     if len(lengths) != 1:
         got = ", ".join(str(length - 1) for length in lengths) or "none"
-        raise InputError(f"{folders[0]}: needs windows of one length, got {got}; make the files again")
+        raise InputError(f"{where}: needs windows of one length, got {got}; make the files again")
     if not any(train for train, _ in users.values()):
-        raise InputError(f"{folders[0]}: no user has windows in train/*.json; make the files again")
+        raise InputError(f"{where}: no user has windows in train/*.json; make the files again")
     none = np.empty((0, *lengths), np.int32)
     cut = [(np.concatenate([none, *train]), np.concatenate([none, *test])) for train, test in users.values()]
-    return _by_client("leaf_shakespeare", cut, LEAF_CHARACTERS, ())
+    return _by_client(name, cut, LEAF_CHARACTERS, ())
 
 
-def _leaf_file(path: Path) -> dict[str, Ids]:
+def _leaf_file(path: Path) -> LeafUsers:
     """The windows (N, T + 1) of each user of one file."""
     content = read_bytes(path)
     try:
         with refusing("it is cut off, or has another form"):
-            return _leaf_users(json.loads(content))
+            return leaf_users(leaf_rows(json.loads(content)))
     except InputError as error:
         raise InputError(f"{path}: not a JSON file of LEAF's Shakespeare ({error}); make it again") from None
 
 
-def _leaf_users(content: Any) -> dict[str, Ids]:
-    users, windows = content["users"], content["user_data"]
-    if sorted(users) != sorted(windows):
+def leaf_rows(content: Any) -> dict[str, dict[str, list[Any]]]:
+    """The lists x and y of each user that has some, of what a JSON file holds. Raises InputError for other forms."""
+    users, rows = content["users"], content["user_data"]
+    if sorted(users) != sorted(rows):
         raise InputError("'users' and the keys of 'user_data' differ")
-    return {user: _leaf_rows(windows[user]) for user in users if windows[user]["x"] or windows[user]["y"]}
-
-
-def _leaf_rows(rows: dict[str, Any]) -> Ids:
-    if not (isinstance(rows["x"], list) and isinstance(rows["y"], list)):
+    held = {user: rows[user] for user in users if rows[user]["x"] or rows[user]["y"]}
+    if not all(isinstance(of[part], list) for of in held.values() for part in ("x", "y")):
         raise InputError("a user's x or y is no list")
+    return held
+
+
+def leaf_users(users: Mapping[str, Any]) -> LeafUsers:
+    """The windows (N, T + 1) of each user {"x": [strings], "y": [characters]}. Raises InputError for another form."""
+    return {user: _windows_of(rows) for user, rows in users.items()}
+
+
+def _windows_of(rows: Mapping[str, list[Any]]) -> Ids:
     pairs = list(zip(rows["x"], rows["y"], strict=True))
     if not all(isinstance(word, str) for pair in pairs for word in pair):
         raise InputError("a user's x or y holds what is no text")

@@ -20,13 +20,14 @@ from fedjax_lc.problems.from_network import neural
 from fedjax_lc.problems.linear import least_squares, logistic_regression
 from fedjax_lc.problems.softmax import softmax_regression
 
-Data: TypeAlias = "str | os.PathLike[str] | sets.Dataset | tuple[Any, Any]"
+Data: TypeAlias = Any  #: a name, a file, a `Dataset`, or what `data.from_object` takes
 
 MAKERS: dict[str, Callable[..., Problem]] = {
     "binary": logistic_regression,
     "multiclass": softmax_regression,
     "regression": least_squares,
 }
+READING = (*sets.Reading.names(), "labels")  #: options of `problem` that say how data are read
 KAPPA = 1e4  #: condition number of convex problems, where neither kappa nor l2 is given
 TEST_SHARE = 0.2  #: share of the rows held out for testing a network, where data have no test part
 
@@ -53,8 +54,10 @@ def problem(
     partition "natural" each client is tested on its test rows.
 
     Args:
-        data: a name of `fl.data.names()`, a file, a `Dataset`, or arrays (features (N, d), targets (N,)), of which
-            features may be a SciPy sparse matrix. Convex problems keep large sparse data sparse.
+        data: a name of `fl.data.names()`, a file or folder (see `fl.data.load`), a `Dataset`, arrays (features (N,
+            d), targets (N,)), of which features may be a SciPy sparse matrix; a frame, a data set of PyTorch or Hugging
+            Face, or a list with one of these for each client (see `fl.data.from_object`). Convex problems keep large
+            sparse data sparse.
         clients: number of clients; None for 10, or for the number of natural clients.
         partition: "iid", "sorted", "dirichlet:0.5", ...; see `fl.data.parse`.
         model: a network as in `fl.problems.neural`: a module or its name, such as "mlp:hidden=64".
@@ -65,7 +68,8 @@ def problem(
         split_seed: seed of the partition and of the held-out test rows.
         devices: `fl.devices(clients=4)`: the data wait on the host for `fl.run(..., devices=...)`, which places each
             device's clients there; x_star and f_star are computed on these devices too. For data that no device holds.
-        options: further arguments of `fl.problems.logistic_regression` (or the other convex problems) or of
+        options: target, categories, missing, labels (and allow, n_features), as of `fl.data.load`; further arguments of
+            `fl.problems.logistic_regression` (or the other convex problems) or of
             `fl.problems.neural`; with a network also test_share (0.2), the share of held-out rows.
 
     Raises:
@@ -76,7 +80,8 @@ def problem(
         >>> convex = problem("breast_cancer", clients=10, partition="dirichlet:0.5", kappa=1e4)
         >>> network = problem("digits", clients=20, partition="dirichlet:0.1", model="mlp:hidden=64", scale="standard")
     """
-    mesh, dataset = of_clients(devices), _loaded(data, scale)
+    reading = {name: options.pop(name) for name in READING if name in options}
+    mesh, dataset = of_clients(devices), _loaded(data, scale, reading)
     split: dict[str, Any] = {"clients": clients, "partition": partition, "split_seed": split_seed}
     if model is not None:
         if kappa is not None:
@@ -92,7 +97,7 @@ def problem(
             made = _convex(dataset, **split, **given)
     object.__setattr__(made, "mesh", mesh)
     if isinstance(data, str | os.PathLike):
-        remember(made, {"name_or_path": os.fspath(data), "scale": scale or usual_scale(data)}, split | given)
+        remember(made, {"name_or_path": os.fspath(data), "scale": scale or usual_scale(data)} | reading, split | given)
     return made
 
 
@@ -143,14 +148,15 @@ def with_test(dataset: sets.Dataset, test_share: float = TEST_SHARE, split_seed:
     return dataset if dataset.test is not None else dataset.split(test_share, seed=split_seed)
 
 
-def _loaded(data: Data, scale: str | None) -> sets.Dataset:
-    if isinstance(data, sets.Dataset):
-        return data if scale is None else data.scaled(scale)
+def _loaded(data: Data, scale: str | None, reading: dict[str, Any]) -> sets.Dataset:
     if isinstance(data, str | os.PathLike):
-        return sets.load(data, scale=scale or usual_scale(data))
-    if isinstance(data, tuple) and len(data) == 2:
-        return sets.from_arrays(*data, scale=scale)
-    raise InputError(f"data are a name, a file, a Dataset or a pair (features, targets), got {type(data).__name__}")
+        return sets.load(data, scale=scale or usual_scale(data), **reading)
+    labels, how = reading.get("labels"), sets.Reading(**{k: v for k, v in reading.items() if k != "labels"})
+    if not isinstance(data, sets.Dataset):
+        return sets.from_object(data, labels=labels, scale=scale, how=how)
+    how.only(data.name)
+    data = data if labels is None else data.binary(labels)
+    return data if scale is None else data.scaled(scale)
 
 
 def _network(

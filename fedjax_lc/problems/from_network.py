@@ -18,6 +18,8 @@ from fedjax_lc.core.options import refuse_unknown
 from fedjax_lc.core.platforms import clients_side_by_side
 from fedjax_lc.core.shares import agreed, exchanged, here, of_each, several
 from fedjax_lc.core.typing import Key, PyTree, Vec
+from fedjax_lc.data.axes import channels_last
+from fedjax_lc.data.objects import client_rows
 from fedjax_lc.models import Layout
 from fedjax_lc.problems.network_losses import Loss, cross_entropy, named, squared
 from fedjax_lc.problems.networks import Neural
@@ -80,8 +82,10 @@ def neural(
             deterministic and use_running_average are passed where they are taken. Models of PyTorch and Hugging Face
             are refused.
         clients: list of (features (m_i, ...), targets (m_i, ...)); whole targets 0..C-1 for the cross entropy. Features
-            of type uint8 are divided by 255, unless `prepare` says otherwise.
-        test: one pair (features, targets) for all, or a list with a pair for each client, some possibly empty.
+            of type uint8 are divided by 255, unless `prepare` says otherwise. Or a list of frames or of data sets of
+            PyTorch or Hugging Face, one for each client, as `fl.data.from_object` takes them.
+        test: one pair (features, targets) for all, or a list with a pair for each client, some possibly empty; of the
+            same kinds as clients.
         key: a PRNG key or a seed for the initial parameters.
         params: initial parameters, as a tree of the model or as `Problem.start` takes them; None to initialise them.
         classes: outputs of a model that is given by name; None for the largest target plus one, or for the number of
@@ -121,6 +125,8 @@ def neural(
     if not l2 >= 0:
         raise InputError(f"l2 must be 0 or more, got {l2}")
     loss_function = named(loss)
+    if isinstance(clients, list) and not all(isinstance(client, tuple | list) for client in clients):
+        clients, test = client_rows(clients, test)
     n = len(clients)
     with agreed():
         if several() and not len(here(n)):
@@ -128,6 +134,7 @@ def neural(
         given = [clients[i] for i in here(n)]
         table, tested = table_of(given, dtype, "client"), test_table(test, n, dtype)
     if isinstance(model, str):
+        _check_axes(table.features.shape[1:])
         targets = [table.targets, *([] if tested is None else [tested.targets])]
         model = models.get(model, classes=_outputs_for(targets, loss_function) if classes is None else classes)
     key = jax.random.key(key) if isinstance(key, int | np.integer) else key
@@ -203,6 +210,13 @@ def _outputs_for(targets: Sequence[jax.Array], loss: Loss) -> int | None:
         return None
     largest = max(int(jnp.max(each)) for each in targets if each.size)
     return 1 + int(of_each(largest).max())
+
+
+def _check_axes(shape: tuple[int, ...]) -> None:
+    """Raise InputError for pictures whose channels come first, which the models by name would take for rows."""
+    if len(shape) == 3 and not channels_last(shape):
+        raise InputError(f"clients' pictures have shape {shape}, channels first: give np.moveaxis(X, 1, -1), or give "
+                         "the data to fl.problem, which turns them")  # fmt: skip
 
 
 def _check_outputs(problem: Neural, table: Table) -> None:

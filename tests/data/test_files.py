@@ -33,7 +33,10 @@ def test_npz_with_groups(tmp_path):
 def test_npz_that_cannot_be_used(tmp_path, complaint):
     path = tmp_path / "toy.npz"
     np.savez(path, A=[1.0])
-    assert complaint(load, path) == f"{path}: needs arrays 'features' and 'targets' (or 'X' and 'y'), got 'A'"
+    assert complaint(load, path) == (
+        f"{path}: needs arrays 'features' and 'targets' (or 'X' and 'y', 'x_train' and 'y_train', 'images' and "
+        "'labels'), got 'A'"
+    )
     plain = f"{path}: not a readable .npz file of plain arrays; save it with numpy.savez"
     np.savez(path, X=np.array([{}]), y=[0])
     assert complaint(load, path) == (
@@ -82,11 +85,23 @@ def test_csv(tmp_path, text, target):
         (
             "a,b\n1,2\n\nx,3\n",
             None,
-            ", line 4, column 1: 'x' is not a number; fill empty cells and encode words as numbers",
+            ", line 4, column 1 ('a'): 'x' is not a number; --categories onehot or codes "
+            '(in Python categories="onehot") makes numbers of words',
         ),
-        ("1,2\n,3\n", None, ", line 2, column 1: '' is not a number; fill empty cells and encode words as numbers"),
-        ("a,b\n1,2\n", "c", ": no target column 'c' (columns: a, b)"),
-        ("1,2\n", "c", ": no target column 'c' (columns: no header line)"),
+        (
+            "1,2\n,3\n",
+            None,
+            ', line 2, column 1: the cell is empty; --missing mean or drop (in Python missing="mean") fills it or '
+            "leaves the row out",
+        ),
+        (
+            "1;2\n0,5;3\n",
+            None,
+            ", line 2, column 1: '0,5' is not a number; write decimals with a point, or --categories onehot or codes "
+            '(in Python categories="onehot") makes numbers of words',
+        ),
+        ("a,b\n1,2\n", "c", ": no target column 'c'; name one of the columns: a, b"),
+        ("1,2\n", "c", ": no target column 'c'; name one of the columns: 0 to 1"),
         ("1,2\n", 2, ": target column 2 is out of range; there are 2 columns"),
         ("1,2\n", -3, ": target column -3 is out of range; there are 2 columns"),
     ],
@@ -103,7 +118,7 @@ def test_csv_in_another_encoding(tmp_path, complaint):
 
 
 def test_a_non_finite_cell_names_its_place(tmp_path, complaint):
-    path = written(tmp_path, "1,2,0\n3,nan,1\n")
+    path = written(tmp_path, "1,2,0\n3,inf,1\n")
     assert complaint(load, path) == (
-        "toy.csv: feature in row 2, column 2 (counted from 1) is nan; features must be finite numbers"
+        "toy.csv: feature in row 2, column 2 (counted from 1) is inf; features must be finite numbers"
     )

@@ -11,19 +11,26 @@ import json
 import lzma
 import os
 import pickle
+import struct
 import tarfile
 import tracemalloc
 import urllib.request
 import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
+import pyarrow
+import pyarrow.parquet
 import pytest
+import scipy.io
+from PIL import Image
 from scipy.sparse import csr_array
 
 import fedjax_lc
 from fedjax_lc.core.errors import InputError
-from fedjax_lc.data import arrays, download, files, from_arrays, load, parse, pickles, scaled
+from fedjax_lc.data import arrays, arrow, download, files, from_arrays, load, parse, pickles, scaled
 from fedjax_lc.data.catalogue import Entry
 from tests.data.formats import cifar10_files
 
@@ -255,7 +262,7 @@ def test_texts_with_a_byte_order_mark_are_read(tmp_path, encoding):
 def test_texts_in_another_encoding(tmp_path, complaint, ending):
     path = tmp_path / f"a.{ending}"
     path.write_bytes(TABLE.encode("utf-16-le"))
-    assert complaint(load, path) == f"{path}: not a text file in UTF-8 (it holds zeros, as binary files and UTF-16 do)"
+    assert complaint(load, path) == f"{path}: is in UTF-16 without a byte order mark; save it as UTF-8"
     path.write_bytes(b"\xff\xfea")
     assert complaint(load, path) == f"{path}: not a text file in UTF-16, as its first bytes say; save it as UTF-8"
 
@@ -549,3 +556,104 @@ def test_json_of_any_encoding(tmp_path):
     for encoding in ("utf-8-sig", "utf-16", "utf-32"):
         (tmp_path / "train" / "all.json").write_text(json.dumps(content), encoding=encoding)
         assert load("leaf_shakespeare", data_dir=tmp_path).features.shape == (1, 2)
+
+
+# --- tables, matrices and pictures that claim more than they hold ---
+
+
+def write_frame(path, rows, **options):
+    frame = pd.DataFrame({"a": np.zeros(rows), "y": np.zeros(rows)})
+    frame.to_parquet(path, **options) if path.suffix == ".parquet" else frame.to_feather(path, **options)
+    return path
+
+
+@pytest.mark.parametrize("name", ["a.parquet", "a.feather"])
+def test_columns_that_unpack_without_end(tmp_path, complaint, monkeypatch, name):
+    rows = 200_000
+    path = write_frame(tmp_path / name, rows, compression="zstd")
+    size = path.stat().st_size
+    assert size < rows / 50
+    monkeypatch.setattr(arrow, "_LEAST_LIMIT", 0)
+    monkeypatch.setattr(arrow, "MOST_UNPACKED", 50)
+    before = pyarrow.default_memory_pool().max_memory()
+    claims = f"{rows} rows of 2 columns" if name == "a.parquet" else f"{2 * rows} rows of 1 columns"
+    assert complaint(load, path) == f"{path}: claims {claims} in {size} bytes; save it again"
+    assert pyarrow.default_memory_pool().max_memory() - before < 2**20
+    monkeypatch.setattr(arrow, "MOST_UNPACKED", 1000)
+    assert complaint(load, path).startswith(f"{name}: all 1 feature columns are constant")
+
+
+def test_one_long_word_in_many_rows(tmp_path):
+    codes = pyarrow.array([*[0] * 2000, 1], pyarrow.int32())
+    words = pyarrow.DictionaryArray.from_arrays(codes, ["x" * 2**20, "y"])
+    pyarrow.parquet.write_table(pyarrow.table({"a": words, "y": np.arange(2001) % 2}), tmp_path / "a.parquet")
+    before = pyarrow.default_memory_pool().max_memory()
+    assert load(tmp_path / "a.parquet", categories="codes").features.sum() == 1
+    assert pyarrow.default_memory_pool().max_memory() - before < 2**26
+
+
+@pytest.mark.parametrize("damage", [lambda c: c[:-20], lambda c: c[:40] + b"\xff" * 30 + c[70:], lambda c: c[:8]])
+def test_damaged_tables_and_matrices(tmp_path, complaint, damage):
+    for name in ("a.parquet", "a.feather"):
+        path = write_frame(tmp_path / name, 100)
+        path.write_bytes(damage(path.read_bytes()))
+        what = "Parquet" if name == "a.parquet" else "Arrow"
+        assert complaint(load, path) == f"{path}: the {what} file is truncated or corrupt; copy or download it again"
+
+
+def mat(element, kind=14):
+    return b"MATLAB 5.0 MAT-file".ljust(124) + b"\x00\x01IM" + struct.pack("<II", kind, len(element)) + element
+
+
+def test_matrices_that_claim_what_is_not_there(tmp_path, complaint):
+    path = tmp_path / "a.mat"
+    scipy.io.savemat(path, {"X": np.zeros((2, 3)), "y": np.arange(2.0)})
+    good = path.read_bytes()
+    bomb = mat(zlib.compress(struct.pack("<II", 14, 5_000_000) + b"\0" * 5_000_000, 9), 15)
+    for content in (
+        good.replace(struct.pack("<ii", 2, 3), struct.pack("<ii", 20_000, 30_000)),
+        good.replace(struct.pack("<ii", 2, 3), struct.pack("<ii", -2, -3)),
+        good[:-30],
+        good[:128] + b"\xff" * 64,
+        b"MATLAB 5.0 MAT-file".ljust(124) + b"\x00\x01XX",
+        b"MATLAB 5.0",
+        mat(b"", 15),
+        bomb,
+    ):
+        path.write_bytes(content)
+        what = "the .mat file is truncated or corrupt; copy it again, or save it with -v7"
+        assert complaint(load, path) == f"{path}: {what}"
+        assert peak(lambda: complaint(load, path)) < 2**24
+
+
+def test_pictures_that_claim_what_is_not_there(tmp_path, complaint):
+    (tmp_path / "cat").mkdir()
+    path = tmp_path / "cat" / "1.png"
+    out = io.BytesIO()
+    Image.fromarray(np.zeros((4, 4), np.uint8)).save(out, "PNG")
+    content = out.getvalue()
+    start = content.index(b"IHDR")
+    head = b"IHDR" + struct.pack(">II", 8_000, 8_000) + content[start + 12 : start + 17]
+    path.write_bytes(content[:start] + head + struct.pack(">I", zlib.crc32(head)) + content[start + 21 :])
+    assert complaint(load, tmp_path) == (
+        f"{path}: claims 8000 x 8000 pixels in {len(content)} bytes; save it again as PNG"
+    )
+    Image.fromarray(np.zeros((4, 4), np.uint16)).save(path, "PNG")
+    message = complaint(load, tmp_path)
+    assert message.startswith(f"{path}: has pixels of kind I")
+    assert message.endswith(", not of 8 bits; save it as 8-bit grey or RGB")
+
+
+def test_a_zip_of_a_table_that_unpacks_without_end(tmp_path, complaint):
+    path = write_zip(tmp_path / "a.zip", {"a.csv.bz2": bz2.compress(BOMB)}, zipfile.ZIP_DEFLATED)
+    assert (
+        complaint(load, path)
+        == f"{path}: a.csv.bz2: unpacks to more than 1032 times its size; copy or download it again"
+    )
+
+
+def test_json_of_leaf_that_nests_without_end(tmp_path, complaint):
+    path = tmp_path / "a.json"
+    for content in ("[" * 100_000, '{"users": ' * 50_000, '{"users": [1], "user_data": {"1": {"x": 1e400, "y": 2}}}'):
+        path.write_text(content)
+        assert complaint(load, path).startswith(f"{path}: not a JSON file of LEAF (")

@@ -20,6 +20,10 @@ GOOD = b"+1 1:0.5 3:-2\n-1\n-1 2:1e-3 # a remark\n\n+1  3:4 \n"
 TABLE = [[0.5, 0, -2], [0, 0, 0], [0, 1e-3, 0], [0, 0, 4]]
 
 
+def allowed(word, what):
+    return f'--allow {word} (in Python allow="{word}") {what}'
+
+
 def written(folder, content, name="toy"):
     path = folder / name
     path.write_bytes(content)
@@ -89,10 +93,18 @@ def test_reads_what_scikit_learn_writes(tmp_path_factory, table):
         (b"1 1:2:3\n", "line 1: '1:2:3' is not index:value"),
         (b"1 1.5:2\n", "line 1: '1.5:2' is not index:value"),
         (b"1 1:2\n0 2:nan\n", "line 2: value of index 2 is nan; features must be finite numbers"),
-        (b"1 1:2\n0 0:1\n", "line 2: index 0 is below 1; LIBSVM counts features from 1"),
+        (
+            b"1 1:2\n0 0:1\n",
+            f"line 2: index 0 is below 1; LIBSVM counts features from 1; {allowed('zero', 'counts them from 0')}",
+        ),
         (b"1 1:2\n0 -3:1\n", "line 2: index -3 is below 1; LIBSVM counts features from 1"),
-        (b"1 1:2\n\n0 4:1 2:1\n", "line 3: index 2 comes after index 4; indices must increase"),
-        (b"1 4:1 4:1\n", "line 1: index 4 comes after index 4; indices must increase"),
+        (
+            b"1 1:2\n\n0 4:1 2:1\n",
+            f"line 3: index 2 comes after index 4; indices must increase, {allowed('unsorted', 'sorts them')}",
+        ),
+        (b"1 4:1 4:1\n", f"line 1: index 4 comes twice; {allowed('repeated', 'sums their values')}"),
+        (b"1 qid:3 4:1\n", f"line 1: 'qid:3' numbers a query; {allowed('qid', 'makes it a client')}"),
+        (b"1 qid:x 4:1\n", "line 1: 'qid:x' is not index:value"),
     ],
 )
 def test_damage_is_refused_with_its_line(tmp_path, complaint, content, message):

@@ -104,7 +104,10 @@ def test_unknown_names_missing_files_and_folders(tmp_path, complaint):
     assert complaint(load, "a55a") == f"unknown data set 'a55a': did you mean 'a5a'? ({known} are known)"
     assert complaint(load, "none.csv") == "none.csv: no such file"
     assert complaint(load, "no/where") == "no/where: no such file"
-    assert complaint(load, tmp_path) == f"{tmp_path}: is a folder; give a file in it"
+    assert complaint(load, tmp_path) == (
+        f"{tmp_path}: holds no files; give a file, or a folder of CSV, Parquet, Arrow, LIBSVM, NumPy, MATLAB, LEAF, "
+        "pictures"
+    )
     assert complaint(load, "a5a", data_dir=tmp_path / "x") == f"data_dir: {tmp_path / 'x'} is not a folder"
 
 
@@ -115,7 +118,9 @@ def test_the_folder_variable_must_name_a_folder(tmp_path, complaint, monkeypatch
 
 def test_options_that_do_not_apply(tmp_path, complaint):
     assert complaint(load, "iris", n_features=3) == "iris: n_features is for LIBSVM files only; leave it out"
-    assert complaint(load, "iris", target=3) == "iris: target is for .csv files only; leave it out"
+    assert complaint(load, "iris", target=3) == (
+        "iris: target is for tables with columns (CSV, Parquet, Arrow, frames); leave it out"
+    )
     (tmp_path / "mine").write_bytes(TOY)
     for bad in (0, "many"):
         assert complaint(load, tmp_path / "mine", n_features=bad) == (

@@ -21,6 +21,7 @@ import tarfile
 import traceback
 import warnings
 import zipfile
+import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -127,8 +128,14 @@ def _own(name: str) -> Callable[[Path, random.Random], Any]:
             options["scale"] = rng.choice(scalings())
         if rng.random() < 0.2:
             options["labels"] = rng.choice(["regression", "multiclass", 1, "no", [1, 2]])
-        if name.endswith(".csv") and rng.random() < 0.3:
+        if name.endswith((".csv", ".parquet", ".feather", ".zip")) and rng.random() < 0.3:
             options["target"] = rng.choice([0, -1, "a", "99"])
+        if not name.endswith(".txt") and rng.random() < 0.3:
+            options["missing"] = rng.choice(["mean", "drop"])
+        if name.endswith((".csv", ".parquet", ".feather")) and rng.random() < 0.3:
+            options["categories"] = rng.choice(["onehot", "codes"])
+        if name.endswith(".txt") and rng.random() < 0.3:
+            options["allow"] = rng.sample(["zero", "unsorted", "repeated", "qid"], 2)
         return load(folder / name, **options)
 
     return call
@@ -213,7 +220,86 @@ def formats() -> dict[str, Format]:
     leaf = {"users": ["A", "B"], "user_data": {u: {"x": ["But so", "ut sof"], "y": ["f", "t"]} for u in "AB"}}
     both = {f"{part}/all.json": json.dumps(leaf).encode() for part in ("train", "test")}
     made["leaf"] = Format(both, _named("leaf_shakespeare"))
+    return made | _of_users()
+
+
+def _mat(compressed: bool) -> bytes:
+    from scipy.io import savemat
+    from scipy.sparse import csc_array
+
+    out = io.BytesIO()
+    rng = np.random.default_rng(0)
+    held = {"X": rng.normal(size=(ROWS, 3)), "y": np.arange(ROWS) % 2, "info": "spam"}
+    held |= {"x_test": csc_array(np.eye(3)), "y_test": np.arange(3.0) % 2}
+    savemat(out, held, do_compression=compressed)
+    return out.getvalue()
+
+
+def _picture(k: int, kind: str) -> bytes:
+    from PIL import Image
+
+    out = io.BytesIO()
+    pixels = np.random.default_rng(k).integers(0, 256, (6, 5, 3), dtype=np.uint8)
+    Image.fromarray(pixels).convert("P" if kind == "GIF" else "RGB").save(out, kind)
+    return out.getvalue()
+
+
+def _of_users() -> dict[str, Format]:
+    """The formats of files that users bring."""
+    import pandas as pd
+
+    frame = pd.DataFrame({"": range(ROWS), "a": [0.5, 1, None, 2, 3, 4], "word": list("aabbcb"), "label": [0, 1] * 3})
+    frame["many"] = frame["word"].astype("category")
+    made = {"gaps": Format({"a.csv": frame.to_csv(index=False).encode()}, _options("a.csv"))}
+    for codec in ("snappy", "gzip"):
+        made[f"Parquet by {codec}"] = Format(
+            {"a.parquet": frame.to_parquet(index=False, compression=codec)}, _options("a.parquet")
+        )
+    for codec in ("uncompressed", "lz4", "zstd"):
+        out = io.BytesIO()
+        frame.to_feather(out, compression=codec)
+        made[f"Feather, {codec}"] = Format({"a.feather": out.getvalue()}, _options("a.feather"))
+    made["mat"] = Format({"a.mat": _mat(False)}, _own("a.mat"))
+    made["packed mat"] = Format({"a.mat": _mat(True)}, _own("a.mat"), {
+        "a.mat": (_mat(False)[128:], lambda rng, content: _mat(True)[:128] + _packed_matrix(content)),
+    })  # fmt: skip
+    pair = {"b/X.npy": _npy(np.eye(ROWS)), "b/y.npy": _npy(np.arange(ROWS) % 2)}
+    made["npy"] = Format(pair, lambda folder, rng: load(folder / "b" / "X.npy"))
+    users = {u: {"x": [[0.5] * 4, [1.0] * 3 + [k]], "y": [k, 1]} for k, u in enumerate("AB")}
+    leaf = json.dumps({"users": ["A", "B"], "num_samples": [2, 2], "user_data": users}).encode()
+    made["leaf of numbers"] = Format({"d/train/a.json": leaf, "d/test/a.json": leaf}, lambda f, rng: load(f / "d"))
+    for kind, end in (
+        ("PNG", "png"),
+        ("JPEG", "jpg"),
+        ("BMP", "bmp"),
+        ("GIF", "gif"),
+        ("PPM", "ppm"),
+        ("WEBP", "webp"),
+    ):
+        files = {f"e/{label}/{k}.{end}": _picture(k, kind) for label in ("cat", "dog") for k in range(2)}
+        made[f"pictures in {kind}"] = Format(files, lambda folder, rng: load(folder / "e"))
+    table = b"a,b,y\n1,2,0\n3,4,1\n"
+    made["csv in a zip"] = Format(
+        {"a.zip": _zip({"in/a.csv": table})}, _own("a.zip"),
+        {"a.zip": (table, lambda rng, content: _zip({"in/a.csv": content}, rng))},
+    )  # fmt: skip
+    made["a form unknown"] = Format({"a.dat": table}, _own("a.dat"))
     return made
+
+
+def _options(name: str) -> Callable[[Path, random.Random], Any]:
+    """Loads a table with words and empty cells."""
+
+    def call(folder: Path, rng: random.Random) -> Dataset:
+        categories, missing = rng.choice(["onehot", "codes"]), rng.choice(["mean", "drop"])
+        return load(folder / name, categories=categories, missing=missing)
+
+    return call
+
+
+def _packed_matrix(content: bytes) -> bytes:
+    packed = zlib.compress(content)
+    return (15).to_bytes(4, "little") + len(packed).to_bytes(4, "little") + packed
 
 
 FORMATS = formats()

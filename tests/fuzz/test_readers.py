@@ -88,7 +88,8 @@ def _written(folder, name, content):
 
 def cells(folder, text, scale):
     path = _written(folder, "a.csv", text.encode())
-    for options in ({"scale": scale}, {"target": "a"}, {"labels": "regression"}):
+    filled = {"categories": "onehot", "missing": "mean"}
+    for options in ({"scale": scale}, {"target": "a"}, {"labels": "regression"}, filled, filled | {"missing": "drop"}):
         yield lambda options=options: load(path, **options)
 
 
@@ -96,11 +97,20 @@ def indices_and_values(folder, text, scale):
     path = _written(folder, "a.txt", text.encode())
     yield lambda: load(path, scale=scale)
     yield lambda: load(path, n_features=3)
+    yield lambda: load(path, allow=["zero", "unsorted", "repeated", "qid"])
 
 
 def users(folder, content):
     _written(folder, "train/all.json", json.dumps(content).encode())
     yield lambda: load("leaf_shakespeare", data_dir=folder)
+    yield lambda: load(folder)
+
+
+def parts_of_matrices(folder, parts):
+    element = b"".join(kind.to_bytes(4, "little") + size.to_bytes(4, "little") + body for kind, size, body in parts)
+    head = b"MATLAB 5.0 MAT-file".ljust(124) + b"\x00\x01IM" + (14).to_bytes(4, "little")
+    path = _written(folder, "a.mat", head + len(element).to_bytes(4, "little") + element)
+    yield lambda: load(path)
 
 
 def operations(folder, content):
@@ -177,6 +187,18 @@ GRAMMARS = {
         "fortran": st.sampled_from([True, False, 2, None]),
         "more": st.sampled_from(["", ", 'a': 1", ")", "\0"]),
         "body": st.binary(max_size=64),
+    },
+    parts_of_matrices: {
+        "parts": st.lists(
+            st.tuples(
+                st.sampled_from([1, 5, 6, 9, 14, 15, 1 << 16, (4 << 16) + 1, (8 << 16) + 1]),
+                st.sampled_from([0, 1, 4, 8, 16, 2**31, 2**32 - 1]),
+                st.sampled_from(
+                    [b"\6\0\0\0" * 2, b"\5\0\0\0" * 2, b"\1\0\0\0" * 2, b"X\0\0\0\0\0\0\0", b"\xff" * 8, b""]
+                ),
+            ),
+            max_size=7,
+        )
     },
     axes_of_images: {
         "axes": st.integers(0, 255),

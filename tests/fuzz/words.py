@@ -28,6 +28,10 @@ COMPRESSORS = (
 )
 VALID = {
     "data": ("breast_cancer", "iris", "synthetic_logistic:num_clients=3,rows=5,dim=4"),
+    "target": ("label", "0"),
+    "categories": ("onehot", "codes"),
+    "missing": ("mean", "drop"),
+    "allow": ("zero", "qid"),
     "scale": ("standard", "none", "unit"),
     "clients": ("2", "5"),
     "partition": ("iid", "sorted", "shards:2", "dirichlet:0.5", "power_law:1.5", "natural", "main_class:0.5"),
