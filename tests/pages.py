@@ -23,7 +23,8 @@ _BLOCK = re.compile(
 _INDENTED = re.compile(r"(?:^\n|\A)(?P<code>(?:^ {4}fedjax-lc .*\n)+)", re.M)
 README = ROOT / "README.md"
 LONG = ("doctor", "figure", "bench")  #: commands that are only parsed: their files are tested elsewhere
-SHORT = {"run": ("--steps", "4", "--every", "2"), "sweep": ("--steps", "4", "--every", "2"), "extend": ("--steps", "4")}
+_FEW = ("--steps", "4", "--every", "2")
+SHORT = {"run": _FEW, "sweep": _FEW, "tune": (*_FEW, "--sample", "3"), "extend": ("--steps", "4")}
 GAP = 0.5  #: in place of any target
 VARIABLES = {"SLURM_ARRAY_TASK_ID": "1", "SLURM_ARRAY_TASK_COUNT": "8", "I": "1"}
 

@@ -32,12 +32,13 @@ def as_it_was():
 
 
 def cut(call):
-    """`fl.run`, `fl.sweep` or `fl.extend` with few steps."""
+    """`fl.run`, `fl.sweep`, `fl.tune` or `fl.extend` with few steps."""
 
     def short(*args, steps=STEPS, **options):
         every = {"every": min(options.pop("every", 2), 2)} if call.__name__ != "extend" else options
         options |= {"rel_gap": GAP} if "rel_gap" in options else {}
         options |= {"seeds": 2} if isinstance(options.get("seeds"), int) else {}
+        options |= {"num": 3} if "num" in options else {}
         return call(*args, steps=STEPS, **(options | every))
 
     return short
@@ -80,7 +81,7 @@ def run_page(page):
     ids=lambda page: str(page.relative_to(DOCS).with_suffix("")),
 )
 def test_the_code_of_a_page_runs(page, tmp_path, monkeypatch, as_it_was):
-    for name in ("run", "sweep", "extend"):
+    for name in ("run", "sweep", "tune", "extend"):
         monkeypatch.setattr(fl, name, cut(getattr(fl, name)))
     usual = fl.problem
     monkeypatch.setattr(fl, "problem", lambda *args, model=None, **more: usual(*args, model=smaller(model), **more))
