@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from fedjax_lc.core import lanes
     from fedjax_lc.core.devices import devices
     from fedjax_lc.core.errors import InputError
+    from fedjax_lc.pages.page import report
     from fedjax_lc.problems import problem
     from fedjax_lc.results.table import Table
     from fedjax_lc.running.run import Trace, run
@@ -45,6 +46,7 @@ __all__ = [
     "plot",
     "problem",
     "problems",
+    "report",
     "run",
     "sample",
     "schedules",
@@ -60,6 +62,7 @@ _HOMES = {
     "core.devices": ("devices",),
     "core.lanes": ("lanes",),
     "core.errors": ("InputError",),
+    "pages.page": ("report",),
     "problems": ("problem",),
     "results.table": ("Table",),
     "running.run": ("Trace", "run"),

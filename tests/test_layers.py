@@ -20,7 +20,7 @@ ROWS = [
     ["results"],
     ["running"],
     ["sweeping"],
-    ["plot", "cli"],
+    ["plot", "pages", "cli"],
 ]
 FILES_OF = {
     "core": [
@@ -77,12 +77,13 @@ FILES_OF = {
         "extend",
         "theory",
     ],
+    "pages": ["words", "figures", "gather", "made", "embed", "page"],
 }
 PLACE = {name: (row, column) for row, names in enumerate(ROWS) for column, name in enumerate(names)}
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
 SURFACE = {
     "Grid", "InputError", "Table", "Trace",
-    "devices", "extend", "grid", "loguniform", "merge", "problem", "run", "sample", "sweep", "times",
+    "devices", "extend", "grid", "loguniform", "merge", "problem", "report", "run", "sample", "sweep", "times",
     "topology", "uniform",
     "algorithms", "compressors", "data", "lanes", "models", "plot", "problems", "schedules",
 }  # fmt: skip

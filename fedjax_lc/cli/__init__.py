@@ -1,4 +1,4 @@
-"""The command line: `fedjax-lc run | extend | sweep | merge | best | plot | list | figure | bench | doctor`."""
+"""The command line: `fedjax-lc run | extend | sweep | merge | best | plot | report | list | figure | bench | doctor`."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def _run(arguments: Sequence[str]) -> int:
 
 
 def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
-    from fedjax_lc.cli import bench, doctor, extend, figure, lists, merge, results, run, sweep
+    from fedjax_lc.cli import bench, doctor, extend, figure, lists, merge, report, results, run, sweep
 
     parser = _Parser(
         prog="fedjax-lc",
@@ -81,7 +81,7 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
         "name only folders that you trust.",
     )
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for command in (run, extend, sweep, merge, results, lists, figure, bench, doctor):
+    for command in (run, extend, sweep, merge, results, report, lists, figure, bench, doctor):
         command.add(commands, arguments)
     return parser
 

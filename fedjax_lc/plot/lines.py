@@ -150,11 +150,12 @@ def _proven(groups: Mapping[str, list[Trace]]) -> dict[str, float]:
 
 def _default_labels(traces: Sequence[Trace]) -> list[str]:
     """Method and compressor, with a number from the second trace of the same name on."""
-    names = [_default_label(trace) for trace in traces]
+    names = [default_label(trace) for trace in traces]
     return [name + (f" #{names[:i].count(name) + 1}" if name in names[:i] else "") for i, name in enumerate(names)]
 
 
-def _default_label(trace: Trace) -> str:
+def default_label(trace: Trace) -> str:
+    """Method and compressor."""
     compressor = trace.config.get("hyperparameters", {}).get("compressor")
     title = method_title(trace.method)
     return f"{title} {compressor}" if compressor else title
@@ -219,7 +220,7 @@ def _curve(seeds: list[Points], band: tuple[float, float], log_x: bool, log_y: b
         curve = np.array([x, *(np.exp(levels) if log_y else levels)])
     if log_x:
         curve = curve[:, curve[0] > 0]
-    return curve[:, _visible(np.log(curve[0]) if log_x else curve[0], curve[1])]
+    return curve[:, visible(np.log(curve[0]) if log_x else curve[0], curve[1])]
 
 
 def _common(seeds: list[Points], log_y: bool) -> Points:
@@ -235,11 +236,11 @@ def _common(seeds: list[Points], log_y: bool) -> Points:
     return grid, np.array(rows)
 
 
-def _visible(u: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Indices of at most MAX_POINTS points: the first and last, and the lowest and highest y of each interval of u."""
-    if len(u) <= MAX_POINTS:
+def visible(u: np.ndarray, y: np.ndarray, most: int = MAX_POINTS) -> np.ndarray:
+    """Indices of at most `most` points: the first and last, and the lowest and highest y of each interval of u."""
+    if len(u) <= most:
         return np.arange(len(u))
-    edges = np.searchsorted(u, np.linspace(u[0], u[-1], MAX_POINTS // 2)[1:-1])
+    edges = np.searchsorted(u, np.linspace(u[0], u[-1], most // 2)[1:-1])
     parts = [part for part in np.split(np.arange(len(u)), edges) if len(part)]
     extremes = [part[pick(y[part])] for part in parts for pick in (np.argmin, np.argmax)]
     return np.unique([0, *extremes, len(u) - 1])
@@ -286,5 +287,5 @@ def _draw_theory(axes: Axes, cost: np.ndarray, bound: np.ndarray, place: int) ->
     """Draw the bound of a theorem, down to the lowest point drawn."""
     keep = (bound >= axes.dataLim.ymin) & ((cost > 0) | (axes.get_xscale() == "linear"))
     cost, bound = cost[keep], bound[keep]
-    seen = _visible(np.log(cost) if axes.get_xscale() == "log" else cost, bound)
+    seen = visible(np.log(cost) if axes.get_xscale() == "log" else cost, bound)
     axes.plot(cost[seen], bound[seen], "--", color=COLOURS[place % len(COLOURS)], linewidth=1.1, gid="theory")
