@@ -1,4 +1,4 @@
-"""The command line: `fedjax-lc run | extend | sweep | merge | best | plot | report | list | figure | bench | doctor`."""
+"""The command line: `fedjax-lc run | extend | sweep | merge | best | plot | report | list | figure | bench | ...`."""
 
 from __future__ import annotations
 

@@ -1,12 +1,13 @@
 """Curves as plain values that a page can hold: thinned, and with what each target costs.
 
-Numbers of curves are float64 in base64, so that they are those of the trace, bit for bit. What a target costs is read off
-all records before any is left out.
+Numbers of curves are float64 in base64, so that they are those of the trace, bit for bit. What a target costs is read
+off all records before any is left out.
 """
 
 from __future__ import annotations
 
 import base64
+import itertools
 import re
 from collections.abc import Iterable, Sequence
 from typing import Any, TypeAlias
@@ -46,7 +47,7 @@ def group(each: Group, most: int) -> dict[str, Any]:
     goals = _goals(traces, outcomes)
     hits = [np.array([_hits(trace, goal) for goal in goals]).reshape(-1, len(PRICES)) for trace in traces]
     ends = np.cumsum([0, *(len(curve.traces) for curve in curves)]).tolist()
-    lanes = [list(range(*pair)) for pair in zip(ends, ends[1:], strict=False)]
+    lanes = [list(range(*pair)) for pair in itertools.pairwise(ends)]
     medians = np.array([_median([hits[lane] for lane in own], curve) for own, curve in zip(lanes, curves, strict=True)])
     drawn = _drawn(curves, len(each.runs), medians)
     recorded = [trace for place in drawn for trace in curves[place].traces]
@@ -56,9 +57,7 @@ def group(each: Group, most: int) -> dict[str, Any]:
     return {
         "title": made.title(curves[0]),
         "facts": made.of_problem(curves[0]),
-        "outcomes": [
-            {"name": name, "label": plain(OUTCOME_LABELS.get(name, name)), "up": is_accuracy(name)} for name in outcomes
-        ],
+        "outcomes": [_words(name) | {"name": name, "up": is_accuracy(name)} for name in outcomes],
         "goals": [{"name": name, "value": value} for name, value in goals],
         "goal": _usual_goal(each, curves, goals, medians),
         "thinned": per_lane if any(len(trace) >= per_lane for trace in recorded) else 0,
@@ -86,6 +85,12 @@ def group(each: Group, most: int) -> dict[str, Any]:
             for sweep in each.sweeps
         ],
     }
+
+
+def _words(outcome: str) -> dict[str, str]:
+    """The label of an outcome, and its long form with a formula."""
+    label = OUTCOME_LABELS.get(outcome, outcome)
+    return {"label": plain(label.partition("  $")[0]), "long": plain(label)}
 
 
 def plain(label: str) -> str:
@@ -117,8 +122,8 @@ def _outcomes(traces: Sequence[Trace]) -> list[str]:
 def _goals(traces: Sequence[Trace], outcomes: Sequence[str]) -> list[Goal]:
     """The targets that some lane reaches, easy ones first: relative gaps, or accuracies where no optimum is known."""
     if "rel_gap" in outcomes:
-        asked = {trace.config.get("rel_gap") for trace in traces} - {None}
-        levels = sorted({*DECADES, *map(float, asked)}, reverse=True)
+        asked = [trace.config.get("rel_gap") for trace in traces]
+        levels = sorted({*DECADES, *(float(gap) for gap in asked if gap is not None and 0 < gap < 1)}, reverse=True)
         least = min((np.nanmin(trace.rel_gap, initial=np.inf) for trace in traces), default=np.inf)
         return [("rel_gap", level) for level in levels if level >= least]
     series = [trace.metrics["accuracy"] for trace in traces if "accuracy" in trace.metrics]
@@ -129,10 +134,8 @@ def _goals(traces: Sequence[Trace], outcomes: Sequence[str]) -> list[Goal]:
 def _hits(trace: Trace, goal: Goal) -> list[float]:
     """The prices at the first record that reaches a target; inf where none does."""
     name, value = goal
-    if name == "rel_gap":
-        hit = trace.reach(value)
-    else:
-        hit = trace.reach(**{name: value}) if name in trace.metrics else None
+    asked = {name: value} if name in ("rel_gap", *trace.metrics) else {}
+    hit = trace.reach(**asked) if asked else None
     return [np.inf if hit is None else hit[price] for price in PRICES]
 
 
@@ -221,8 +224,8 @@ def _series(trace: Trace, outcomes: Iterable[str]) -> dict[str, np.ndarray]:
 
 
 def _thinned(values: np.ndarray, most: int) -> np.ndarray:
-    """Places of at most `most` records: half are spread evenly, half evenly over decades, and among neighbours the lowest
-    and highest F are taken."""
+    """Places of at most `most` records: half are spread evenly, half evenly over decades, and among neighbours the
+    lowest and highest F are taken."""
     place, values = np.arange(len(values)), np.nan_to_num(values)
     if len(place) <= most:
         return place

@@ -1,4 +1,4 @@
-"""The facts of a figure, as `fedjax-lc figure` writes them, in the forms that a page can show: pictures, tables, lines."""
+"""The facts of a figure, as `fedjax-lc figure` writes them, as what a page can show: pictures, tables, lines."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from fedjax_lc.pages.words import pairs, text
 
 MADE = ("seconds", "versions", "device", "command", "written")  #: how a figure was made
 MOST_PICTURE = 400_000  #: bytes of a picture that a page takes in
+FEWEST = 3  #: numbers by label that make a table, not facts
 DEEPEST = 3  #: levels of a table's entries that become columns
 
 
@@ -23,7 +24,8 @@ class Figure:
 
     Attributes:
         facts: names and texts.
-        claims: rows of a claim, its verdict here, and further columns.
+        claims: heads, then a row for each claim; empty without claims.
+        notes: what its caption says.
         blocks: what has numbers by label: {"name", "kind": "table", "columns", "rows"} with a row a label, or
             {"name", "kind": "lines", "x", "measures", "series": {label: {"x": [...], measure: [...]}}}.
         pictures: names and data URIs of the pictures beside the file.
@@ -31,7 +33,8 @@ class Figure:
 
     title: str
     facts: list[list[str]]
-    claims: list[dict[str, str]]
+    claims: list[list[str]]
+    notes: list[str]
     blocks: list[dict[str, Any]]
     pictures: list[dict[str, str]]
     made: list[dict[str, Any]]
@@ -46,33 +49,53 @@ class Figure:
         try:
             facts = read_json(path)
         except (OSError, ValueError, RecursionError) as error:
-            raise InputError(f"{path} cannot be read as JSON ({type(error).__name__}): give the .json that fedjax-lc figure "
-                             "writes, or a folder of results") from None  # fmt: skip
+            raise InputError(f"{path} cannot be read as JSON ({type(error).__name__}): give the .json that fedjax-lc "
+                             "figure writes, or a folder of results") from None  # fmt: skip
         if not (isinstance(facts, dict) and isinstance(facts.get("title"), str)):
-            raise InputError(f"{path} is not a figure's: expected an object with a title, as fedjax-lc figure writes it")
-        told = {name: value for name, value in facts.items() if name not in ("title", "claims", *MADE)}
-        blocks = {name: _block(name, value) for name, value in told.items()}
-        chosen = {name: value for name, value in told.items() if blocks[name] is None}
+            raise InputError(
+                f"{path} is not a figure's: expected an object with a title, as fedjax-lc figure writes it"
+            )
+        rest = {name: value for name, value in facts.items() if name not in ("title", "claims", "said", *MADE)}
+        blocks = {name: _block(name, _with_x(value, rest)) for name, value in rest.items()}
+        chosen = {name: value for name, value in rest.items() if blocks[name] is None}
         versions = facts.get("versions")
         of_versions = ", ".join(f"{n} {v}" for n, v in versions.items()) if isinstance(versions, dict) else versions
-        made = {name: facts.get(name) for name in ("device", "written", "seconds")} | {"versions": of_versions}
+        made = {"file": str(path), "versions": of_versions}
+        made |= {name: facts.get(name) for name in ("device", "written", "seconds")}
         return cls(
             title=facts["title"],
             facts=pairs(chosen),
             claims=_claims(facts.get("claims")),
+            notes=[facts["said"]] if isinstance(facts.get("said"), str) and facts["said"] else [],
             blocks=[block for block in blocks.values() if block is not None],
             pictures=_pictures(path),
-            made=[{"command": str(facts.get("command") or ""), "facts": pairs({"file": str(path), **made}), "chosen": [],
-                   "notes": []}],
-        )  # fmt: skip
+            made=[{"command": str(facts.get("command") or ""), "facts": pairs(made), "chosen": [], "notes": []}],
+        )
 
 
-def _claims(claims: Any) -> list[dict[str, str]]:
-    """A row for each claim."""
-    if not isinstance(claims, dict):
+def _claims(claims: Any) -> list[list[str]]:
+    """Heads, and a row for each claim."""
+    if not isinstance(claims, dict) or not claims:
         return []
-    rows = [(claim, held if isinstance(held, dict) else {"here": held}) for claim, held in claims.items()]
-    return [{"claim": claim} | {str(name): text(value) for name, value in held.items()} for claim, held in rows]
+    held = {claim: verdict if isinstance(verdict, dict) else {"here": verdict} for claim, verdict in claims.items()}
+    heads = dict.fromkeys(head for verdicts in held.values() for head in verdicts)
+    rows = [[claim, *(text(verdicts.get(head)) for head in heads)] for claim, verdicts in held.items()]
+    return [["claim", *heads], *rows]
+
+
+def _with_x(value: Any, facts: Mapping[str, Any]) -> Any:
+    """Lists of numbers by label as points over the fact that is a list of as many numbers, if there is one."""
+    lists: list[Any] = [*value.values()] if isinstance(value, dict) and value else [None]
+    if not all(isinstance(each, list) and each and all(map(_is_number, each)) for each in lists):
+        return value
+    fits = [name for name, fact in facts.items()
+            if isinstance(fact, list) and all(map(_is_number, fact)) and {len(fact)} == {*map(len, lists)}]  # fmt: skip
+    if not fits:
+        return value
+    return {
+        label: [{fits[0]: x, "value": y} for x, y in zip(facts[fits[0]], each, strict=True)]
+        for label, each in value.items()
+    }
 
 
 def _block(name: str, value: Any) -> dict[str, Any] | None:
@@ -89,12 +112,18 @@ def _block(name: str, value: Any) -> dict[str, Any] | None:
         series = {label: series for label, (_, series) in there.items()}
         return {"name": name, "kind": "lines", "x": x, "measures": [*columns], "series": series}
     if not all(isinstance(each, dict) for each in value.values()):
-        if all(_is_number(each) or each is None for each in value.values()) and any(map(_is_number, value.values())):
+        numbers = [each for each in value.values() if _is_number(each)]
+        if len(numbers) >= FEWEST and all(_is_number(each) or each is None for each in value.values()):
             rows = [{"label": label, name: each} for label, each in value.items()]
             return {"name": name, "kind": "table", "columns": [name], "rows": rows}
         return None
     rows = [{"label": label} | _flat(each) for label, each in value.items()]
-    columns = dict.fromkeys(column for row in rows for column in row if column != "label")
+    chosen = {column for each in value.values() for column in _flat(each.get("hyperparameters") or {})}
+    columns = dict.fromkeys(
+        column for row in rows for column in row if any(each.get(column) not in (None, "") for each in rows)
+    )
+    columns.pop("label")
+    columns = dict.fromkeys(sorted(columns, key=lambda column: column in chosen))  # what came out, then what was chosen
     return {"name": name, "kind": "table", "columns": [*columns], "rows": rows}
 
 
@@ -142,11 +171,11 @@ def _pictures(path: Path) -> list[dict[str, str]]:
     """The pictures of a figure; those of another whose name begins with its name are not among them."""
     others = {each.stem for each in path.parent.glob("*.json")} - {path.stem}
     pictures = []
-    for picture in sorted(path.parent.glob("*.png")):
+    for picture in sorted(path.parent.glob("*.png"), key=lambda each: each.stem):
         ending = picture.stem.removeprefix(path.stem)
         of_other = any(picture.stem.startswith(stem) and len(stem) > len(path.stem) for stem in others)
-        if picture.stem.startswith(path.stem) and (not ending or ending.startswith("-")) and not of_other:
-            if picture.stat().st_size <= MOST_PICTURE:
-                data = base64.b64encode(picture.read_bytes()).decode("ascii")
-                pictures.append({"name": picture.stem, "source": f"data:image/png;base64,{data}"})
+        named = picture.stem.startswith(path.stem) and (not ending or ending.startswith("-"))
+        if named and not of_other and picture.stat().st_size <= MOST_PICTURE:
+            data = base64.b64encode(picture.read_bytes()).decode("ascii")
+            pictures.append({"name": picture.stem, "source": f"data:image/png;base64,{data}"})
     return pictures

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
+import math
 import os
+import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -22,6 +25,7 @@ from fedjax_lc.results.trace import Trace
 Result: TypeAlias = "Trace | Table | str | os.PathLike[str]"
 Results: TypeAlias = "Result | Sequence[Result] | Mapping[str, Result | Sequence[Trace]]"
 
+OF_PROBLEM = ("data", "partition", "kappa", "l2", "model", "scale")  #: settings of the command line that make a problem
 MOST_WORDS = 3  #: hyperparameters that tell curves of one name apart
 EXPECTED = "expected the --out of a run or a sweep, a folder of such, or the .json of a figure"
 
@@ -125,22 +129,44 @@ def _read(path: Path) -> list[tuple[str, Trace | Table | Figure]]:
     if path.is_file():
         return [("", Figure.read(path))]
     if (path / "trace.parquet").exists():
-        return [("", Trace.load(path))]
+        return [("", _trace(path))]
     if storage.is_table(path):
-        return [(_name(path), Table.load(path))]
+        return [(_name(path), _table(path))]
     inner: list[tuple[str, Trace | Table | Figure]] = []
     parts = sorted(each for each in path.iterdir() if each.is_dir())
-    tables = [Table.load(part) for part in parts if storage.is_table(part)]
+    tables = [_table(part) for part in parts if storage.is_table(part)]
     by_problem: dict[str, list[Table]] = {}
     for table in tables:
         by_problem.setdefault(_problem(table.config), []).append(table)
     inner += [(_name(path), Table.merge(each)) for each in by_problem.values()]
-    inner += [("", Trace.load(part)) for part in parts if (part / "trace.parquet").exists()]
+    inner += [("", _trace(part)) for part in parts if (part / "trace.parquet").exists()]
     if not inner and not (path / "config.json").exists():
         inner += [("", Figure.read(file)) for file in sorted(path.glob("*.json"))]
     if not inner:
         raise InputError(f"{path} holds no results that are ready to be read: {EXPECTED}")
     return inner
+
+
+def _trace(path: Path) -> Trace:
+    """The trace of a folder, whose config is as `Trace.save` writes it."""
+    trace = Trace.load(path)
+    for name in ("problem", "hyperparameters", "settings", "versions", "recipe"):
+        if not isinstance(trace.config.get(name) or {}, dict):
+            raise InputError(
+                f"{path}: {name} in config.json must be an object, as Trace.save writes it: restore the file"
+            )
+    if not isinstance(trace.config.get("rel_gap"), int | float | None):
+        raise InputError(f"{path}: rel_gap in config.json must be a number, as Trace.save writes it: restore the file")
+    return trace
+
+
+def _table(path: Path) -> Table:
+    """The table of a folder; its config has what the command line that wrote it says of the problem, if one did."""
+    table = Table.load(path)
+    with contextlib.suppress(OSError, ValueError):
+        settings = tomllib.loads((path / "sweep.toml").read_text(encoding="utf-8"))
+        table.config["asked"] = {name: settings[name] for name in OF_PROBLEM if name in settings}
+    return table
 
 
 def _name(path: Path) -> str:
@@ -170,7 +196,7 @@ def _seeds_together(runs: Sequence[Curve]) -> list[Curve]:
 
 def _labelled(curves: Sequence[Curve]) -> list[Curve]:
     """Every curve with a label that no other has: method and compressor, then hyperparameters, folder, number."""
-    labels = [curve.label or default_label(curve.traces[0]) for curve in curves]
+    labels = [curve.label or default_label(curve.traces[0]).removesuffix(" identity") for curve in curves]
     for words in (_differences, lambda same: [_folder(curve) for curve in same]):
         for label in {label for label in labels if labels.count(label) > 1}:
             places = [place for place, each in enumerate(labels) if each == label]
@@ -191,8 +217,9 @@ def _differences(curves: Sequence[Curve]) -> list[str]:
 
 
 def _word(value: Any) -> Any:
-    """A value as `setting_text` takes it; a list as a word."""
-    return value if isinstance(value, str | int | float | None) else json.dumps(value)
+    """A value as `setting_text` and JSON take it; what is no number or word as a word."""
+    plain = isinstance(value, str | int | None) or (isinstance(value, float) and math.isfinite(value))
+    return value if plain else json.dumps(value)
 
 
 def _folder(curve: Curve) -> str:
@@ -202,14 +229,17 @@ def _folder(curve: Curve) -> str:
 
 def _sweep(label: str, table: Table) -> Sweep:
     """The configurations of a table as curves."""
-    curves, swept = [], {}
+    curves = []
     for (method, _), lanes in table.lanes.groupby(["method", "config"], sort=False):
         row = lanes.iloc[[0]].to_dict("records")[0]
-        names = sweeps.settings(table, method)
-        swept.setdefault(method, table.config["methods"][method]["settings"])
-        words = [sweeps.setting_text(name, _word(row[name])) for name in swept[method]]
+        settings = {name: _word(row[name]) for name in sweeps.settings(table, method)}
+        swept = [name for name in table.config["methods"][method]["settings"] if name != "compressor"]
+        title = (
+            " ".join([method_title(method), str(settings.get("compressor") or "")]).removesuffix(" identity").strip()
+        )
+        words = [sweeps.setting_text(name, settings[name]) for name in swept]
         traces = [table.trace(lane) for lane in lanes.index]
-        curves.append(Curve(", ".join([method_title(method), *words]), traces, {n: _word(row[n]) for n in names}))
+        curves.append(Curve(", ".join([title, *words]), traces, settings))
     values: dict[str, set[str]] = {}
     for curve in curves:
         for name, value in curve.settings.items():

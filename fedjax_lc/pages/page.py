@@ -38,13 +38,13 @@ DANGEROUS = {ord("<"): "\\u003c", ord(">"): "\\u003e", ord("&"): "\\u0026"}  #: 
 def report(results: Results, path: str | os.PathLike[str] = "report.html", *, title: str | None = None) -> Path:
     """Write results as one HTML page that needs nothing else: no network, no Python, no other file.
 
-    The page shows curves against uplink bits, total bits at any price of the downlink, rounds, gradients or simulated time
-    on links and machines of any speed; who needs least of each to a target; of a sweep also a map of two of its axes,
-    parallel coordinates, and a table of configurations; of the JSON file of a figure its claims, tables and pictures; and
-    how everything was made. Results of different problems stand one after the other.
+    The page shows curves against uplink bits, total bits at any price of the downlink, rounds, gradients or simulated
+    time on links and machines of any speed; who needs least of each to a target; of a sweep also a map of two of its
+    axes, parallel coordinates, and a table of configurations; of the JSON file of a figure its claims, tables and
+    pictures; and how everything was made. Results of different problems stand one after the other.
 
-    A curve of very many records is thinned, to 1000 records or fewer, and the page says so. What targets cost is computed
-    from all records. A page has at most 6 MB.
+    A curve of very many records is thinned, to 1000 records or fewer, and the page says so. What targets cost is
+    computed from all records. A page has at most 6 MB.
 
     Args:
         results: a trace, a table, the folder of a run or a sweep, a folder of such, or the .json of a figure; a list of

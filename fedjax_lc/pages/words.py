@@ -21,6 +21,8 @@ def text(value: Any) -> str:
         return {True: "yes", False: "no", None: "-"}[value]
     if isinstance(value, float):
         return f"{value:.6g}"
+    if isinstance(value, int):
+        return f"{value:,}"
     if isinstance(value, dict):
         return ", ".join(f"{name}: {text(each)}" for name, each in value.items())
     return ", ".join(map(text, value)) if isinstance(value, list | tuple) else str(value)

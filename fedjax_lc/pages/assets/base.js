@@ -25,6 +25,7 @@ let counter = 0;
 const id = (name) => `${name}-${++counter}`;
 
 // Text for plotly, which reads some HTML in names and titles.
+const capital = (text) => text.replace(/^[a-z]/, (letter) => letter.toUpperCase());
 const safe = (text) => String(text).replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
 
 function short(value) {
@@ -32,8 +33,9 @@ function short(value) {
   if (value === Infinity) return "∞";
   if (value === 0) return "0";
   const size = Math.abs(value);
-  if (Number.isInteger(value) && size < 1e5) return String(value);
-  if (size >= 1e-3 && size < 1e5) return String(Number(value.toPrecision(3)));
+  if (size >= 999.5 && size < 1e6) return Math.round(value).toLocaleString("en-US");
+  if (Number.isInteger(value) && size < 1e3) return String(value);
+  if (size >= 1e-3 && size < 1e3) return String(Number(value.toPrecision(3)));
   return value.toExponential(2).replace(/\.?0+e/, "e").replace("e+", "e");
 }
 
@@ -129,15 +131,19 @@ function sortable(label, columns, { most = Infinity, by = null } = {}) {
   const table = el("table", {}, el("thead", {}, el("tr", {}, heads)), body);
   const made = el("div", {}, scroll(label, table), more);
   made.update = (now) => { rows = now; fill(); };
-  made.table = table;
+  made.rename = (place, text) => {
+    columns[place].label = text;
+    Object.assign(heads[place].firstChild, { textContent: text, title: `Sort by ${text}` });
+  };
   return made;
 }
 
-function plainTable(label, heads, rows) {
-  return scroll(label, el("table", {},
+// `stacked`: on a phone each row becomes a block of names and values.
+function plainTable(label, heads, rows, stacked = false) {
+  return scroll(label, el("table", { class: stacked ? "stacked" : null },
     el("thead", {}, el("tr", {}, heads.map((head) => el("th", { scope: "col", class: "text" }, head)))),
     el("tbody", {}, rows.map((row) => el("tr", {}, row.map((cell, place) =>
-      el(place ? "td" : "th", { class: "text", scope: place ? null : "row" }, cell)))))));
+      el(place ? "td" : "th", { class: "text", scope: place ? null : "row", "data-head": heads[place] }, cell)))))));
 }
 
 function facts(pairs) {
@@ -156,6 +162,14 @@ function madeOf(title, made) {
 
 const FONT = { family: "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif", size: 13, color: "#1b1f24" };
 const narrow = () => window.innerWidth < 640;
+
+// An axis for these values: on a log axis over several decades only whole ones are named.
+function axisFor(values, log) {
+  const there = values.filter((value) => Number.isFinite(value) && (value > 0 || !log));
+  if (!log) return { type: "linear" };
+  const span = there.length ? Math.log10(there.reduce((a, b) => Math.max(a, b)) / there.reduce((a, b) => Math.min(a, b))) : 0;
+  return { type: "log", ...(span > 0.7 && { dtick: span > 2.5 ? Math.ceil(span / (narrow() ? 5 : 9)) : "D2" }) };
+}
 
 function draw(place, traces, layout) {
   const axis = (given) => ({

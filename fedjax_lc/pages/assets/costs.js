@@ -82,11 +82,11 @@ function interpolated({ x, y }, grid) {
 }
 
 // The median of seeds and its band over the range that all seeds cover, as the package's pictures have them.
-function together(seeds, logY) {
+function together(seeds, logY, logX) {
   if (seeds.length === 1) return { x: seeds[0].x, y: seeds[0].y, low: null, high: null };
   if (seeds.some(({ x }) => x.length === 0)) return { x: [], y: [], low: [], high: [] };
   const from = Math.max(...seeds.map(({ x }) => x[0])), to = Math.min(...seeds.map(({ x }) => x[x.length - 1]));
-  let grid = [...new Set(seeds.flatMap(({ x }) => x))].filter((x) => x >= from && x <= to).sort((a, b) => a - b);
+  let grid = [...new Set(seeds.flatMap(({ x }) => x))].filter((x) => x >= from && x <= to && (x > 0 || !logX)).sort((a, b) => a - b);
   const most = 1500;
   if (grid.length > most) grid = grid.filter((_, i) => i % Math.ceil(grid.length / most) === 0 || i === grid.length - 1);
   const [there, back] = logY ? [Math.log, Math.exp] : [(v) => v, (v) => v];
@@ -94,6 +94,20 @@ function together(seeds, logY) {
   const levels = grid.map((_, i) => spread(rows.map((row) => row[i])));
   const pick = (name) => levels.map((level) => back(level[name]));
   return { x: grid, y: pick("median"), low: pick("low"), high: pick("high") };
+}
+
+// The places of eight marks, evenly spaced along a curve as it is drawn, and shifted for each place in the legend.
+function along(x, y, logX, logY, place) {
+  const way = new Array(x.length).fill(0);
+  for (const [values, log] of [[x, logX], [y, logY]]) {
+    const seen = values.map((value) => (log ? (value > 0 ? Math.log(value) : NaN) : value)), first = seen.find(Number.isFinite);
+    let far = 0;
+    const reached = seen.map((value) => (far = Math.max(far, Number.isFinite(value) ? Math.abs(value - first) : 0)));
+    reached.forEach((each, i) => { way[i] += each / (far || 1); });
+  }
+  const shift = 0.2 + 0.6 * ((0.618 * place) % 1), end = way[way.length - 1];
+  const marks = [...Array(8).keys()].map((i) => way.findIndex((each) => each >= (end * (i + shift)) / 8));
+  return [...new Set(marks)].filter((i) => i >= 0 && (x[i] > 0 || !logX));
 }
 
 // What a curve costs by a measure {kind, goal} or ends with {last: outcome}: median, low, high, seeds and how many reached.

@@ -10,7 +10,7 @@ function problemSection(problem) {
   const hidden = new Set(), places = new Map();
   const outcomeNamed = (name) => outcomes.find((each) => each.name === name);
   const goalText = ({ name, value }) => (name === "rel_gap" ? `relative gap ${gapText(value)}` : `${name} ${percent(value)}`);
-  const lastText = ({ label, up }, name) => (up ? percent : short)(name === undefined ? label : name);
+  const lastText = ({ up }, value) => (!Number.isFinite(value) ? "–" : up ? percent(value) : short(value));
   state.logY = usualLogY();
 
   // The measure that tables and maps of a sweep compare by.
@@ -105,14 +105,16 @@ function problemSection(problem) {
       const { colour, dash, symbol } = look(placeOf(curve, shown)), name = safe(curve.label);
       const seeds = curve.lanes.filter((lane) => lane.series).map((lane) => points(lane, state.kind, state.y, state.prices, state.logY));
       if (seeds.some((seed) => seed === null)) { missing.push(curve.label); continue; }
-      const { x, y, low, high } = together(seeds, state.logY);
+      const { x, y, low, high } = together(seeds, state.logY, state.logX);
       if (low) {
         const band = { mode: "lines", line: { width: 0, color: colour }, hoverinfo: "skip", meta: "band", name };
         traces.push({ ...band, x, y: low }, { ...band, x, y: high, fill: "tonexty", fillcolor: `${colour}33` });
       }
       const hover = `<b>%{fullData.name}</b><br>%{x:.4~g} ${safe(costLabel(state.kind, state.prices))}<br>%{y:.3~g}<extra></extra>`;
-      traces.push({ x, y, name, meta: "curve", mode: "lines+markers", hovertemplate: hover, line: { color: colour, dash, width: 2 },
-        marker: { symbol, size: 8, color: colour, maxdisplayed: 8, line: { color: "#ffffff", width: 1 } } });
+      traces.push({ x, y, name, meta: "curve", mode: "lines", hovertemplate: hover, line: { color: colour, dash, width: 2 } });
+      const marks = along(x, y, state.logX, state.logY, places.get(curve));
+      traces.push({ x: marks.map((i) => x[i]), y: marks.map((i) => y[i]), name, meta: "marks", mode: "markers", hoverinfo: "skip",
+        marker: { symbol, size: 8, color: colour, line: { color: "#ffffff", width: 1 } } });
       const ended = endings(curve);
       if (ended && x.length) {
         const mark = ended.includes("diverged") ? "x-thin-open" : ended.includes("interrupted") ? "line-ns-open" : "triangle-right-open";
@@ -122,13 +124,14 @@ function problemSection(problem) {
     }
     const now = measure(), goal = now.last ? null : goals[now.goal], target = goal && goal.name === state.y ? goal.value : null;
     const shapes = target === null ? [] : [{ type: "line", xref: "paper", x0: 0, x1: 1, y0: target, y1: target, line: { color: "#6b7280", width: 1, dash: "dot" } }];
+    const shownOf = (axis) => traces.filter(({ meta }) => meta === "curve").flatMap((trace) => trace[axis]);
     draw(chart, traces, {
       shapes, uirevision: `${state.kind} ${state.y} ${state.logX} ${state.logY}`,
-      xaxis: { type: state.logX ? "log" : "linear", title: { text: safe(costLabel(state.kind, state.prices)) } },
-      yaxis: { type: state.logY ? "log" : "linear", title: { text: safe(outcomeNamed(state.y).label) }, ...(outcomeNamed(state.y).up && { tickformat: ".0%" }) },
+      xaxis: { ...axisFor(shownOf("x"), state.logX), title: { text: safe(costLabel(state.kind, state.prices)) } },
+      yaxis: { ...axisFor(shownOf("y"), state.logY), title: { text: safe(outcomeNamed(state.y).long) }, ...(outcomeNamed(state.y).up && { tickformat: ".0%" }) },
     });
     caption.textContent = [
-      `${outcomeNamed(state.y).label} against ${costLabel(state.kind, state.prices)}; ${seedWords(shown)}.`,
+      `${capital(outcomeNamed(state.y).label)} against ${costLabel(state.kind, state.prices)}; ${seedWords(shown)}.`,
       target === null ? "" : `Dotted: the target, ${goalText(goal)}.`,
       problem.thinned ? `Thinned: of longer curves at most ${problem.thinned} records are kept, with their extremes; costs to targets are from all records.` : "",
       missing.length ? `Not measured for ${missing.join(", ")}.` : "",
@@ -150,12 +153,15 @@ function problemSection(problem) {
       rated.sort((one, two) => one.cost.rank - two.cost.rank);
       const [first, second] = rated;
       const ratio = first && second && now.kind ? second.cost.median / first.cost.median : null;
-      rows.push([label, first ? first.curve.label : "nobody", first ? text(first.cost.median) : "–",
-        second ? second.curve.label : "–", second ? text(second.cost.median) + (Number.isFinite(ratio) && ratio > 1 ? ` (${short(ratio)} ×)` : "") : "–"]);
+      const cell = (rank) => (rank ? [el("strong", {}, rank.curve.label), text(rank.cost.median)] : ["–", "–"]);
+      const row = [label, ...cell(first), ...cell(second)];
+      if (second) row[3] = second.curve.label;
+      rows.push(how === "goal" ? [...row, ratio !== null && Number.isFinite(ratio) ? `${short(ratio)} ×` : "–"] : row);
     }
     wonNote.textContent = how === "goal" ? `Least cost per client to ${goalText(goals[Number(what)])}; ${seedWords(curves).split(",")[0]}; of a sweep the best configuration of each method by that measure.`
       : `The best at the last record; ${seedWords(curves).split(",")[0]}.`;
-    won.replaceChildren(plainTable("who won", ["measure", "first", "cost", "second", "cost"].map((head) => (how === "goal" ? head : head.replace("cost", "value"))), rows));
+    const heads = how === "goal" ? ["measure", "first", "cost", "second", "its cost", "times as much"] : ["measure", "first", "value", "second", "its value"];
+    won.replaceChildren(plainTable("who won", heads, rows, true));
   }
 
   let costTable = null, costKey = "";
@@ -170,7 +176,7 @@ function problemSection(problem) {
         ...kinds.map((kind) => ({ label: kind === "time" ? "simulated time" : kind === "total_bits" ? "total bits" : DATA.costs[kind].replace(/ per client|communication |local /g, ""),
           best: "low", key: ({ curve }) => price(curve, { ...now, kind }, state.prices).median, show: ({ curve }) => costText(kind, price(curve, { ...now, kind }, state.prices).median) })),
         ...(kinds.length ? [{ label: "reached", key: ({ curve }) => price(curve, now, state.prices).reached / curve.lanes.length, show: ({ curve }) => `${price(curve, now, state.prices).reached} of ${curve.lanes.length}` }] : []),
-        ...ends.map((each) => ({ label: `last ${each.label.replace(/ {2}.*| \(.*/, "")}`, best: each.up ? "high" : "low", key: ({ curve }) => price(curve, { last: each.name, up: each.up }, state.prices).median,
+        ...ends.map((each) => ({ label: `last ${each.label}`, best: each.up ? "high" : "low", key: ({ curve }) => price(curve, { last: each.name, up: each.up }, state.prices).median,
           show: ({ curve }) => lastText(each, price(curve, { last: each.name, up: each.up }, state.prices).median) })),
         { label: "ended", text: true, key: ({ curve }) => endings(curve), show: ({ curve }) => endings(curve) || curve.lanes[0].ended },
       ], { by: { place: 1, down: false } });

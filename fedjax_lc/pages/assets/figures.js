@@ -4,11 +4,11 @@ function figureSection(figure) {
   const root = el("section", { id: id("figure"), class: "figure" }, el("h2", {}, figure.title));
   const starts = [];
   if (figure.facts.length) root.append(facts(figure.facts));
-  for (const { name, source } of figure.pictures) root.append(el("figure", { class: "picture" }, el("img", { src: source, alt: `${figure.title}: ${name}` })));
+  for (const text of figure.notes) root.append(el("p", { class: "small" }, text));
+  root.append(el("div", { class: "pictures" }, figure.pictures.map(({ name, source }) => el("img", { src: source, alt: `${figure.title}: ${name}` }))));
   if (figure.claims.length) {
-    const heads = [...new Set(figure.claims.flatMap(Object.keys))];
-    const words = (row, head) => (head === "claim" ? row[head] : verdict(row[head] ?? "–"));
-    root.append(el("h3", {}, "Claims"), plainTable("claims", heads, figure.claims.map((row) => heads.map((head) => words(row, head)))));
+    const [heads, ...rows] = figure.claims;
+    root.append(el("h3", {}, "Claims"), plainTable("claims", heads, rows.map(([claim, ...held]) => [claim, ...held.map(verdict)])));
   }
   for (const block of figure.blocks) {
     const made = (block.kind === "lines" ? linesBlock : tableBlock)(block);
@@ -55,7 +55,7 @@ function linesBlock({ name, x: xName, measures, series }) {
       const band = { mode: "lines", line: { width: 0, color: colour }, hoverinfo: "skip", meta: "band" };
       return banded ? [{ ...band, x, y: low }, { ...band, x, y: high, fill: "tonexty", fillcolor: `${colour}33` }, line] : [line];
     });
-    draw(chart, traces, { xaxis: { type: state.logX ? "log" : "linear", title: { text: safe(xName || "") } }, yaxis: { type: state.logY ? "log" : "linear", title: { text: safe(name === state.measure || state.measure === "value" ? name : `${name}: ${state.measure}`) } } });
+    draw(chart, traces, { xaxis: { ...axisFor(all("x"), state.logX), title: { text: safe(xName || "") } }, yaxis: { ...axisFor(all(state.measure), state.logY), title: { text: safe(name === state.measure || state.measure === "value" ? name : `${name}: ${state.measure}`) } } });
   }
   return { part: el("div", {}, controls, legend, el("figure", {}, chart)), start: update };
 }
@@ -64,7 +64,7 @@ function tableBlock({ name, columns, rows }) {
   const numeric = columns.filter((column) => rows.some((row) => isNumber(row[column])) && rows.every((row) => row[column] === null || row[column] === undefined || isNumber(row[column])));
   const usual = ["bits_up", "accuracy mean", "value mean", "mean", "rounds"].find((each) => numeric.includes(each)) || numeric[0];
   const table = sortable(name, [
-    { label: name, text: true, key: (row) => row.label, show: (row) => row.label },
+    { label: "curve", text: true, key: (row) => row.label, show: (row) => row.label },
     ...columns.map((column) => ({ label: column, text: !numeric.includes(column), key: (row) => row[column], show: (row) => valueText(row[column]) })),
   ]);
   table.update(rows);
@@ -79,15 +79,15 @@ function tableBlock({ name, columns, rows }) {
     const missing = there.filter((each) => !shown.includes(each));
     const errors = state.column.endsWith(" mean") && shown.some(({ error }) => isNumber(error));
     chart.style.height = `${6 + 1.75 * shown.length}rem`;
-    const names = shown.map(({ label }) => { const most = narrow() ? 24 : 60; return safe(label.length > most ? `${label.slice(0, most - 1)}…` : label); });
+    const names = shown.map(({ label }) => safe(cut(label, narrow() ? 22 : 60)));
     draw(chart, [{ x: shown.map(({ value }) => value), y: shown.map((_, i) => i), mode: "markers", type: "scatter", meta: "dots", marker: { size: 11, color: shown.map(({ place }) => look(place).colour), symbol: shown.map(({ place }) => look(place).symbol) },
       hovertext: shown.map(({ label, value }) => `<b>${safe(label)}</b><br>${safe(state.column)}: ${short(value)}`), hoverinfo: "text", ...(errors && { error_x: { type: "data", array: shown.map(({ error }) => (isNumber(error) ? error : 0)), color: "#4b5563", thickness: 1.2 } }) }],
-      { xaxis: { type: state.log ? "log" : "linear", title: { text: safe(state.column) } }, yaxis: { tickvals: shown.map((_, i) => i), ticktext: names, range: [-0.7, shown.length - 0.3], ticks: "", fixedrange: true }, dragmode: false });
+      { xaxis: { ...axisFor(values(state.column), state.log), title: { text: safe(state.column) } }, yaxis: { tickvals: shown.map((_, i) => i), ticktext: names, range: [-0.7, shown.length - 0.3], ticks: "", fixedrange: true }, dragmode: false });
     caption.textContent = missing.length ? `Without a value: ${missing.map(({ label }) => label).join("; ")}.` : "";
   }
   const caption = el("figcaption", {});
   const controls = el("div", { class: "controls panel" },
-    select("Show", [{ items: numeric.map((each) => [each, each]) }], state.column, (column) => { state.column = column; state.log = log.box.checked = spansTen(values(column)); update(); }),
+    numeric.length < 2 ? null : select("Show", [{ items: numeric.map((each) => [each, each]) }], state.column, (column) => { state.column = column; state.log = log.box.checked = spansTen(values(column)); update(); }),
     el("div", { class: "control ticks" }, log));
   return { part: el("div", {}, controls, el("figure", {}, chart, caption), table), start: update };
 }

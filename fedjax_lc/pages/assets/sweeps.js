@@ -2,7 +2,7 @@
 
 const VIRIDIS = ["#fde725", "#b5de2b", "#6ece58", "#35b779", "#1f9e89", "#26828e", "#31688e", "#3e4989", "#482878", "#440154"];
 const MISSED = "#e5e7eb";
-const MOST_VALUES = 24, MOST_NUMBERS = 12, MOST_ROWS = 60;
+const MOST_VALUES = 24, MOST_NUMBERS = 12, MOST_ROWS = 25;
 
 const isNumber = (value) => typeof value === "number";
 const valueText = (value) => (isNumber(value) ? short(value) : value === null || value === undefined ? "–" : typeof value === "boolean" ? (value ? "yes" : "no") : String(value));
@@ -14,6 +14,7 @@ function valuesOf(curves, name) {
   return [...values.filter(isNumber).sort((a, b) => a - b), ...values.filter((value) => !isNumber(value))];
 }
 
+const cut = (text, most) => (text.length > most ? `${text.slice(0, most - 1)}…` : text);
 const settingOf = (curve, name) => (name === "method" ? curve.method : curve.settings[name]);
 
 function sweepPart(sweep, { curves, state, measure, measureWords, measureText, drawn, pick, unpick }) {
@@ -30,21 +31,23 @@ function sweepPart(sweep, { curves, state, measure, measureWords, measureText, d
     const there = values.filter(Number.isFinite), log = there.length > 0 && Math.min(...there) > 0 && !measure().up;
     const to = log ? Math.log10 : (value) => value;
     const [low, high] = there.length ? [to(Math.min(...there)), to(Math.max(...there))] : [0, 1];
+    const back = (value) => (log ? 10 ** value : value);
     const part = (value) => (high > low ? (to(value) - low) / (high - low) : 0);
-    const ticks = [0, 0.25, 0.5, 0.75, 1].map((share) => low + share * (high - low)).filter((tick, i) => high > low || i === 0);
-    return { log, to, low, high, part: (value) => (measure().up ? 1 - part(value) : part(value)), ticks, texts: ticks.map((tick) => measureText(log ? 10 ** tick : tick)) };
+    const ticks = [1e-4, 0.25, 0.5, 0.75, 0.9999].map((share) => low + share * (high - low)) /* within, despite rounding */.filter((tick, i) => high > low || i === 0);
+    return { log, to, low, high, part: (value) => (measure().up ? 1 - part(value) : part(value)), ticks, texts: ticks.map((tick, i) => measureText(back(i === 0 ? low : i === 4 ? high : tick))) };
   }
   const scaleColours = () => VIRIDIS.map((_, i) => [i / (VIRIDIS.length - 1), VIRIDIS[measure().up ? VIRIDIS.length - 1 - i : i]]);
 
   // --- the map
-  const map = { method: methods.length > 1 ? "" : methods[0], x: "", y: "" };
+  const shared = sweep.axes.filter((name) => methods.every((method) => valuesOf(of(method), name).length));
+  const whole = methods.length > 1 && shared.length > 0; // whether all methods fit on one map
+  const map = { method: whole ? "" : methods.find((method) => axesOf(method).length) ?? methods[0], x: "", y: "" };
   const mapControls = el("div", { class: "controls panel" }), mapChart = el("div", { class: "plot map" }), mapCaption = el("figcaption", {});
   const mapPart = el("div", {}, el("h4", {}, "Map"), mapControls, el("figure", {}, mapChart, mapCaption));
   part.append(mapPart);
 
   function choices() {
-    const names = axesOf(map.method);
-    return map.method === "" && methods.length > 1 ? [...names, "method"] : names;
+    return map.method === "" ? [...shared, "method"] : axesOf(map.method);
   }
   function chooseAxes() {
     const names = choices();
@@ -52,7 +55,7 @@ function sweepPart(sweep, { curves, state, measure, measureWords, measureText, d
     if (!names.includes(map.y) || map.y === map.x) map.y = names.find((name) => name !== map.x) || "";
     const items = names.map((name) => [name, axisLabel(name)]);
     mapControls.replaceChildren(...[
-      methods.length > 1 ? select("Method", [{ items: [["", "best of all"], ...methods.map((method) => [method, method])] }], map.method, (method) => { map.method = method; chooseAxes(); drawMap(); }) : null,
+      methods.length > 1 ? select("Method", [{ items: [...(whole ? [["", "best of all"]] : []), ...methods.map((method) => [method, method])] }], map.method, (method) => { map.method = method; chooseAxes(); drawMap(); }) : null,
       select("Across", [{ items }], map.x, (name) => { map.x = name; if (map.y === name) map.y = ""; chooseAxes(); drawMap(); }),
       names.length > 1 ? select("Up", [{ items: items.filter(([name]) => name !== map.x) }], map.y, (name) => { map.y = name; drawMap(); }) : null,
     ].filter(Boolean));
@@ -81,12 +84,13 @@ function sweepPart(sweep, { curves, state, measure, measureWords, measureText, d
     const colours = scale(cells.map(({ cost }) => cost.median));
     if (numeric && (columns.length > MOST_VALUES || rows.length > MOST_VALUES || !repeats)) drawCloud(cells, columns, rows, colours);
     else drawCells(cells, columns, rows, colours);
-    const others = axesOf(map.method).filter((name) => name !== map.x && name !== map.y);
-    mapCaption.textContent = `${measureWords()}, ${seedWords(own).split(",")[0]}${cells.some((cell) => cell.of > 1) ? `; each cell at its best ${others.map(axisLabel).join(", ") || "configuration"}` : ""}. Grey: half of the seeds or more do not reach it. Framed: the best.`;
+    const others = axesOf(map.method).filter((name) => name !== map.x && name !== map.y && valuesOf(of(map.method), name).length > 1);
+    mapCaption.textContent = `${capital(measureWords())}, ${seedWords(own).split(",")[0]}${cells.some((cell) => cell.of > 1) ? `; each cell at its best ${others.map(axisLabel).join(", ") || "configuration"}` : ""}. Grey: half of the seeds or more do not reach it. Framed: the best.`;
   }
 
   const hoverOf = ({ curve, cost }) => `<b>${safe(curve.label)}</b><br>${safe(measureWords())}: ${safe(measureText(cost.median))}<br>${cost.reached} of ${cost.seeds} seeds reach it${cost.diverged ? `, ${cost.diverged} diverged` : ""}`;
-  const bar = (colours) => ({ title: { text: "", side: "right" }, tickvals: colours.ticks, ticktext: colours.texts, thickness: 12, outlinewidth: 0, ...(narrow() && { orientation: "h", y: -0.35, yanchor: "top" }) });
+  const few = (list) => (narrow() ? list.filter((_, i) => i % 2 === 0) : list);
+  const bar = (colours) => ({ title: { text: "", side: "right" }, tickvals: few(colours.ticks), ticktext: few(colours.texts), thickness: 12, outlinewidth: 0, ...(narrow() && { orientation: "h", y: -0.35, yanchor: "top" }) });
 
   function drawCells(cells, columns, rows, colours) {
     const grid = (make) => rows.map((y) => columns.map((x) => { const cell = cells.find((each) => each.x === x && each.y === y); return cell ? make(cell) : null; }));
@@ -102,7 +106,7 @@ function sweepPart(sweep, { curves, state, measure, measureWords, measureText, d
       traces.push({ ...cell, z: grid(({ cost }) => (fits(cost.median) ? colours.to(cost.median) : null)), zmin: colours.low, zmax: colours.high > colours.low ? colours.high : colours.low + 1,
         colorscale: scaleColours(), colorbar: bar(colours), meta: "map" });
     }
-    mapChart.style.height = `${Math.max(narrow() ? 19 : 16, 9 + 2.9 * rows.length)}rem`;
+    mapChart.style.height = `${Math.max(12, (narrow() ? 12 : 8) + 2.9 * rows.length)}rem`;
     const axis = (name, values) => ({ type: "category", showgrid: false, title: { text: name ? safe(axisLabel(name)) : "" }, categoryarray: values, categoryorder: "array", ticks: "" });
     draw(mapChart, traces, { shapes, xaxis: axis(map.x, names[0]), yaxis: axis(map.y, names[1]), dragmode: false });
   }
@@ -165,10 +169,10 @@ function sweepPart(sweep, { curves, state, measure, measureWords, measureText, d
       marker: { size: strong ? 9 : 5, color: bin === -1 ? "#c3c7cd" : VIRIDIS[bin], line: { color: strong ? "#1b1f24" : "#ffffff", width: strong ? 1 : 0 } },
     }));
     const labels = [...axes, last].flatMap(({ named }, i) => named.map(([y, text]) => ({
-      x: i, y, text: safe(text.length > 18 ? `${text.slice(0, 17)}…` : text), showarrow: false, font: { size: narrow() ? 10 : 12, color: "#1b1f24" },
+      x: i, y, text: safe(cut(text, narrow() ? 10 : 18)), showarrow: false, font: { size: narrow() ? 10 : 12, color: "#1b1f24" },
       xanchor: i === names.length ? "left" : i === 0 ? "right" : "left", xshift: i === 0 ? -9 : 9, bgcolor: "#ffffffcc", borderpad: 1,
     })));
-    const titles = [...names.map(axisLabel), narrow() ? "cost" : now.last ? "at the end" : costLabel(now.kind, state.prices).replace(" per client", "").replace(/ \(up.*/, "")];
+    const titles = [...names.map((name) => (narrow() ? cut(name.replace("/theory", ""), 9) : axisLabel(name))), narrow() ? "cost" : now.last ? "at the end" : costLabel(now.kind, state.prices).replace(" per client", "").replace(/ \(up.*/, "")];
     draw(lines, traces, {
       annotations: labels, dragmode: false, margin: { l: narrow() ? 62 : 100, r: narrow() ? 62 : 90, t: 12, b: 8 },
       shapes: titles.map((_, i) => ({ type: "line", x0: i, x1: i, y0: 0, y1: i === names.length && finite.length < rated.length ? missedAt : 1, line: { color: "#6b7280", width: 1 }, layer: "below" })),
@@ -179,21 +183,21 @@ function sweepPart(sweep, { curves, state, measure, measureWords, measureText, d
   }
 
   // --- the table
+  const costPlace = 1 + (methods.length > 1) + sweep.axes.length;
   const rowOf = (curve) => ({ curve, cost: price(curve, measure(), state.prices), end: price(curve, { last: "value" }, state.prices).median });
-  const costName = "compared by";
   const table = sortable(`configurations of ${sweep.label}`, [
-    { label: "curve", text: true, key: null, show: ({ curve }) => drawTick(curve) },
+    { label: "draw", text: true, key: null, show: ({ curve }) => drawTick(curve) },
     ...(methods.length > 1 ? [{ label: "method", text: true, key: ({ curve }) => curve.method, show: ({ curve }) => curve.method }] : []),
     ...Object.keys(Object.assign({}, ...own.map((curve) => curve.settings))).filter((name) => sweep.axes.includes(name)).map((name) => {
       const words = !valuesOf(own, name).every(isNumber);
       return { label: axisLabel(name), text: words, key: ({ curve }) => (words ? valueText(curve.settings[name]) : curve.settings[name]), show: ({ curve }) => valueText(curve.settings[name]) };
     }),
-    { label: costName, best: null, key: ({ cost }) => cost.rank, show: ({ cost }) => measureText(cost.median) },
-    { label: "over seeds", key: null, show: ({ cost }) => (cost.seeds > 1 ? `${measureText(cost.low)} … ${measureText(cost.high)}` : "–") },
+    { label: "cost", key: ({ cost }) => cost.rank, show: ({ cost }) => measureText(cost.median) },
+    { label: "over seeds", key: null, show: ({ cost }) => (cost.reached > 1 ? `${measureText(cost.low)} … ${measureText(cost.high)}` : "–") },
     { label: "reached", key: ({ cost }) => cost.reached / cost.seeds, show: ({ cost }) => `${cost.reached} of ${cost.seeds}` },
     { label: "diverged", key: ({ cost }) => cost.diverged, show: ({ cost }) => String(cost.diverged) },
     { label: "last F(x)", key: ({ end }) => end, show: ({ end }) => short(end) },
-  ], { most: MOST_ROWS, by: { place: 1 + (methods.length > 1) + sweep.axes.length, down: false } });
+  ], { most: MOST_ROWS, by: { place: costPlace, down: false } });
   const tableNote = el("p", { class: "small" });
   const again = el("button", { type: "button", class: "more", on: { click: unpick } }, "Draw the best of each method again");
   part.append(el("h4", {}, "Configurations"), tableNote, table, again);
@@ -215,6 +219,8 @@ function sweepPart(sweep, { curves, state, measure, measureWords, measureText, d
       again.hidden = state.picked === null;
       drawMap();
       if (sweep.axes.length) drawLines();
+      const now = measure();
+      table.rename(costPlace, now.last ? "at the end" : now.kind === "time" ? "simulated time" : DATA.costs[now.kind].replace(/ per client|communication |local /g, ""));
       table.update(own.map(rowOf));
     },
   };
