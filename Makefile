@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-all lint format bench figures clean
+.PHONY: demo test test-all browser lint format bench figures clean
 
 demo: $(READY)  ## seven methods on breast_cancer: a table and a picture, in about a minute
 	$(BIN)/fedjax-lc figure demo --out demo
@@ -16,6 +16,9 @@ test: $(READY)  ## the test suite
 
 test-all: $(READY)  ## what `make test` leaves out: tests that repeat at length what a quicker one checks
 	$(BIN)/python -m pytest -m slow
+
+browser: $(READY)  ## a headless browser for the tests of the HTML report, which skip without one
+	$(BIN)/python -m tests.browser
 
 lint: $(READY)  ## style and types
 	$(BIN)/ruff check .

@@ -48,7 +48,7 @@ def group(each: Group, most: int) -> dict[str, Any]:
     hits = [np.array([_hits(trace, goal) for goal in goals]).reshape(-1, len(PRICES)) for trace in traces]
     ends = np.cumsum([0, *(len(curve.traces) for curve in curves)]).tolist()
     lanes = [list(range(*pair)) for pair in itertools.pairwise(ends)]
-    medians = np.array([_median([hits[lane] for lane in own], curve) for own, curve in zip(lanes, curves, strict=True)])
+    medians = np.array([_median([hits[lane] for lane in lanes[i]], curve) for i, curve in enumerate(curves)])
     drawn = _drawn(curves, len(each.runs), medians)
     recorded = [trace for place in drawn for trace in curves[place].traces]
     per_lane = MOST_NUMBERS // max(1, len(recorded) * (len(PRICES) + len(outcomes)))
