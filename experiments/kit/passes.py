@@ -16,6 +16,7 @@ from experiments.kit.recipe import Recipe, check_seeds, plain, shape
 from fedjax_lc import plot
 from fedjax_lc.problems import Problem
 from fedjax_lc.results.table import Table
+from fedjax_lc.results.trace import Trace
 from fedjax_lc.sweeping.sweep import sweep
 
 LEAST = 1e-17  #: gaps below are beyond float64's resolution of F
@@ -103,10 +104,13 @@ class Passes(Recipe):
 
     def pictures(self, facts: Mapping[str, Any], done: Mapping[str, Table]) -> dict[str, Any]:
         """The gap against rounds and against all bits; median, minimum and maximum of the seeds."""
-        traces = {run.label: done[run.label].traces(0, run.method) for run in self.curves}
+        traces = self.traces(facts, done)
         note = f"{shape(facts)}\nmedian, minimum and maximum of {self.seeds} seeds"
         across = {"": "rounds", "-bits": "total_bits"}
         return {ending: plot.curves(traces, x=x, y="gap", title=self.title, note=note) for ending, x in across.items()}
+
+    def traces(self, facts: Mapping[str, Any], done: Mapping[str, Table]) -> dict[str, list[Trace]]:
+        return {run.label: done[run.label].traces(0, run.method) for run in self.curves}
 
     def body(self, facts: Mapping[str, Any], done: Any = None) -> list[Any]:
         caption = (

@@ -18,9 +18,11 @@ from experiments.kit.contender import Contender
 from fedjax_lc import data, plot, problems
 from fedjax_lc.core.errors import InputError
 from fedjax_lc.core.files import check_writable, replacing
+from fedjax_lc.pages.page import report as write_page
 from fedjax_lc.problems import Problem
 from fedjax_lc.results import report
 from fedjax_lc.results.provenance import environment
+from fedjax_lc.results.trace import Trace
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -44,8 +46,9 @@ class Recipe(abc.ABC):
     claims_are: str = "claim of the paper"
     said: str | Callable[[], str] = ""
 
-    def make(self, folder: Path, name: str, progress: bool = True, picture: str = "png") -> str:
-        """Run, and write NAME.md, NAME.json and the pictures, .png (or `picture`), into `folder`.
+    def make(self, folder: Path, name: str, progress: bool = True, picture: str = "png", page: bool = False) -> str:
+        """Run, and write NAME.md, NAME.json and the pictures, .png (or `picture`), into `folder`; with `page` also
+        NAME.html, a report of the curves and of these files.
 
         Returns:
             The page for the terminal.
@@ -61,6 +64,10 @@ class Recipe(abc.ABC):
         for suffix, content in contents.items():
             with replacing(folder / f"{name}.{suffix}") as path:
                 path.write_text(content)
+        if page:
+            write_page(
+                {**self.traces(facts, done), "": folder / f"{name}.json"}, folder / f"{name}.html", title=self.title
+            )
         shutil.rmtree(parts, ignore_errors=True)
         return self.page(facts, done, "simple")
 
@@ -79,6 +86,10 @@ class Recipe(abc.ABC):
     @abc.abstractmethod
     def pictures(self, facts: Mapping[str, Any], done: Any) -> dict[str, Figure]:
         """By the ending of their names."""
+
+    def traces(self, facts: Mapping[str, Any], done: Any) -> Mapping[str, Trace | Sequence[Trace]]:
+        """The traces of each curve, one per seed, for a report; none where a figure is not about curves."""
+        return {}
 
     @abc.abstractmethod
     def body(self, facts: Mapping[str, Any], done: Any) -> list[str | Sequence[Mapping[str, Any]]]:

@@ -16,6 +16,7 @@ from experiments.kit.recipe import Recipe, plain
 from fedjax_lc.core.errors import InputError, unknown
 from fedjax_lc.problems import Problem
 from fedjax_lc.results.table import Table
+from fedjax_lc.results.trace import Trace
 from fedjax_lc.sweeping.grid import Grid, grid
 from fedjax_lc.sweeping.sweep import sweep
 
@@ -185,6 +186,9 @@ class Training(Recipe):
             **{name: float(last[name].mean()) if len(last) else None for name in ("bits_up", "bits_down", "grads")},
             "seconds": float(table.lanes["seconds"].mean()),
         }
+
+    def traces(self, facts: Mapping[str, Any], done: Done) -> dict[str, list[Trace]]:
+        return {label: table.traces(0) for label, table in done.tables.items()}
 
     def pictures(self, facts: Mapping[str, Any], done: Done) -> dict[str, Any]:
         """Accuracy (where it is measured) and train loss, against rounds and against bits both ways."""

@@ -18,6 +18,7 @@ from fedjax_lc import algorithms, plot
 from fedjax_lc.core.errors import InputError
 from fedjax_lc.problems import Problem
 from fedjax_lc.results.table import Table
+from fedjax_lc.results.trace import Trace
 from fedjax_lc.sweeping.grid import grid
 from fedjax_lc.sweeping.sweep import sweep
 from fedjax_lc.sweeping.theory import theory_with_steps
@@ -191,7 +192,7 @@ class Tuned(Recipe):
 
     def pictures(self, facts: Mapping[str, Any], done: Done) -> dict[str, Any]:
         """Bits to the gap of the winners, and of all configurations over step sizes."""
-        curves = {label: done.final.traces(0, curve["method"]) for label, curve in facts["curves"].items()}
+        curves = self.traces(facts, done)
         seeds = f"median, minimum and maximum of {self.final_seeds} seeds"
         note = f"{kappa_line(facts)}\neach method at its best setting; {seeds}"
         return {
@@ -200,6 +201,9 @@ class Tuned(Recipe):
                 done.tuning, "step_size", "bits_up", self.rel_gap, title=f"{self.title}: step sizes"
             ),
         }
+
+    def traces(self, facts: Mapping[str, Any], done: Done) -> dict[str, list[Trace]]:
+        return {label: done.final.traces(0, curve["method"]) for label, curve in facts["curves"].items()}
 
     def took(self, facts: Mapping[str, Any]) -> str:
         seconds = facts["seconds"]

@@ -29,6 +29,7 @@ def add(commands: Any, arguments: Sequence[str]) -> None:
     parser.add_argument(
         "--format", choices=("png", "svg", "pdf"), default="png", help="of the pictures (default: png, 150 kB at most)"
     )
+    parser.add_argument("--report", action="store_true", help="also NAME.html: its curves as a page (fedjax-lc report)")
     jobs = spec.Field((int,), fits=lambda number: 1 <= number <= 1000, words="whole and in 1..1000")
     parser.add_argument("--jobs", type=reader(jobs), default=1, help="figures made at the same time (default: 1)")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
@@ -44,8 +45,9 @@ def _figure(options: argparse.Namespace) -> int:
         return _side_by_side(chosen, options)
     for name in chosen:
         folder = options.out or catalogue.results_folder(name)
-        print(_make(catalogue.get(name), folder, Path(name).name, not options.quiet, options.format))
-        print(f"wrote {folder / Path(name).name}.md, .json and .{options.format}")
+        print(_make(catalogue.get(name), folder, Path(name).name, not options.quiet, options.format, options.report))
+        also = ", .html" if options.report else ""
+        print(f"wrote {folder / Path(name).name}.md, .json{also} and .{options.format}")
     return 0
 
 
@@ -58,11 +60,11 @@ def _matching(name: str, known: Sequence[str]) -> list[str]:
     return chosen
 
 
-def _make(recipe: Any, folder: Path, name: str, progress: bool, picture: str) -> str:
+def _make(recipe: Any, folder: Path, name: str, progress: bool, picture: str, page: bool) -> str:
     import jax
 
     jax.config.update("jax_enable_x64", True)
-    return recipe.make(folder, name, progress, picture)
+    return recipe.make(folder, name, progress, picture, page)
 
 
 def _side_by_side(chosen: Sequence[str], options: argparse.Namespace) -> int:
@@ -70,7 +72,7 @@ def _side_by_side(chosen: Sequence[str], options: argparse.Namespace) -> int:
     from concurrent.futures import ThreadPoolExecutor
 
     extra = ["--quiet", "--format", options.format] + (["--out", str(options.out)] if options.out else [])
-    extra += ["--no-cache"] * options.no_cache
+    extra += ["--no-cache"] * options.no_cache + ["--report"] * options.report
 
     def make(name: str) -> int:
         print(f"{name}: started", flush=True)

@@ -164,18 +164,17 @@ def _kept(each: Group) -> list[Curve]:
 
 
 def _drawn(curves: Sequence[Curve], runs: int, medians: np.ndarray) -> list[int]:
-    """The places of the curves whose records are kept: the first `runs`, of each method of the others the best by every
-    price of every target, and as many more as there is room for, the best at the end first."""
-    swept = range(runs, len(curves))
-    order = sorted(swept, key=lambda i: _end(curves[i]))
-    first: dict[int, None] = {}
-    for method in {curves[i].method for i in swept}:
+    """The places of the curves whose records are kept: the first `runs`; of each method of the others the best at the
+    end; and as far as there is room the best by every price of every target, and then by the end."""
+    order = sorted(range(runs, len(curves)), key=lambda i: _end(curves[i]))
+    drawn, wanted = [*range(runs)], []
+    for method in dict.fromkeys(curves[i].method for i in order):
         same = [i for i in order if curves[i].method == method]
-        first |= dict.fromkeys([same[0], *(same[i] for i in medians[same].argmin(axis=0).ravel())])
-    room, drawn = MOST_DRAWN, list(range(runs))
-    for i in dict.fromkeys([*first, *order]):
-        room -= len(curves[i].traces)
-        if room >= 0 or i == order[0]:
+        drawn.append(same[0])
+        wanted += [same[i] for i in medians[same].argmin(axis=0).ravel()]
+    room = MOST_DRAWN - sum(len(curves[i].traces) for i in drawn[runs:])
+    for i in dict.fromkeys([*wanted, *order]):
+        if i not in drawn and (room := room - len(curves[i].traces)) >= 0:
             drawn.append(i)
     return drawn
 

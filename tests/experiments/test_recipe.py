@@ -14,6 +14,7 @@ from experiments.kit.comparison import Comparison
 from experiments.kit.contender import Contender
 from experiments.kit.recipe import MOST_BYTES, save
 from fedjax_lc.cli import repository
+from tests.test_report import read
 
 ROOT = catalogue.FOLDER.parent
 PAPERS = {
@@ -103,9 +104,12 @@ def test_a_large_picture_is_written_small(tmp_path):
     assert (tmp_path / "line.svg").read_text().count("<svg") == 1
 
 
-def test_another_format_of_pictures(problem, tmp_path):
+def test_another_format_of_pictures_and_a_page(problem, tmp_path):
     curves = (Contender("gd"), Contender("gd", note="again"))
     recipe = Comparison(title="tiny", problem=lambda: problem, curves=curves, rel_gap=1e-1)
-    recipe.make(tmp_path, "tiny", progress=False, picture="svg")
-    assert {path.name for path in tmp_path.iterdir()} == {"tiny.json", "tiny.md", "tiny.svg"}
+    recipe.make(tmp_path, "tiny", progress=False, picture="svg", page=True)
+    assert {path.name for path in tmp_path.iterdir()} == {"tiny.html", "tiny.json", "tiny.md", "tiny.svg"}
     assert Path(tmp_path / "tiny.svg").read_text().count("<svg") == 1
+    _, page = read(tmp_path / "tiny.html")
+    assert [curve["label"] for curve in page["problems"][0]["curves"]] == [curve.label for curve in curves]
+    assert page["figures"][0]["title"] == page["title"] == "tiny"
