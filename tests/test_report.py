@@ -189,7 +189,9 @@ def test_every_curve_has_a_label_of_its_own(tmp_path):
 
 
 def test_how_a_curve_was_made_stands_beside_it(tmp_path):
-    trace = run(command="fedjax-lc run locodl", versions={"jax": "0.10"}, device="cpu: cpu")
+    trace = run(
+        hyperparameters={"gamma": 1 / 3}, command="fedjax-lc run locodl", versions={"jax": "0.10"}, device="cpu: cpu"
+    )
     trace.notes.append("cut to 40 steps")
     trace.save(tmp_path / "a")
     (problem,) = data_of(tmp_path / "a", tmp_path)["problems"]
@@ -198,7 +200,7 @@ def test_how_a_curve_was_made_stands_beside_it(tmp_path):
     assert {("versions", "jax 0.10"), ("device", "cpu: cpu"), ("folder", str(tmp_path / "a"))} <= {
         *map(tuple, made["facts"])
     }
-    assert ["gamma", "0.5"] in made["chosen"]
+    assert ["gamma", repr(1 / 3)] in made["chosen"]
 
 
 def test_numbers_that_json_does_not_have_are_words(tmp_path):

@@ -170,6 +170,15 @@ def test_sliders_change_prices_curves_and_winners(show, size):
 
 
 @pytest.mark.slow
+def test_equals_share_the_first_place(show):
+    page = show(
+        {"a": geometric(records=200), "b": geometric(records=200, bits=300.0), "c": geometric(0.95, records=500)}
+    )
+    assert column(page, "who won", "first")[:3:2] == ["a", "a; b"]
+    assert column(page, "who won", "second")[:3:2] == ["b", "c"]
+
+
+@pytest.mark.slow
 def test_the_legend_hides_and_shows_by_mouse_and_keys(show):
     page = show(two())
     legend = page.get_by_role("group", name="Curves")

@@ -37,7 +37,7 @@ def _made(config: Mapping[str, Any], folder: str, notes: list[str]) -> dict[str,
     facts |= {name: config.get(name) for name in ASKED}
     chosen = config.get("hyperparameters") or {}
     command = str(config.get("command") or "")
-    return {"command": command, "facts": pairs(facts), "chosen": pairs(chosen, empty=True), "notes": notes}
+    return {"command": command, "facts": pairs(facts), "chosen": pairs(chosen, exact=True), "notes": notes}
 
 
 def _asked(config: Mapping[str, Any]) -> dict[str, Any]:

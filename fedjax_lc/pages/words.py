@@ -6,12 +6,13 @@ from collections.abc import Mapping
 from typing import Any
 
 
-def pairs(facts: Mapping[str, Any], empty: bool = False) -> list[list[str]]:
-    """Names and texts; without those that say nothing, unless `empty`."""
-    return [[str(name), text(value)] for name, value in facts.items() if empty or value not in (None, "", [], {})]
+def pairs(facts: Mapping[str, Any], exact: bool = False) -> list[list[str]]:
+    """Names and texts. With `exact` numbers have all their digits, and what says nothing has a dash, else no place."""
+    shown = {name: value for name, value in facts.items() if exact or value not in (None, "", [], {})}
+    return [[str(name), text(value, exact)] for name, value in shown.items()]
 
 
-def text(value: Any) -> str:
+def text(value: Any, exact: bool = False) -> str:
     """A value for people.
 
     >>> text({"gamma": 0.25, "smart": True})
@@ -20,9 +21,9 @@ def text(value: Any) -> str:
     if value is None or isinstance(value, bool):
         return {True: "yes", False: "no", None: "-"}[value]
     if isinstance(value, float):
-        return f"{value:.6g}"
+        return repr(value) if exact else f"{value:.6g}"
     if isinstance(value, int):
-        return f"{value:,}"
+        return str(value) if exact else f"{value:,}"
     if isinstance(value, dict):
-        return ", ".join(f"{name}: {text(each)}" for name, each in value.items())
-    return ", ".join(map(text, value)) if isinstance(value, list | tuple) else str(value)
+        return ", ".join(f"{name}: {text(each, exact)}" for name, each in value.items())
+    return ", ".join(text(each, exact) for each in value) if isinstance(value, list | tuple) else str(value)

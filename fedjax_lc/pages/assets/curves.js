@@ -151,11 +151,10 @@ function problemSection(problem) {
       const players = [...runs, ...problem.sweeps.flatMap((sweep) => sweptBest(sweep, now))];
       const rated = players.map((curve) => ({ curve, cost: price(curve, now, state.prices) })).filter(({ cost }) => Number.isFinite(cost.median));
       rated.sort((one, two) => one.cost.rank - two.cost.rank);
-      const [first, second] = rated;
-      const ratio = first && second && now.kind ? second.cost.median / first.cost.median : null;
-      const cell = (rank) => (rank ? [el("strong", {}, rank.curve.label), text(rank.cost.median)] : ["–", "–"]);
-      const row = [label, ...cell(first), ...cell(second)];
-      if (second) row[3] = second.curve.label;
+      const [first] = rated, equal = rated.filter(({ cost }) => cost.rank === first.cost.rank), second = rated[equal.length];
+      const ratio = second && now.kind ? second.cost.median / first.cost.median : null;
+      const winners = equal.length ? el("strong", {}, equal.map(({ curve }) => curve.label).join("; ")) : "–";
+      const row = [label, winners, first ? text(first.cost.median) : "–", second ? second.curve.label : "–", second ? text(second.cost.median) : "–"];
       rows.push(how === "goal" ? [...row, ratio !== null && Number.isFinite(ratio) ? `${short(ratio)} ×` : "–"] : row);
     }
     wonNote.textContent = how === "goal" ? `Least cost per client to ${goalText(goals[Number(what)])}; ${seedWords(curves).split(",")[0]}; of a sweep the best configuration of each method by that measure.`
