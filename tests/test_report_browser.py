@@ -111,7 +111,7 @@ def two():
     }
 
 
-@pytest.mark.parametrize("size", [DESK, PHONE], ids=["desk", "phone"])
+@pytest.mark.parametrize("size", [pytest.param(DESK, marks=pytest.mark.slow), PHONE], ids=["desk", "phone"])
 def test_curves_are_there_and_the_axis_switches(show, size):
     page, traces = show(two(), size), two()
     assert axis(page) == ("uplink bits per client", "log")
