@@ -12,7 +12,7 @@ import pytest
 
 import fedjax_lc as fl
 from fedjax_lc.cli import main
-from fedjax_lc.pages import embed, page
+from fedjax_lc.pages import embed, gather, page
 from fedjax_lc.plot import style
 from tests.test_plot import geometric
 from tests.test_plot_sweeps import costs_of, table
@@ -134,9 +134,13 @@ def test_of_more_lanes_than_a_page_draws_the_best_are_drawn_and_all_keep_their_c
     assert len(drawn) == 4
     for method, row in zip(("LoCoDL", "DIANA"), swept.best("bits_up").to_dict("records"), strict=False):
         assert any(c["method"] == method and c["settings"]["gamma/theory"] == row["gamma/theory"] for c in drawn)
-    monkeypatch.setattr(embed, "MOST_LANES", 50)
+    monkeypatch.setattr(gather, "MOST_LANES", 50)
     (problem,) = data_of(swept, tmp_path)["problems"]
-    assert (len(problem["curves"]), problem["left_out"]) == (10, 15)
+    assert (len(problem["curves"]), problem["left_out"]) == (
+        11,
+        14,
+    )  # ten, and the best of the method that is not there
+    assert {curve["method"] for curve in problem["curves"]} == {"LoCoDL", "DIANA", "GD"}
 
 
 def test_a_page_needs_nothing_else(tmp_path):
@@ -209,6 +213,13 @@ def test_numbers_that_json_does_not_have_are_words(tmp_path):
     (problem,) = data_of([swept, run(rel_gap=float("inf"), seed=None)], tmp_path)["problems"][1:]
     values = [curve["settings"]["gamma/theory"] for curve in problem["curves"]]
     assert values == [1.0, 2.0, 3.0, "NaN", "Infinity"]
+
+
+def test_metrics_of_several_numbers_are_named_where_they_are_not_shown(tmp_path):
+    trace = dataclasses.replace(geometric(), metrics={"loss": np.ones((30, 4)), "distance": np.ones(30)})
+    (problem,) = data_of(trace, tmp_path)["problems"]
+    assert problem["unshown"] == ["loss"]
+    assert [each["name"] for each in problem["outcomes"]] == ["rel_gap", "gap", "value", "distance"]
 
 
 def test_traces_without_records_and_diverged_ones_are_shown(tmp_path):

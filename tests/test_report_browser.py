@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import fedjax_lc as fl
+from fedjax_lc.pages import embed
 from fedjax_lc.results import ledger
 from tests.browser import browser
 from tests.test_plot import geometric
@@ -241,6 +242,26 @@ def test_a_sweep_has_a_map_lines_and_a_table_that_sorts(show, size):
     assert len(curves(page)) == 2
     page.get_by_label("Compare by").select_option(label="F(x), at the end")
     assert all(text for text in column(page, "configurations of tuning", "at the end"))
+
+
+@pytest.mark.slow
+def test_a_configuration_without_records_can_win_and_is_not_drawn(show, monkeypatch):
+    monkeypatch.setattr(embed, "MOST_DRAWN", 5)
+    swept = table(methods=("locodl",), gammas=(0.5, 1.0))
+    page = show({"tuning": swept})
+    assert len(curves(page)) == 1
+    assert column(page, "configurations of tuning", "draw").count("–") == 3
+    for kind, cost in zip(("bits_up", "rounds"), (0, 2), strict=True):
+        assert column(page, "who won", "cost")[cost] == f"{swept.best(kind)['median'][0]:,.0f}"
+
+
+@pytest.mark.slow
+def test_a_picture_of_the_curves_can_be_had(show):
+    page = show({"a": geometric()})
+    page.hover(".plot")
+    with page.expect_download() as download:
+        page.locator(".modebar-btn[data-title*='Download']").click()
+    assert download.value.path().read_text().startswith("<svg")
 
 
 @pytest.mark.slow

@@ -29,7 +29,6 @@ Goal: TypeAlias = tuple[str, float]  #: a relative gap, or an accuracy, to be re
 PRICES = ("step", *COSTS)  #: what all costs of a page are made of
 DECADES = tuple(float(f"1e-{exponent}") for exponent in range(1, 17))
 SHARES = (0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 0.97, 0.98, 0.99, 0.995)  #: targets of an accuracy
-MOST_LANES = 3000  #: of a problem; of more, those of the best configurations are shown
 MOST_DRAWN = 240  #: lanes whose records are kept; of others only what they cost
 MOST_NUMBERS = 300_000  #: in all records of a problem
 FEWEST = 60  #: records of a lane that are kept in any case
@@ -41,7 +40,7 @@ TEX = {
 
 def group(each: Group, most: int) -> dict[str, Any]:
     """All that a page says of one problem; a lane keeps at most `most` records."""
-    curves = _kept(each)
+    curves = each.curves()
     traces = [trace for curve in curves for trace in curve.traces]
     outcomes = _outcomes(traces)
     goals = _goals(traces, outcomes)
@@ -61,7 +60,8 @@ def group(each: Group, most: int) -> dict[str, Any]:
         "goals": [{"name": name, "value": value} for name, value in goals],
         "goal": _usual_goal(each, curves, goals, medians),
         "thinned": per_lane if any(len(trace) >= per_lane for trace in recorded) else 0,
-        "left_out": len(each.curves()) - len(curves),
+        "left_out": sum(sweep.left_out for sweep in each.sweeps),
+        "unshown": sorted({name for trace in traces for name, series in trace.metrics.items() if series.ndim > 1}),
         "curves": [
             {
                 "label": curve.label,
@@ -79,7 +79,7 @@ def group(each: Group, most: int) -> dict[str, Any]:
             {
                 "label": sweep.label,
                 "axes": sweep.axes,
-                "curves": [place[id(curve)] for curve in sweep.curves if id(curve) in place],
+                "curves": [place[id(curve)] for curve in sweep.curves],
                 "made": made.of_sweep(sweep),
             }
             for sweep in each.sweeps
@@ -152,15 +152,6 @@ def _end(curve: Curve) -> float:
     """The median of the F that the seeds end with."""
     ends = [trace.value[-1] if len(trace) and trace.status != "diverged" else np.inf for trace in curve.traces]
     return float(arrays.quantiles(np.nan_to_num(ends, nan=np.inf), np.zeros(len(ends), int), [0.5])[0][0])
-
-
-def _kept(each: Group) -> list[Curve]:
-    """The curves that a page has room for: all of runs, and the best configurations of sweeps, in their order."""
-    swept = each.curves()[len(each.runs) :]
-    order = sorted(range(len(swept)), key=lambda i: _end(swept[i]))
-    lanes = np.cumsum([len(swept[i].traces) for i in order])
-    chosen = sorted(i for i, count in zip(order, lanes, strict=True) if count <= MOST_LANES or i == order[0])
-    return [*each.runs, *(swept[i] for i in chosen)]
 
 
 def _drawn(curves: Sequence[Curve], runs: int, medians: np.ndarray) -> list[int]:

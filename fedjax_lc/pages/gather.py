@@ -26,6 +26,7 @@ Result: TypeAlias = "Trace | Table | str | os.PathLike[str]"
 Results: TypeAlias = "Result | Sequence[Result] | Mapping[str, Result | Sequence[Trace]]"
 
 OF_PROBLEM = ("data", "partition", "kappa", "l2", "model", "scale")  #: settings of the command line that make a problem
+MOST_LANES = 3000  #: of a sweep; of more, those of the best configurations are shown
 MOST_WORDS = 3  #: hyperparameters that tell curves of one name apart
 EXPECTED = "expected the --out of a run or a sweep, a folder of such, or the .json of a figure"
 
@@ -54,12 +55,14 @@ class Sweep:
 
     Attributes:
         axes: the settings with two values or more, by name.
+        left_out: the number of configurations that are too many for a page.
     """
 
     label: str
     curves: list[Curve]
     axes: list[str]
     config: dict[str, Any]
+    left_out: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -229,8 +232,12 @@ def _folder(curve: Curve) -> str:
 
 def _sweep(label: str, table: Table) -> Sweep:
     """The configurations of a table as curves."""
-    curves = []
-    for (method, _), lanes in table.lanes.groupby(["method", "config"], sort=False):
+    curves, left_out = [], 0
+    kept = _best(table)
+    for (method, config), lanes in table.lanes.groupby(["method", "config"], sort=False):
+        if (method, config) not in kept:
+            left_out += 1
+            continue
         row = lanes.iloc[[0]].to_dict("records")[0]
         settings = {name: _word(row[name]) for name in sweeps.settings(table, method)}
         swept = [name for name in table.config["methods"][method]["settings"] if name != "compressor"]
@@ -244,4 +251,15 @@ def _sweep(label: str, table: Table) -> Sweep:
     for curve in curves:
         for name, value in curve.settings.items():
             values.setdefault(name, set()).add(json.dumps(value))
-    return Sweep(label, curves, [name for name in values if len(values[name]) > 1], table.config)
+    return Sweep(label, curves, [name for name in values if len(values[name]) > 1], table.config, left_out)
+
+
+def _best(table: Table) -> set[tuple[str, int]]:
+    """Methods and numbers of the configurations that a page has room for: of each method the best, and as many more,
+    by the median of the F that the seeds end with."""
+    ends = table.records.groupby("lane")["value"].last().reindex(table.lanes.index)
+    ends = ends.where(ends.notna() & (table.lanes["status"] != "diverged"), math.inf)
+    lanes = table.lanes[["method", "config"]].assign(end=ends).groupby(["method", "config"], sort=False)["end"]
+    ranked = lanes.agg(["median", "size"]).sort_values("median", kind="stable")
+    first = ranked.groupby("method", sort=False).head(1).index
+    return {*first, *ranked.index[ranked["size"].cumsum() <= MOST_LANES]}

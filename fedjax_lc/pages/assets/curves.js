@@ -34,14 +34,16 @@ function problemSection(problem) {
     return spans(there.flatMap((lane) => [...(outcome(lane, state.y) || [])].filter(Number.isFinite)));
   }
 
-  const sweptBest = (sweep, now) => {
-    const own = sweep.curves.map((place) => curves[place]).filter((curve) => curve.lanes[0].series);
+  // The best configuration of each method, of all or of those whose records are on the page.
+  const sweptBest = (sweep, now, recorded = false) => {
+    const own = sweep.curves.map((place) => curves[place]).filter((curve) => !recorded || curve.lanes[0].series);
     const methods = [...new Set(own.map((curve) => curve.method))];
     return methods.map((method) => bestOf(own.filter((curve) => curve.method === method), now, state.prices));
   };
   const runs = problem.runs.map(({ curve }) => curves[curve]);
-  const best = () => problem.sweeps.flatMap((sweep) => sweptBest(sweep, measure()));
-  const drawn = () => [...runs, ...(state.picked ? curves.filter((curve) => state.picked.has(curve)) : best())];
+  const best = () => problem.sweeps.flatMap((sweep) => sweptBest(sweep, measure(), true));
+  let now = []; // the curves that are drawn
+  const drawn = () => now;
   function placeOf(curve, shown) {
     for (const each of places.keys()) if (!shown.includes(each)) places.delete(each);
     if (!places.has(curve)) {
@@ -85,7 +87,7 @@ function problemSection(problem) {
 
   // --- curves
   const legend = el("div", { class: "legend", role: "group", "aria-label": "Curves" });
-  const chart = el("div", { class: "plot" });
+  const chart = el("div", { class: "plot", role: "img", "aria-label": `Curves of ${problem.title}, whose numbers are in the tables below` });
   const caption = el("figcaption", {});
   root.append(el("h3", {}, "Curves"), legend, el("figure", {}, chart, caption));
 
@@ -134,6 +136,7 @@ function problemSection(problem) {
       `${capital(outcomeNamed(state.y).label)} against ${costLabel(state.kind, state.prices)}; ${seedWords(shown)}.`,
       target === null ? "" : `Dotted: the target, ${goalText(goal)}.`,
       problem.thinned ? `Thinned: of longer curves at most ${problem.thinned} records are kept, with their extremes; costs to targets are from all records.` : "",
+      problem.unshown.length ? `Metrics with several numbers a record are not shown: ${problem.unshown.join(", ")}.` : "",
       missing.length ? `Not measured for ${missing.join(", ")}.` : "",
     ].filter(Boolean).join(" ");
   }
@@ -187,7 +190,7 @@ function problemSection(problem) {
   const sweeps = problem.sweeps.map((sweep) => sweepPart(sweep, {
     curves, state, measure, measureWords, measureText, drawn,
     pick: (curve, on) => {
-      state.picked ??= new Set(best());
+      state.picked ??= new Set(now.filter((each) => !runs.includes(each)));
       state.picked[on ? "add" : "delete"](curve);
       update();
     },
@@ -201,7 +204,8 @@ function problemSection(problem) {
   function update() {
     const { down, upLink, downLink, latency, gradient } = state.prices;
     summary.textContent = `Prices and speeds: a downlink bit ${short(down)} ×, uplink ${bandwidth(upLink)}, downlink ${bandwidth(downLink)}, ${seconds(latency)} a round, ${seconds(gradient)} a gradient`;
-    const shown = drawn();
+    now = [...runs, ...(state.picked ? curves.filter((curve) => state.picked.has(curve)) : best())];
+    const shown = now;
     for (const curve of shown) placeOf(curve, shown);
     drawLegend(shown);
     drawChart(shown);

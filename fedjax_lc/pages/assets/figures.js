@@ -38,7 +38,7 @@ function linesBlock({ name, x: xName, measures, series }) {
   const wide = (values) => values.length > 0 && Math.min(...values) > 0 && Math.max(...values) >= 20 * Math.min(...values);
   state.logX = wide(all("x"));
   state.logY = wide(all(state.measure));
-  const chart = el("div", { class: "plot" }), legend = el("div", { class: "legend", role: "group", "aria-label": `Lines of ${name}` });
+  const chart = el("div", { class: "plot", role: "img", "aria-label": `Lines of ${name}` }), legend = el("div", { class: "legend", role: "group", "aria-label": `Lines of ${name}` });
   const logX = tick("log x", state.logX, (on) => { state.logX = on; update(); }), logY = tick("log y", state.logY, (on) => { state.logY = on; update(); });
   const controls = el("div", { class: "controls panel" },
     own.length > 1 ? select("Show", [{ items: own.map((each) => [each, each]) }], state.measure, (measure) => { state.measure = measure; state.logY = logY.box.checked = wide(all(measure)); update(); }) : null,
@@ -69,7 +69,7 @@ function tableBlock({ name, columns, rows }) {
   ]);
   table.update(rows);
   if (!usual) return { part: table };
-  const chart = el("div", { class: "plot dots" });
+  const chart = el("div", { class: "plot dots", role: "img", "aria-label": `${name}, whose numbers are in the table below` });
   const values = (column) => rows.map((row) => row[column]).filter(isNumber);
   const state = { column: usual, log: spansTen(values(usual)) };
   const log = tick("log x", state.log, (on) => { state.log = on; update(); });

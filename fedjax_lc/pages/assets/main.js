@@ -7,7 +7,7 @@ if (DATA.problems.length > 1) {
     `These results are of ${DATA.problems.length} different problems, which stand below one after the other: costs and gaps compare methods only within one.`));
 }
 for (const problem of DATA.problems.filter((each) => each.left_out)) {
-  content.append(el("p", { class: "notice", role: "note" }, `${problem.title}: the ${problem.left_out} configurations that ended worst are left out, as there are too many for a page.`));
+  content.append(el("p", { class: "notice", role: "note" }, `${problem.title}: the ${problem.left_out} configurations that ended worst are left out: there are too many for a page.`));
 }
 const sections = [...DATA.problems.map(problemSection), ...DATA.figures.map(figureSection)];
 content.append(...sections.map(({ root }) => root));

@@ -2,7 +2,7 @@
 
 const VIRIDIS = ["#fde725", "#b5de2b", "#6ece58", "#35b779", "#1f9e89", "#26828e", "#31688e", "#3e4989", "#482878", "#440154"];
 const MISSED = "#e5e7eb";
-const MOST_VALUES = 24, MOST_NUMBERS = 12, MOST_ROWS = 25;
+const MOST_VALUES = 24, MOST_NUMBERS = 12, MOST_ROWS = 25, MOST_MARKED = 150;
 
 const isNumber = (value) => typeof value === "number";
 const valueText = (value) => (isNumber(value) ? short(value) : value === null || value === undefined ? "–" : typeof value === "boolean" ? (value ? "yes" : "no") : String(value));
@@ -42,7 +42,7 @@ function sweepPart(sweep, { curves, state, measure, measureWords, measureText, d
   const shared = sweep.axes.filter((name) => methods.every((method) => valuesOf(of(method), name).length));
   const whole = methods.length > 1 && shared.length > 0; // whether all methods fit on one map
   const map = { method: whole ? "" : methods.find((method) => axesOf(method).length) ?? methods[0], x: "", y: "" };
-  const mapControls = el("div", { class: "controls panel" }), mapChart = el("div", { class: "plot map" }), mapCaption = el("figcaption", {});
+  const mapControls = el("div", { class: "controls panel" }), mapChart = el("div", { class: "plot map", role: "img", "aria-label": `Map of ${sweep.label}, whose numbers are in the table below` }), mapCaption = el("figcaption", {});
   const mapPart = el("div", {}, el("h4", {}, "Map"), mapControls, el("figure", {}, mapChart, mapCaption));
   part.append(mapPart);
 
@@ -124,7 +124,7 @@ function sweepPart(sweep, { curves, state, measure, measureWords, measureText, d
   }
 
   // --- parallel coordinates
-  const lines = el("div", { class: "plot parallel" }), linesCaption = el("figcaption", {});
+  const lines = el("div", { class: "plot parallel", role: "img", "aria-label": `Parallel coordinates of ${sweep.label}, whose numbers are in the table below` }), linesCaption = el("figcaption", {});
   const linesPart = el("div", {}, el("h4", {}, "Parallel coordinates"), el("figure", {}, lines, linesCaption));
   part.append(linesPart);
 
@@ -164,7 +164,7 @@ function sweepPart(sweep, { curves, state, measure, measureWords, measureText, d
     }
     const order = [...bins.values()].sort((one, two) => one.strong - two.strong || (one.bin === -1 ? -1 : two.bin === -1 ? 1 : two.bin - one.bin));
     const traces = order.map(({ strong, bin, x, y, text }) => ({
-      x, y, hovertext: text, hoverinfo: "text", mode: "lines+markers", meta: strong ? "drawn" : "lines", connectgaps: false,
+      x, y, hovertext: text, hoverinfo: "text", mode: strong || own.length <= MOST_MARKED ? "lines+markers" : "lines", meta: strong ? "drawn" : "lines", connectgaps: false,
       line: { color: bin === -1 ? "#c3c7cd" : VIRIDIS[bin], width: strong ? 4.5 : 1.5 }, opacity: strong ? 1 : 0.75,
       marker: { size: strong ? 9 : 5, color: bin === -1 ? "#c3c7cd" : VIRIDIS[bin], line: { color: strong ? "#1b1f24" : "#ffffff", width: strong ? 1 : 0 } },
     }));
