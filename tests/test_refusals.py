@@ -141,7 +141,7 @@ def test_a_refused_command_leaves_no_folder(refused, tmp_path):
 
 
 @pytest.mark.parametrize("text", FOREIGN)
-@pytest.mark.parametrize("command", ["run", "sweep", "best", "plot", "extend"])
+@pytest.mark.parametrize("command", ["run", "sweep", "best", "plot", "report", "extend"])
 def test_a_foreign_config_is_neither_taken_nor_touched(refused, tmp_path, command, text):
     at = tmp_path / "gd" if command == "sweep" else tmp_path
     at.mkdir(exist_ok=True)
@@ -149,6 +149,7 @@ def test_a_foreign_config_is_neither_taken_nor_touched(refused, tmp_path, comman
     line = {"run": ["gd", *TINY, "--out"], "sweep": ["gd", *TINY, "--out"], "extend": ["--steps", "10"]}.get(
         command, []
     )
+    line = ["--out", tmp_path / "report.html"] if command == "report" else line
     refused(command, *line, tmp_path)
     assert (at / "config.json").read_text() == text
     assert [path.name for path in at.iterdir()] == ["config.json"]

@@ -153,19 +153,24 @@ def _read(path: Path) -> list[tuple[str, Trace | Table | Figure]]:
 def _trace(path: Path) -> Trace:
     """The trace of a folder, whose config is as `Trace.save` writes it."""
     trace = Trace.load(path)
-    for name in ("problem", "hyperparameters", "settings", "versions", "recipe"):
-        if not isinstance(trace.config.get(name) or {}, dict):
-            raise InputError(
-                f"{path}: {name} in config.json must be an object, as Trace.save writes it: restore the file"
-            )
-    if not isinstance(trace.config.get("rel_gap"), int | float | None):
-        raise InputError(f"{path}: rel_gap in config.json must be a number, as Trace.save writes it: restore the file")
+    _check(path, trace.config, ("problem", "hyperparameters", "settings", "versions", "recipe"))
     return trace
+
+
+def _check(path: Path, config: Mapping[str, Any], objects: Sequence[str]) -> None:
+    """Raise InputError where entries of a config that anyone may have edited are not of their kind."""
+    wrong = [name for name in objects if not isinstance(config.get(name) or {}, dict)]
+    wrong += ["rel_gap"] * (not isinstance(config.get("rel_gap"), int | float | None))
+    if wrong:
+        raise InputError(f"{path}: {', '.join(wrong)} in config.json must be as fedjax_lc writes it: restore the file")
 
 
 def _table(path: Path) -> Table:
     """The table of a folder; its config has what the command line that wrote it says of the problem, if one did."""
     table = Table.load(path)
+    methods = table.config["methods"].values()
+    for config in (table.config, *methods, *(each for facts in methods for each in facts.get("merged", ()))):
+        _check(path, config if isinstance(config, dict) else {"versions": "none"}, ("problem", "versions"))
     with contextlib.suppress(OSError, ValueError):
         settings = tomllib.loads((path / "sweep.toml").read_text(encoding="utf-8"))
         table.config["asked"] = {name: settings[name] for name in OF_PROBLEM if name in settings}
@@ -212,7 +217,7 @@ def _labelled(curves: Sequence[Curve]) -> list[Curve]:
 
 def _differences(curves: Sequence[Curve]) -> list[str]:
     """For each curve the hyperparameters in which they differ, in words."""
-    hyperparameters = [curve.traces[0].config.get("hyperparameters", {}) for curve in curves]
+    hyperparameters = [curve.traces[0].config.get("hyperparameters") or {} for curve in curves]
     names = dict.fromkeys(name for each in hyperparameters for name in each)
     differ = [name for name in names if len({json.dumps(each.get(name)) for each in hyperparameters}) > 1]
     return [", ".join(sweeps.setting_text(name, _word(each.get(name))) for name in differ[:MOST_WORDS])

@@ -156,7 +156,7 @@ def _default_labels(traces: Sequence[Trace]) -> list[str]:
 
 def default_label(trace: Trace) -> str:
     """Method and compressor."""
-    compressor = trace.config.get("hyperparameters", {}).get("compressor")
+    compressor = (trace.config.get("hyperparameters") or {}).get("compressor")
     title = method_title(trace.method)
     return f"{title} {compressor}" if compressor else title
 

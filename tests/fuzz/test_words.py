@@ -2,8 +2,10 @@
 0, with 130, or with 2, one printable line and nothing written; never with a traceback, and never not at all."""
 
 import contextlib
+import dataclasses
 import importlib
 import io
+import json
 import shutil
 import signal
 from pathlib import Path
@@ -17,6 +19,8 @@ from fedjax_lc.algorithms.frames import schedules
 from fedjax_lc.cli import main
 from fedjax_lc.compressors import parse
 from fedjax_lc.core.errors import InputError
+from fedjax_lc.pages.figures import Figure
+from fedjax_lc.pages.page import embedded
 from fedjax_lc.running.options import Options, task
 from fedjax_lc.sweeping.axes import parse_axis
 from tests.fuzz import words
@@ -164,9 +168,8 @@ def saved(tmp_path_factory):
 
 def read_again(saved, draw):
     """One of the commands that read a folder, on a folder whose config.json was edited."""
-    kind, command = draw(
-        st.sampled_from((("run", "plot"), ("run", "run"), ("run", "extend"), ("sweep", "best"), ("sweep", "plot")))
-    )
+    commands = {"run": ("plot", "run", "extend", "report"), "sweep": ("best", "plot", "report")}
+    kind, command = draw(st.sampled_from([(kind, command) for kind, each in commands.items() for command in each]))
     folder = Path.cwd().parent / "edited"
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(saved / kind, folder)
@@ -174,6 +177,7 @@ def read_again(saved, draw):
     config.write_text(draw(words.edited(config.read_text())))
     before = config.read_bytes()
     rest = {"extend": ["--steps", "10"], "run": ["gd", "--steps", "40"]}.get(command, [])
+    rest = ["--out", str(folder / "report.html")] if command == "report" else rest
     line = [command, *rest, "--out", str(folder)] if command == "run" else [command, str(folder), *rest]
     if check(line, folder) == 2:
         assert config.read_bytes() == before  # never deleted or written over
@@ -191,3 +195,34 @@ def test_saved_settings(saved, case):
 @times(200)
 def test_saved_settings_at_length(saved, case):
     read_again(saved, case.draw)
+
+
+# --- figures ---
+
+FIGURE = {
+    "title": "T", "clients": 2, "said": "words", "claims": {"A < B": "holds", "C": {"paper": 1, "here": "undecided"}},
+    "curves": {"A": {"hyperparameters": {"gamma": 0.5}, "bits_up": 7.5, "accuracy": {"mean": 1.0, "error": None}}},
+    "floors": {"A": [{"factor": 1.0, "floor": 0.25}], "B": [{"factor": 2.0, "floor": None}]}, "ratios": [1, 2],
+    "bits": {"A": {"0.1": 3.0, "1": 4.0}}, "sent": {"A": [0.5, 0.25]}, "versions": {"jax": "0"}, "command": "x",
+}  # fmt: skip
+
+
+def figure_read(text):
+    """An edited figure is shown, or refused in a line; the page's JSON is one."""
+    path = Path.cwd().parent / "figure.json"
+    path.write_text(text)
+    with contextlib.suppress(InputError):
+        embedded(dataclasses.asdict(Figure.read(path)))
+
+
+@given(text=words.edited(json.dumps(FIGURE)))
+@times(40)
+def test_figures(text):
+    figure_read(text)
+
+
+@pytest.mark.slow
+@given(text=words.edited(json.dumps(FIGURE)))
+@times(3000)
+def test_figures_at_length(text):
+    figure_read(text)
