@@ -63,11 +63,14 @@ def browser():
 def install():
     """Install a browser unless one starts: by playwright, or the system's package manager. Returns why none does."""
     root = hasattr(os, "geteuid") and os.geteuid() == 0
+    apt = ["apt-get"] if root and shutil.which("apt-get") else []
     ways = [
         [],
         [sys.executable, "-m", "playwright", "install", "chromium"],
         [sys.executable, "-m", "playwright", "install", "--with-deps", "chromium"] if root else [],
-        ["apt-get", "install", "-y", "--no-install-recommends", "chromium"] if root and shutil.which("apt-get") else [],
+        apt and [*apt, "install", "-y", "--no-install-recommends", "chromium"],
+        apt and [*apt, "update"],
+        apt and [*apt, "install", "-y", "--no-install-recommends", "chromium"],
     ]
     reason = ""
     with playwright() as driver:

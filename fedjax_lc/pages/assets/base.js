@@ -94,7 +94,7 @@ function sortable(label, columns, { most = Infinity, by = null } = {}) {
       order = order && order.place === place ? { place, down: !order.down } : { place, down: column.best === "high" };
       fill();
     } } }, column.label);
-    return el("th", { scope: "col", class: column.text ? "text" : "number" }, column.key ? button : column.label);
+    return el("th", { scope: "col", class: `${column.text ? "text" : "number"}${column.label.length > 18 ? " long" : ""}` }, column.key ? button : column.label);
   });
   const last = (value) => value === null || value === undefined || Number.isNaN(value) || value === Infinity;
   function compare(one, two) {
