@@ -51,5 +51,6 @@ def setup(app):
     app.add_html_math_renderer("mathml", (mathml.inline, None), (mathml.display, None))
     app.connect("builder-inited", lambda app: pages.write(Path(app.srcdir)))
     app.connect("source-read", pages.relink)
-    app.connect("autodoc-process-docstring", escaping.docstring, priority=400)
+    app.connect("autodoc-process-docstring", escaping.docstring, priority=400)  # before napoleon
+    app.connect("autodoc-process-docstring", escaping.dashes, priority=600)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

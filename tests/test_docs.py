@@ -183,6 +183,10 @@ def test_docstrings_are_plain_text():
     assert escaping.cell("a | b <c> [d] `e|f`") == r"a \| b \<c> \[d\] `e\|f`"
     assert escaping.markdown("X:\n\n    a = b_\n\nend*") == "X:\n\n```text\na = b_\n```\n\nend\\*"
     assert escaping.cell("") == ""
+    assert escaping.markdown("Attributes:\n    k: one,\n        more.\n    p: two.") == (
+        "Attributes:\n\n- k: one,\n  more.\n- p: two."
+    )
+    assert escaping.markdown("Example:\n    >>> f(x)\n    1") == "Example:\n\n```pycon\n>>> f(x)\n1\n```"
 
 
 def test_fields_without_a_heading_become_a_list():

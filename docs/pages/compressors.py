@@ -5,18 +5,18 @@ from __future__ import annotations
 import functools
 import inspect
 import math
+from dataclasses import MISSING
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from docs.pages.escaping import cell, markdown
+from docs.pages.escaping import markdown
 from docs.pages.links import ROOT, page_of
 from fedjax_lc.compressors import Compressor, parse
 from fedjax_lc.compressors.base import argument_fields, inner_fields
 from fedjax_lc.compressors.parse import REGISTRY
-from fedjax_lc.core.hyperparameters import declarations
 
 D, DRAWS = 24, 400
 EXAMPLES = {
@@ -126,7 +126,7 @@ def page(name: str) -> str:
             [
                 f"# {name}",
                 f"`{c}` · [{Path(path).name}](../{page_of(path)}.md)",
-                markdown(inspect.getdoc(cls) or "").replace("Example:", "For example:"),
+                markdown(inspect.getdoc(cls) or ""),
                 f"![what {c} does to a vector]({name}.svg)",
                 f"*The vector x ({D} entries), and what the receiver decodes; orange dots are x.*",
                 "## Arguments",
@@ -155,16 +155,11 @@ def bits(name: str) -> str:
 
 def arguments(cls: type[Compressor]) -> str:
     """A table of what is written in parentheses and behind the colon."""
-    declared = declarations(cls)
-    defaults = {field.name: field.default for field in argument_fields(cls)}
-    rows = [f"| `{name}` | a compressor, in parentheses | |" for name in inner_fields(cls)]
-    for name, default in defaults.items():
-        text = "needed" if "MISSING" in repr(default) else f"`{default}`"
-        doc, words = declared[name].doc, declared[name].words()
-        rows.append(f"| `{name}` | {text} | {cell('; '.join(filter(None, (doc, words))))} |")
-    if not rows:
-        return "None."
-    return "| argument | default | values |\n|---|---|---|\n" + "\n".join(rows)
+    rows = [f"| `{name}` | a compressor, in parentheses |" for name in inner_fields(cls)]
+    for field in argument_fields(cls):
+        default = "needed" if field.default is MISSING else f"`{field.default}`"
+        rows += [f"| `{field.name}` | {default} |"]
+    return "| argument | default |\n|---|---|\n" + "\n".join(rows) if rows else "None."
 
 
 def constants(name: str) -> str:
@@ -181,7 +176,7 @@ def constants(name: str) -> str:
     meaning = (
         r"$\mathbb{E}\,C(x) = x$ and $\mathbb{E}\|C(x) - x\|^2 \le \omega \|x\|^2$ where it is unbiased; "
         r"$\mathbb{E}\|C(x) - x\|^2 \le (1 - \delta) \|x\|^2$ where it contracts; "
-        r"$\mathbb{E}\|\frac1n \sum_i (C_i(x_i) - x_i)\|^2 \le \frac{\omega_{av}}{n} \sum_i \|x_i\|^2$ of the mean "
+        r"$\mathbb{E}\|(1/n) \sum_i (C_i(x_i) - x_i)\|^2 \le (\omega_{av}/n) \sum_i \|x_i\|^2$ of the mean "
         "over clients. How indices are priced is told in [Conventions](../conventions.md)."
     )
     return f"| | |\n|---|---|\n{lines}\n\n{meaning}"
@@ -189,4 +184,4 @@ def constants(name: str) -> str:
 
 def _number(value: object) -> str:
     number = float(value)  # type: ignore[arg-type]
-    return "∞" if number == math.inf else f"{number:.4g}"
+    return "none" if number == math.inf else f"{number:.4g}"

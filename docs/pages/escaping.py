@@ -32,6 +32,11 @@ def docstring(app: Any, what: str, name: str, obj: object, options: object, line
     lines[:] = "\n\n".join(_paragraph(block) for block in blocks).split("\n")
 
 
+def dashes(app: Any, what: str, name: str, obj: object, options: object, lines: list[str]) -> None:
+    """Set the dashes between a parameter and what is said of it, in place."""
+    lines[:] = [line.replace("** -- ", "** – ") for line in lines]
+
+
 def _paragraphs(lines: list[str]) -> list[list[str]]:
     """The lines between blank ones."""
     blocks: list[list[str]] = [[]]
@@ -53,9 +58,25 @@ def _paragraph(block: list[str]) -> str:
 
 
 def _block(block: str) -> str:
+    head, *rest = block.split("\n")
+    if rest and head.endswith(":") and all(line.startswith("    ") for line in rest):
+        return f"{_escaped(head)}\n\n{_section(textwrap.dedent(chr(10).join(rest)))}"
     if block and all(line.startswith("    ") for line in block.splitlines()):
         return f"```text\n{textwrap.dedent(block)}\n```"
-    return _outside_code(block, lambda piece: re.sub(r"[\\*<\[\]$#~{}]|(?<!\w)_|_(?!\w)", r"\\\g<0>", piece), "`")
+    return _escaped(block)
+
+
+def _section(text: str) -> str:
+    """What is indented below a heading such as Attributes or Example."""
+    if text.startswith(">>>"):
+        return f"```pycon\n{text}\n```"
+    return "\n".join(
+        f"- {_escaped(line)}" if _FIELD.match(line) else f"  {_escaped(line.strip())}" for line in text.split("\n")
+    )
+
+
+def _escaped(text: str) -> str:
+    return _outside_code(text, lambda piece: re.sub(r"[\\*<\[\]$#~{}]|(?<!\w)_|_(?!\w)", r"\\\g<0>", piece), "`")
 
 
 def _outside_code(text: str, escape: Callable[[str], str], tick: str) -> str:
