@@ -9,6 +9,7 @@ import fedjax_lc as fl
 from docs import pages
 from docs.pages import check, commands, compressors, escaping, links, methods, mirrored
 from docs.pages.links import ROOT, SITE
+from fedjax_lc import cli
 from fedjax_lc.compressors.parse import REGISTRY
 from tests.pages import PAGES, README
 
@@ -84,6 +85,19 @@ def test_every_compressor_has_an_example_of_its_name(name):
     assert c.name == name
     c.validate(compressors.D)
     assert compressors.kind(c) in ("unbiased", "contractive", "no worst case")
+
+
+def test_the_code_on_the_page_of_a_compressor_runs(capsys):
+    code = re.search(r"```python\n(.*?)```", compressors.page("qsgd"), flags=re.S)[1]
+    exec(code, {})
+    omega, delta = map(float, capsys.readouterr().out.split())
+    assert (omega, delta) == (pytest.approx(min(24 / 16, 24**0.5 / 4)), 0)
+
+
+def test_the_command_on_the_page_of_a_method_parses():
+    for name in ("locodl", "artemis", "dgd"):
+        command = re.search(r"```bash\nfedjax-lc (.*)\n```", methods.page(name))[1].split()
+        assert cli._parser(command).parse_args(command).steps == 1000
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from fedjax_lc.compressors.parse import REGISTRY
 
 D, DRAWS = 24, 400
 EXAMPLES = {
-    "bernoulli": "bernoulli:0.5",
+    "bernoulli": "bernoulli:0.5,per=entry",
     "block_sign": "block_sign:6",
     "compensated": "compensated(sign):1,rows=4",
     "dithering": "dithering:4",

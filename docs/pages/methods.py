@@ -58,6 +58,7 @@ def index(names: list[str]) -> str:
     )
 
 
+@functools.cache
 def page(name: str) -> str:
     """The page of one method."""
     method = fl.algorithms.get(name)
