@@ -292,15 +292,22 @@ def test_nothing_is_left_half_written(tmp_path, refused):
 
 # --- a new method is one file ---
 
-README = (Path(__file__).parent.parent / "README.md").read_text()
-BLOCKS = re.findall(r"```python\n(.*?)```", README, flags=re.S)
+ROOT = Path(__file__).parents[1]
+README, METHOD_PAGE, COMPRESSOR_PAGE = (
+    (ROOT / name).read_text() for name in ("README.md", "docs/guide/new_method.md", "docs/guide/new_compressor.md")
+)
+
+
+def block(page, word):
+    """The first block of Python of a page that contains a word."""
+    return next(each for each in re.findall(r"```python\n(.*?)```", page, flags=re.S) if word in each)
 
 
 @pytest.fixture
 def toy(tmp_path):
-    """The README's new method, as the only file of a folder of one's own."""
+    """The guide's new method, as the only file of a folder of one's own."""
     (tmp_path / "methods").mkdir()
-    (tmp_path / "methods" / "dcgd.py").write_text(next(block for block in BLOCKS if "register(" in block))
+    (tmp_path / "methods" / "dcgd.py").write_text(block(METHOD_PAGE, "register("))
     return {"FEDJAX_LC_METHODS": str(tmp_path / "methods")}
 
 
@@ -323,15 +330,15 @@ def test_a_method_in_one_file_passes_the_contract_suite(toy):
 
 def test_the_readmes_program_runs(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    exec(next(block for block in BLOCKS if "plot.svg" in block), {})
+    exec(block(README, "plot.svg"), {})
     assert capsys.readouterr().out.startswith("target {")
     assert (tmp_path / "plot.svg").exists()
 
 
-def test_the_readmes_compressor_works():
+def test_the_guides_compressor_works():
     """Its class, registered, parses, composes and keeps what it certifies."""
     space = {"__name__": "stochastic"}
-    exec(next(block for block in BLOCKS if "class Stochastic" in block), space)
+    exec(block(COMPRESSOR_PAGE, "class Stochastic"), space)
     compressor = space["Stochastic"](0.25)
     X = jax.vmap(lambda key: compressor(key, jnp.arange(1.0, 9.0)).value)(jax.random.split(jax.random.key(0), 4000))
     x = np.arange(1.0, 9.0)
@@ -348,13 +355,12 @@ def test_a_broken_method_file_is_one_line(tmp_path):
 
 
 def test_the_table_of_methods_in_the_readme_is_that_of_the_registry(capsys):
-    readme = (Path(__file__).parents[1] / "README.md").read_text()
     own = [name for name in algorithms.names() if Path(algorithms.get(name).file).parent == METHODS]
     assert main(["list", "methods", "--long", "--markdown"]) == 0
     rows = [
         row for row in capsys.readouterr().out.splitlines() if not row.startswith("| `") or row.split("`")[1] in own
     ]
-    written = readme.partition("<!-- methods -->")[2].partition("<!-- end of methods -->")[0]
+    written = README.partition("<!-- methods -->")[2].partition("<!-- end of methods -->")[0]
     cells = lambda lines: [[cell.strip(" -") for cell in line.split("|")] for line in lines if line.strip()]
     assert cells(written.splitlines()) == cells(rows)
     assert len(own) == len(rows) - 2 > 45
