@@ -168,6 +168,14 @@ def test_files_that_pages_link_to_are_shown():
     assert "locodl/index" in made["figures/index"]
 
 
+def test_the_page_of_a_figure_has_its_pictures():
+    folder = ROOT / "experiments" / "mcm" / "figures"
+    assert mirrored.pictures(folder / "a9a.md") == ["a9a.png", "a9a-bits.png"]
+    assert mirrored.pictures(folder / "a9a-half.md") == ["a9a-half.png", "a9a-half-bits.png"]
+    page = mirrored.pages({})["figures/mcm/a9a"]
+    assert "![a9a-bits](../../../experiments/mcm/figures/a9a-bits.png)" in page
+
+
 def test_commands_say_what_they_do():
     assert commands.said("best").startswith("usage: fedjax-lc best")
 

@@ -24,7 +24,7 @@ def pages(known: Mapping[str, str]) -> dict[str, str]:
     for path in [*recipes, *sorted((ROOT / "notebooks").glob("*.md")), ROOT / "CHANGELOG.md"]:
         name = links.page_of(str(path.relative_to(ROOT)))
         header = "---\norphan: true\n---\n\n" if path in recipes and not _listed(path) else ""
-        made[name] = header + links.within_site(_HEADER.sub("", path.read_text()), path, name)
+        made[name] = header + links.within_site(_HEADER.sub("", path.read_text()) + _shown(path), path, name)
     linked = {path for name, text in known.items() for path in links.targets(text, links.SITE / f"{name}.md")}
     for path in recipes:
         linked |= links.targets(path.read_text(), path)
@@ -38,6 +38,24 @@ def source(path: str) -> str:
     up = "../" * (path.count("/") + 2)
     language = _LANGUAGES.get(Path(path).suffix, "text")
     return f"---\norphan: true\n---\n\n# {path}\n\n```{{literalinclude}} {up}{path}\n:language: {language}\n```\n"
+
+
+def pictures(path: Path) -> list[str]:
+    """The pictures of a figure's page, its main one first: NAME.png and NAME-*.png, but those of a longer name."""
+    names = sorted((each.stem for each in path.parent.glob("*.md")), key=len, reverse=True)
+    own = [
+        picture.name
+        for picture in path.parent.glob("*.png")
+        if next((name for name in names if f"{picture.stem}-".startswith(f"{name}-")), None) == path.stem
+    ]
+    return sorted(own, key=lambda name: (len(name), name))
+
+
+def _shown(path: Path) -> str:
+    """Pictures, where the text does not have them."""
+    if path.parent.name != "figures":
+        return ""
+    return "".join(f"\n![{Path(name).stem}]({name})\n" for name in pictures(path))
 
 
 def _recipes() -> list[Path]:
