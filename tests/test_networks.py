@@ -226,9 +226,10 @@ def test_measured_rows(points):
     assert float(problem.value(points[0])) == pytest.approx(np.average(losses, weights=weights), rel=1e-12)
 
 
-def test_a_run_records_accuracy_and_series_of_clients(problem, tmp_path):
-    trace = fl.run("fedavg", problem, steps=6, every=2, measure=["client_train_accuracy"], progress=False)
-    assert list(trace.metrics) == ["test_accuracy", "test_loss", "client_train_accuracy"]
+def test_a_run_records_accuracy_and_a_frame_of_clients(problem, tmp_path):
+    hp = pytree.replace(algorithms.get("fedavg").theory(problem, local_steps=1), cohort_size=2)
+    trace = fl.run("fedavg", problem, hp, steps=6, every=2, measure="clients", progress=False)
+    assert list(trace.metrics) == ["test_accuracy", "test_loss", "client_train_loss", "client_train_accuracy", "cohort"]
     assert trace.metrics["client_train_accuracy"].shape == (3, 3)
     assert np.isnan(trace.f_star)
     assert trace.config["problem"]["network"].startswith("Linen")
@@ -237,32 +238,28 @@ def test_a_run_records_accuracy_and_series_of_clients(problem, tmp_path):
     assert "client_train_accuracy[2]" in trace.to_pandas()
     first = trace.reach(test_accuracy=trace.metrics["test_accuracy"].max())
     assert first["step"] == trace.step[np.argmax(trace.metrics["test_accuracy"])]
+    frame = again.clients()
+    assert list(frame) == ["step", "client", "rows", "n_rows", "loss", "accuracy"]
+    assert frame["step"].tolist() == [2, 2, 2, 4, 4, 4, 6, 6, 6]
+    assert frame["n_rows"].tolist() == [5, 9, 3] * 3
+    for kind in ("loss", "accuracy"):
+        np.testing.assert_array_equal(frame[kind], trace.metrics[f"client_train_{kind}"].ravel())
+    assert set(frame["rows"]) == {"train"}
+    ids = jax.jit(lambda t: local.begin(problem, hp, t, jax.random.fold_in(jax.random.key(0), t)).ids)
+    for step, members in again.clients(cohort=True).groupby("step")["client"]:  # those whom the round began with
+        assert members.tolist() == sorted(np.asarray(ids(int(step) - 1)).tolist())
+    with pytest.raises(InputError, match=r"measured nothing by client: run it with measure='clients'"):
+        fl.Trace("gd", "finished", *np.zeros((6, 0)), {}, {"value": 1.0}, 0.0, {}).clients()
     with pytest.raises(InputError, match="single numbers"):
         fl.sweep("fedavg", problem, seeds=1, steps=2, every=1, measure="client_train_accuracy", progress=False)
 
 
-def test_clients_are_a_frame_of_all_or_of_the_cohort():
-    """What each client has on its training rows and on its test rows, at every record."""
+def test_rows_that_each_client_is_measured_on():
     tests = [*data((4, 6), seed=5), (np.zeros((0, 4)), np.zeros(0, int))]
-    problem = make(test=tests)
-    hp = pytree.replace(algorithms.get("fedavg").theory(problem, local_steps=1), cohort_size=2)
-    trace = fl.run("fedavg", problem, hp, steps=6, every=3, measure="clients", progress=False)
-    frame = trace.clients()
-    assert list(frame) == ["step", "client", "rows", "n_rows", "loss", "accuracy"]
-    assert len(frame) == 2 * 3 * 2
-    one = frame[frame["step"] == 6].pivot(index="client", columns="rows")
-    np.testing.assert_array_equal(one["n_rows"], [[4, 5], [6, 9], [0, 3]])
-    for kind in ("loss", "accuracy"):
-        for rows in ("test", "train"):
-            np.testing.assert_array_equal(one[kind][rows], trace.metrics[f"client_{rows}_{kind}"][1])
-    assert np.isnan(one["loss"]["test"][2])
-    members = trace.clients(cohort=True).query("rows == 'train'").groupby("step")["client"].agg(list)
-    ids = jax.jit(lambda t: local.begin(problem, hp, t, jax.random.fold_in(jax.random.key(0), t)).ids)
-    for step, clients in members.items():  # those whom the round began with
-        assert clients == sorted(np.asarray(ids(int(step) - 1)).tolist())
-    assert [len(clients) for clients in members] == [2, 2]
-    with pytest.raises(InputError, match=r"measured nothing by client: run it with measure='clients'"):
-        fl.run("fedavg", problem, hp, steps=6, every=3, progress=False).clients()
+    assert make(test=tests).client_rows == {"train": [5, 9, 3], "test": [4, 6, 0]}
+    some = make(measured_rows=8)
+    assert some.client_rows == some.with_rows_apart().client_rows
+    assert sum(some.client_rows["train"]) == 8
 
 
 @pytest.mark.parametrize(
