@@ -88,7 +88,7 @@ def parse(content: bytes, path: Path | str, n_features: int | None = None, allow
     entries = csr_array((value, index - first, np.concatenate([[0], np.cumsum(counts)])), shape=shape)
     features = as_csr(entries) if stays_sparse(entries) else _dense(path, entries)
     cut = () if text.endswith(b"\n") else ("the file does not end in a line break, so it may be cut off",)
-    return Table(features, labels, cut, queries if len(queries) else None)
+    return Table(features, labels, cut, queries if len(queries) else None, said="read as LIBSVM")
 
 
 Entries = tuple["array.array[Any]", ...]

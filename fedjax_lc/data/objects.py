@@ -61,8 +61,6 @@ def from_object(
         made = finished(table, name, labels, scale, how.missing)
     except MemoryError:
         raise InputError(f"{name}: does not fit into memory; take fewer rows or columns") from None
-    if not table.said:
-        return made
 
     return dataclasses.replace(made, notes=(summary(made, table.said), *made.notes))
 

@@ -36,9 +36,7 @@ def from_file(path: Path, how: Reading, labels: Any = None, scale: str | None = 
     table = held if isinstance(held, Table) else assembled(held, how)
     missing = how.missing if isinstance(held, list) else None
     data = finished(table, name, labels, scale, missing)
-    if isinstance(held, Table):  # LIBSVM, whose form leaves nothing to choose
-        return data
-    return dataclasses.replace(data, notes=(summary(data, table.said or "read as arrays"), *data.notes))
+    return dataclasses.replace(data, notes=(summary(data, table.said), *data.notes))
 
 
 def _folder(path: Path, how: Reading) -> Content:

@@ -12,8 +12,8 @@ class Table(NamedTuple):
     """What a file holds, not yet checked.
 
     features: (N, d), pictures, or sparse; targets: (N,); groups: (N,) client ids if it has any; test: (N,) which rows
-    are of the test part, None for none; said: words on the target; kept: (M,) which rows of the file these N are, None
-    for all.
+    are of the test part, None for none; said: what it was read as, or its target; kept: (M,) which rows of the file
+    these N are, None for all.
     """
 
     features: Any
@@ -21,5 +21,5 @@ class Table(NamedTuple):
     notes: tuple[str, ...] = ()
     groups: NDArray[Any] | None = None
     test: NDArray[np.bool_] | None = None
-    said: str = ""
+    said: str = "read as arrays"
     kept: NDArray[np.bool_] | None = None

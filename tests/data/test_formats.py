@@ -139,6 +139,7 @@ def test_irregular_libsvm_is_read_on_request(tmp_path, complaint, text, allow, r
         data = load(path, allow=allow)
         assert data.features.tolist() == rows
         assert (data.groups is None) == (allow != "qid")
+        assert data.notes[0].startswith("a.txt: read as LIBSVM, 2 rows, 3 features, 2 classes (0, 1)")
     if allow == "qid":
         assert data.groups.tolist() == [1, 0]
         path.write_text(text.replace("qid:4 ", ""))

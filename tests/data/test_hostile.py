@@ -304,7 +304,7 @@ def test_a_billion_columns_cost_the_entries_only(tmp_path):
     data = load(path, scale="maxabs")
     assert peak(lambda: (load(path), load(path, scale="maxabs"), load(path, scale="unit"))) < 2**20
     assert data.features.data.tolist() == [1, 1, 1, 1]
-    assert data.notes == ("999999997 columns are constant (counted from 1): 2, 3, 4, 5, 6, ...",)
+    assert data.notes[1:] == ("999999997 columns are constant (counted from 1): 2, 3, 4, 5, 6, ...",)
     path.write_text("1 1:2 1000000000:3\n")
     with pytest.raises(InputError, match="all 1000000000 feature columns are constant"):
         load(path)

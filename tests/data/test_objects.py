@@ -155,6 +155,7 @@ def test_data_sets_of_hugging_face():
     data = from_object(made)
     assert (data.shape, data.classes, data.targets.tolist()) == ((5, 7, 3), ("q", "x", "z"), [0, 1, 2, 0, 1, 2])
     assert data.notes == (
+        "huggingface: read as arrays, 6 rows, 5x7x3 features, 3 classes (q, x, z)",
         "pictures are column 'image', target 'digit', the last column",
         "columns writer are left out beside the pictures",
     )
