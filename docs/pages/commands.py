@@ -8,7 +8,10 @@ import os
 
 from fedjax_lc import cli
 
-COMMANDS = ("run locodl", "extend", "sweep", "merge", "best", "plot", "list", "figure", "bench", "doctor")
+COMMANDS = (
+    "run locodl", "extend", "sweep", "tune", "merge", "best", "plot", "report", "export", "list", "figure", "bench",
+    "doctor", "completion",
+)  # fmt: skip
 
 
 def pages() -> dict[str, str]:
