@@ -43,6 +43,8 @@ def test_features_turn_by_right_angles_and_keep_their_lengths():
         np.testing.assert_allclose(np.sum(half * first, axis=(1, 2)), 0, atol=1e-12)  # one
         np.testing.assert_allclose(np.sum(half**2, axis=(1, 2)), np.sum(first**2, axis=(1, 2)))
         np.testing.assert_array_equal(targets, np.arange(7))
+    alone = drift(clients[:1], "features", PHASES, amount=2.0)  # a test set turns in the same planes
+    np.testing.assert_array_equal(alone[1][0][0], phases[1][0][0])
     pixels = drift([(np.full((2, 3, 3), 200, np.uint8), np.zeros(2, int))], "features", 2)
     assert {features.dtype for ((features, _),) in pixels} == {np.dtype(np.float32)}
 

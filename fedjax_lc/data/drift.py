@@ -38,7 +38,8 @@ def drift(
         spread: how much clients differ: the shift of client i is `amount` times a factor that is drawn from
             1 - spread to 1 + spread, in [0, 1] ("labels": cut at a share of 1).
         classes: number of classes of targets 0..C-1; None for the largest plus one.
-        seed: seed of the rows that change, of the planes and of the factors.
+        seed: seed of the rows that change, of the planes and of the factors. A test set turns in its clients' planes if
+            it has their seed.
 
     Returns:
         For each phase the list of clients, all of the same shapes: what `fl.problems.drifting` needs.
@@ -52,8 +53,10 @@ def drift(
         [[0, 1, 2, 0], [1, 2, 0, 1]]
     """
     _check(kind, phases, amount, spread)
-    rng = np.random.default_rng(seed)
-    factors = 1 + spread * rng.uniform(-1, 1, len(clients))
+    of_clients, rng = (
+        np.random.default_rng([seed, purpose]) for purpose in range(2)
+    )  # planes depend on the seed alone
+    factors = 1 + spread * of_clients.uniform(-1, 1, len(clients))
     shares = amount * np.linspace(0, 1, phases)[:, None] * factors
     pairs = [(np.asarray(features), np.asarray(targets)) for features, targets in clients]
     if kind == "labels":

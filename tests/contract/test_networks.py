@@ -14,7 +14,7 @@ from flax import linen
 
 import fedjax_lc as fl
 from fedjax_lc import algorithms
-from fedjax_lc.cli import main
+from fedjax_lc.cli import main, run
 from fedjax_lc.results import ledger
 from tests.contract.test_algorithms import CHUNK, begin, leaf_kinds, theory, walk
 from tests.quickly import compile_quickly
@@ -66,14 +66,22 @@ def test_trains(name, network):
         np.testing.assert_allclose(end.c, np.mean(end.c_i, axis=0), rtol=0, atol=1e-12)
 
 
+@pytest.fixture(scope="module")
+def images():
+    return fl.problem("digits", model="cnn")
+
+
 STEPS = {"two_direction": 300}  #: of the command, where its default of 100 is few
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
-def test_the_command_trains_without_a_flag(name, tmp_path, capsys):
+def test_the_command_trains_without_a_flag(name, images, tmp_path, capsys, monkeypatch):
     """`fedjax-lc run METHOD --data digits --model cnn`: the accuracy rises from a tenth to more than a third, and one
     line says what step sizes rest on."""
+    compile_quickly(monkeypatch)
+    if name != "locodl":  # one makes the problem that all share
+        monkeypatch.setattr(run, "make_problem", lambda config, **_: (images, lambda: None))
     more = ["--every", "20", "--steps", str(STEPS.get(name, 100)), "--out", str(tmp_path / "out"), "--quiet"]
     assert main(["run", name, "--data", "digits", "--model", "cnn", *more]) == 0
     trace = fl.Trace.load(tmp_path / "out")

@@ -23,13 +23,13 @@ SERVER = (1.0, 1.5, 2.25)
 PERIODS = (10, 30, 100)
 
 
-def curves(steps: Sequence[float], batch_size: int) -> tuple[Contender, ...]:
-    """Six methods, with three of the step sizes `steps` and three of something else; nine step sizes of DIANA."""
+def curves(steps: Sequence[float], batch_size: int, methods: Sequence[str] | None = None) -> tuple[Contender, ...]:
+    """Six methods, or those of these names, at three step sizes and three of something else; DIANA at nine of them."""
     batch: dict[str, Any] = {"batch_size": batch_size}
     local: dict[str, Any] = {"local_steps": LOCAL_STEPS}
     one: dict[str, Any] = {"pace": LOCAL_STEPS}
     nine = tuple(float(f"{step * factor:.2g}") for step in steps for factor in (1 / 4, 1 / 2, 1))
-    return (
+    everyone = (
         Contender("locodl", COMPRESSOR, changes=batch, tune={"gamma": steps, "p": P}, **one),
         Contender("compressed_scaffnew", changes=batch, tune={"gamma": steps, "p": P}, **one),
         Contender("diana", COMPRESSOR, changes=batch, tune={"gamma": tuple(sorted(set(nine)))}, **one),
@@ -37,6 +37,7 @@ def curves(steps: Sequence[float], batch_size: int) -> tuple[Contender, ...]:
         Contender("scaffold", None, local, batch, tune={"client_lr": steps, "server_lr": SERVER}),
         Contender("liec_sgd", COMPRESSOR, changes=batch, tune={"gamma": steps, "period": PERIODS}, **one),
     )
+    return tuple(curve for curve in everyone if methods is None or curve.method in methods)
 
 
 def fewer(better: str, worse: str) -> Claim:
@@ -59,12 +60,16 @@ def deep(
     rounds: int,
     said: str | Callable[[], str],
     batch_size: int = 32,
+    methods: Sequence[str] | None = None,
 ) -> Training:
-    """The six on a network: total bits to the accuracy `reach`, at the setting that needs the fewest."""
+    """The six, or those of these names, on a network: bits both ways to the accuracy `reach`, at the best setting."""
+    chosen = curves(steps, batch_size, methods)
+    titles = {curve.label.partition(",")[0] for curve in chosen}
+    told = [claim for claim in CLAIMS if {side[0].rstrip("*") for side in (claim.better, claim.worse)} <= titles]
     return Training(
         title=title,
         problem=problem,
-        curves=curves(steps, batch_size),
+        curves=chosen,
         rounds=rounds,
         every=1,
         seeds=3,
@@ -72,7 +77,7 @@ def deep(
         extensions=1,
         criterion=BITS,
         reach=reach,
-        claims=CLAIMS,
+        claims=told,
         claims_are="from the convex figures",
         said=said,
         note="methods without local rounds: ten steps of one local gradient beside a round",

@@ -7,8 +7,8 @@ from fedjax_lc.problems import Problem
 
 NUM_CLIENTS, SPLIT = 10, "dirichlet:0.3"
 ROWS, TEST_ROWS = 10_000, 2_000
-TEXT = "shakespeare:seq_len=20,min_chars=18000"
-MODEL = "char_lstm:vocab=65,hidden=32,layers=1"
+TEXT = "shakespeare:seq_len=10,min_chars=25000"
+MODEL = "char_lstm:vocab=65,hidden=24,layers=1"
 
 
 def digits() -> Problem:
@@ -24,7 +24,7 @@ def mnist() -> Problem:
 
 
 def shakespeare() -> Problem:
-    return problems.problem(load(TEXT), model=MODEL, measured_rows=300, smooth=UNUSED)
+    return problems.problem(load(TEXT), model=MODEL, measured_rows=200, smooth=UNUSED)
 
 
 FIGURES = {
@@ -52,8 +52,9 @@ FIGURES = {
         shakespeare,
         steps=(0.5, 1.5, 5.0),
         reach=0.22,
-        rounds=20,
+        rounds=12,
         batch_size=8,
+        methods=("locodl", "fedavg", "scaffold"),
         said=lambda: (
             f"{TEXT}, {MODEL}, no regulariser; {LOCAL_STEPS} local steps of 8 rows a round of FedAvg and SCAFFOLD. "
             + remarks(TEXT)
