@@ -122,6 +122,7 @@ def test_theory_takes_the_largest_constants_and_says_so():
         fl.run("gd", problem, steps=1, every=1, rel_gap=0.1)
 
 
+@pytest.mark.slow
 def test_lanes_of_a_network_that_drifts_are_single_runs(monkeypatch):
     """Cohorts and batches too; what phases have in common is kept once; accuracy is of the phase's test rows."""
     compile_quickly(monkeypatch)
