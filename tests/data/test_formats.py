@@ -365,7 +365,7 @@ def test_leaf_with_test_rows_of_each_client(tmp_path, inside):
     assert data.notes[0].endswith("3 + 3 test rows, 28x28x1 features, 3 classes (3, 7, 9), 2 clients")
     problem = fl.problem(tmp_path, model="linear")
     assert np.bincount(np.asarray(problem.test.owners), minlength=2).tolist() == [0, 2]
-    accuracy = problem.measure(problem.x0, ("client_accuracy",))["client_accuracy"]
+    accuracy = problem.measure(problem.x0, ("client_test_accuracy",))["client_test_accuracy"]
     assert np.isnan(accuracy).tolist() == [True, False]  # the first has no test rows
 
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import re
 import types
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -218,10 +216,3 @@ def test_options_of_no_use(complaint):
     assert complaint(from_object, FRAME, how=Reading(allow="qid")) == (
         "data: allow is for LIBSVM files only; leave it out"
     )
-
-
-def test_the_example_of_the_readme():
-    readme = (Path(__file__).parents[2] / "README.md").read_text()
-    space = {"fl": fl}
-    exec(next(block for block in re.findall(r"```python\n(.*?)```", readme, flags=re.S) if "shops" in block), space)
-    assert (space["frames"].n, len(space["frames"].test.owners)) == (3, 30)

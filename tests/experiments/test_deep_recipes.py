@@ -10,7 +10,7 @@ import fedjax_lc as fl
 from experiments.drift.recipes import EACH, PHASES, digits
 from experiments.kit import catalogue
 from experiments.kit.contender import Contender
-from experiments.kit.training import BITS, Training, bits_to
+from experiments.kit.training import BITS, CALLED, Training, bits_to
 from experiments.locodl.deep._common import LOCAL_STEPS, curves
 from fedjax_lc import algorithms
 from fedjax_lc.core.errors import InputError
@@ -46,7 +46,7 @@ def test_the_setting_of_the_fewest_bits_wins(network, tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {"tiny.md", "tiny.json", "tiny.png"}
     assert "bits to the accuracy after 8 rounds" in text
     table = fl.sweep("locodl", network, run.grid(network), seeds=[2], steps=40, every=5, progress=False)
-    bits = bits_to(table, 0.8)
+    bits = bits_to(dataclasses.replace(table, records=table.records.rename(columns=CALLED)), 0.8)
     assert bits[1] < bits[0]
     found = json.loads((tmp_path / "tiny.json").read_text())["runs"]
     assert found[run.label]["tuning"]["settings"] == {"p": 0.25}
