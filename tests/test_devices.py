@@ -272,11 +272,12 @@ sys.exit(main(sys.argv[1:]))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("how", "codes", "said"),
     [
         ("raise RuntimeError('broken here')", [1, 1], "process 1 ended: RuntimeError: broken here"),
-        pytest.param("os.kill(os.getpid(), 9)", [1, -9], "another process has gone", marks=pytest.mark.slow),
+        ("os.kill(os.getpid(), 9)", [1, -9], "another process has gone"),
     ],
 )
 def test_where_one_process_fails_the_other_ends_with_a_line(tmp_path, how, codes, said):

@@ -152,6 +152,7 @@ def test_out_of_its_own_range_is_one_line(refused, option, words):
     assert refused("run", "overshoot", *option, *STEPS) == words
 
 
+@pytest.mark.slow
 def test_it_passes_the_contract(folder):
     suite = ["tests/contract/test_algorithms.py", "-k", "overshoot", "-p", "no:cacheprovider", "-n", "0"]
     done = started(folder, ["-m", "pytest"], *suite)

@@ -97,6 +97,7 @@ def test_values_and_gradients_are_those_of_the_plain_loss(problem, points):
     np.testing.assert_allclose(problem.value(points[0]), jnp.mean(values(problem, points[0])), rtol=1e-13)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("blocks", [{"clients_at_once": 1}, {"clients_at_once": 2}, {"rows_at_once": 100}])
 def test_blocks_do_not_matter(problem, points, blocks):
     other = make(**({"rows_at_once": 4} | blocks))

@@ -77,8 +77,13 @@ def test_search_is_a_loop_on_a_cpu(wide):
 # --- every method ---
 
 
+#: methods of each frame, and those with steps that no other has
+FRAMES = "adiana cser ef21_p fedavg lead locodl marina mcm power_gossip powersgd savic sidco two_direction".split()
+OTHERS = [name for name in algorithms.names() if name not in FRAMES]
+
+
 @pytest.mark.parametrize("over", [0, pytest.param(LANES, marks=pytest.mark.slow)], ids=["run", "lanes"])
-@pytest.mark.parametrize("name", algorithms.names())
+@pytest.mark.parametrize("name", [*FRAMES, *(pytest.param(n, marks=pytest.mark.slow) for n in OTHERS)])
 def test_steps_hold_no_open_loops_and_round_no_products(name, over, wide):
     algorithm = algorithms.get(name)
     branches = 0 if over else OPEN_BRANCHES.get(name, 0)

@@ -220,7 +220,7 @@ def test_padding_changes_nothing():
 @pytest.mark.parametrize(
     "dim", [1, pytest.param(4, marks=pytest.mark.slow), pytest.param(8, marks=pytest.mark.slow), 9]
 )
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("dtype", [pytest.param("float32", marks=pytest.mark.slow), "float64"])
 def test_zero_columns_that_fill_vectors_are_invisible(dim, dtype):
     """Features may be stored wider than d; every result is (.., d) and equals the loops."""
     clients = make_clients(dim=dim)

@@ -27,7 +27,7 @@ def same(ours, theirs):
     np.testing.assert_allclose(ours, theirs, rtol=1e-12, atol=1e-13)
 
 
-@pytest.fixture(scope="module", params=MAKERS)
+@pytest.fixture(scope="module", params=["logistic", pytest.param("softmax", marks=pytest.mark.slow)])
 def both(request):
     make, clients = MAKERS[request.param]
     padded = make(clients, l2=0.1, weights="size")

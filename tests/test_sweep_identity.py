@@ -111,7 +111,7 @@ def grid(problem, mine):
     [("1.0 * x", "0.5 * x"), ("SHRINK = 1.0", "SHRINK = 0.5"), (".mean(0)", ".sum(0)"), ("Cost(64", "Cost(32")],
     ids=["helper", "constant", "step", "cost"],
 )
-@pytest.mark.parametrize("when", ["unfinished", "finished"])
+@pytest.mark.parametrize("when", ["unfinished", pytest.param("finished", marks=pytest.mark.slow)])
 def test_a_changed_method_is_refused(problem, mine, partial, tmp_path, change, when):
     """Also where what is changed is a helper or a constant of its file; its old results stay as they are."""
     out, alg = tmp_path / "out", mine()

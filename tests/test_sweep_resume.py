@@ -162,10 +162,12 @@ def kill_at_random(sweeping, out, delays, number, part):
 
 
 MOMENTS = ("part", "table", "parts")
-LONG = [pytest.param(24, seed, MOMENTS, marks=pytest.mark.slow) for seed in (1, 2, 3)]
 
 
-@pytest.mark.parametrize(("kills", "seed", "moments"), [(1, 0, ["table"]), *LONG])
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("kills", "seed", "moments"), [(1, 0, ["table"]), *((24, seed, MOMENTS) for seed in (1, 2, 3))]
+)
 def test_killed_many_times_it_is_the_same_table(sweeping, expected, tmp_path, kills, seed, moments):
     """At random so often, by all three signals, and within writes: of a part, of the table, and before its parts are
     removed. Asked to end, it keeps the lanes under way."""

@@ -247,7 +247,7 @@ SCHEDULE = np.array([[0, 1, -1], [3, -1, -1], [2, 1, 0]])
      {"selection": "schedule", "schedule": jnp.asarray(SCHEDULE)}],
     ids=["chance", "uniform", "bernoulli", "schedule"],
 )  # fmt: skip
-@pytest.mark.parametrize("init", ["dense", "compressed"])
+@pytest.mark.parametrize("init", ["dense", pytest.param("compressed", marks=pytest.mark.slow)])
 def test_ef21_of_cohorts(init, changes):
     """Those who stay away keep their g_i, and the model goes along the mean of all (EF21-PP); the dense first message
     is everybody's."""

@@ -52,7 +52,7 @@ def test_all_routes_give_one_mask(case):
 
 
 @pytest.mark.parametrize("route", ROUTES)
-@pytest.mark.parametrize("k", [0, 1, 7, 40])
+@pytest.mark.parametrize("k", [pytest.param(0, marks=pytest.mark.slow), 1, 7, pytest.param(40, marks=pytest.mark.slow)])
 def test_a_known_k_is_a_traced_one(route, k):
     rows = jax.random.bits(jax.random.key(1), (50, 40), jnp.uint32) % 30
     known = jax.jit(jax.vmap(lambda keys: ROUTES[route](keys, k)))(rows)

@@ -55,6 +55,7 @@ def test_rounding_is_without_bias_and_on_its_grid():
     np.testing.assert_allclose(drawn.mean(axis=0), V[0], atol=0.02)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", [CHOCO, LEAD])
 def test_every_contestant_runs(method):
     for part, contests, names in (
@@ -67,6 +68,7 @@ def test_every_contestant_runs(method):
         assert found["compiled_late"] == 0
 
 
+@pytest.mark.slow
 def test_a_large_ring_is_measured_beside_its_plan(monkeypatch):
     monkeypatch.setattr(gossip.scale, "AGAIN", 0.0)
     row = gossip.nodes(TINY, CHOCO)

@@ -35,7 +35,7 @@ def jitted(function, *arguments):
     return jax.jit(function)(*arguments)
 
 
-@pytest.mark.parametrize("padding", ["SAME", "VALID", 0, 2])
+@pytest.mark.parametrize("padding", ["SAME", *(pytest.param(p, marks=pytest.mark.slow) for p in ("VALID", 0)), 2])
 @pytest.mark.parametrize(("kernel", "strides"), [((3, 3), 1), ((5, 2), 2), ((2, 3), 3), ((1, 1), 2)])
 def test_convolution_is_flax_convolution(kernel, strides, padding):
     x, params = normal(0, 3, 8, 7, 2), {"kernel": normal(1, *kernel, 2, 4), "bias": normal(2, 4)}
