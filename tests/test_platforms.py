@@ -78,7 +78,21 @@ def test_search_is_a_loop_on_a_cpu(wide):
 
 
 #: methods of each frame, and those with steps that no other has
-FRAMES = "adiana cser ef21_p fedavg lead locodl marina mcm power_gossip powersgd savic sidco two_direction".split()
+FRAMES = [
+    "adiana",
+    "cser",
+    "ef21_p",
+    "fedavg",
+    "lead",
+    "locodl",
+    "marina",
+    "mcm",
+    "power_gossip",
+    "powersgd",
+    "savic",
+    "sidco",
+    "two_direction",
+]
 OTHERS = [name for name in algorithms.names() if name not in FRAMES]
 
 
