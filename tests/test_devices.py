@@ -155,7 +155,7 @@ def test_a_run_over_devices_that_died_within_a_checkpoint_goes_on_from_the_one_b
     assert found["spread"]["['state'].x"] == "float64 (7, 5)"
     assert not found["spread"].keys() & set(found["whole"])
     assert found["rest"] == found["once"]
-    assert found["right"] == ["config.json", "state.safetensors", "trace.parquet"]
+    assert found["right"] == ["config.json", "model.safetensors", "state.safetensors", "trace.parquet"]
     for other in ("two", "alone"):
         for name, series in found["once"].items():
             np.testing.assert_allclose(found[other][name], series, rtol=1e-10, atol=1e-10, err_msg=f"{other}: {name}")

@@ -309,7 +309,7 @@ print((peak() - before) // 1024)
     ran = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert "effective kappa = " in ran.stdout
     files = sorted(path.name for path in (tmp_path / "out").iterdir())
-    assert files == ["config.json", "plot.png", "state.safetensors", "trace.parquet"]
+    assert files == ["config.json", "model.safetensors", "plot.png", "state.safetensors", "trace.parquet"]
     assert int(ran.stdout.splitlines()[-1]) < 6 * 64
 
 

@@ -36,7 +36,7 @@ def parse_npy(content: bytes, where: str) -> NDArray[Any]:
     if dtype.hasobject or dtype.kind not in "biufSU" or dtype.itemsize == 0 or dtype == np.longdouble != np.double:
         raise InputError(f"{where}: holds entries of type {dtype}, but {_NEEDS}; save it as one of these")
     size, got = math.prod(shape) * dtype.itemsize, len(content) - file.tell()
-    if min(shape, default=0) < 0 or len(shape) > 32:
+    if min(shape, default=0) < 0 or len(shape) > 32 or any(isinstance(length, bool) for length in shape):
         raise InputError(damage)
     if size != got:
         raise InputError(f"{where}: its head says {shape} of {dtype}, {size} bytes, but {got} follow; save it again")

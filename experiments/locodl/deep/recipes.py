@@ -51,8 +51,8 @@ FIGURES = {
         "Shakespeare, a recurrent network over the speakers with the longest parts",
         shakespeare,
         steps=(0.5, 1.5, 5.0),
-        reach=0.22,
-        rounds=12,
+        reach=0.33,
+        rounds=120,
         batch_size=8,
         methods=("locodl", "fedavg", "scaffold"),
         said=lambda: (
