@@ -31,21 +31,6 @@ gc.freeze()  # what was imported stays
 gc.set_threshold(50_000, 20, 20)  # tracing makes many small objects, few of them in cycles
 
 
-#: files that take longest, which begin first: the last ones to run are short, and no worker waits for another
-LONGEST = (
-    "contract/test_lanes", "contract/test_algorithms", "contract/test_compressors", "contract/test_networks",
-    "algorithms/test_bidirectional", "algorithms/test_feedback_agreement", "algorithms/test_feedback", "test_devices",
-    "algorithms/test_savic", "test_cli", "test_sweep", "test_networks", "algorithms/test_mcm_checks",
-    "algorithms/test_gossip_agreement",
-)  # fmt: skip
-
-
-def pytest_collection_modifyitems(items):
-    here = Path(__file__).parent
-    places = {str(here / f"{name}.py"): place for place, name in enumerate(LONGEST)}
-    items.sort(key=lambda item: places.get(str(item.path), len(LONGEST)))
-
-
 MOST_MAPS = 15_000  #: memory maps of a process; Linux allows 65,530 of them, and compiled programs take several each
 
 

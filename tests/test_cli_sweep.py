@@ -466,9 +466,8 @@ def test_ctrl_c_at_the_end_of_a_method_is_not_lost(methods, code, quick, monkeyp
     assert err.endswith("interrupted with 2 of 4 lanes done; nothing is kept without --out\n") == (code != 0)
 
 
-@pytest.mark.parametrize(
-    ("number", "code"), [pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow), (signal.SIGTERM, 143)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_signals_end_it_cleanly(quick, tmp_path, number, code):
     """GD is done, and DIANA's steps are too small to ever be; its lanes under way are kept."""
     words = ["--rel-gap", "1e-2", "--grid", "diana.gamma=1e-9", "--seeds", "2", "--out", str(tmp_path)]

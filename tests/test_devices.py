@@ -109,6 +109,7 @@ def compare_shares(found):
             np.testing.assert_allclose(there[name], series, rtol=1e-10, atol=1e-10, err_msg=f"{task}: {name}")
 
 
+@pytest.mark.slow
 def test_each_process_makes_and_holds_the_rows_of_its_own_clients_alone(started):
     compare_shares({task: started(2)[task] for task in SHARES})
 

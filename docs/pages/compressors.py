@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from docs.pages.escaping import markdown
-from docs.pages.links import ROOT, page_of
+from docs.pages.links import ROOT, hidden, page_of
 from fedjax_lc.compressors import Compressor, parse
 from fedjax_lc.compressors.base import argument_fields, inner_fields
 from fedjax_lc.compressors.parse import REGISTRY
@@ -109,11 +109,7 @@ def index() -> str:
         "# Compressors\n\nA compressor is a function of a key and a vector that knows its variance and its price; "
         "`a|b` applies a first. [How to write one](../guide/new_compressor.md). Bits are those of the message in the "
         f"picture on its page, of a vector of {D} floats ({32 * D} bits).\n\n"
-        "| name | what it does | class | bits |\n|---|---|---|---|\n"
-        + "\n".join(rows)
-        + "\n\n```{toctree}\n:hidden:\n\n"
-        + "\n".join(sorted(REGISTRY))
-        + "\n```\n"
+        "| name | what it does | class | bits |\n|---|---|---|---|\n" + "\n".join([*rows, "", hidden(sorted(REGISTRY))])
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -62,6 +62,12 @@ def within_site(text: str, file: Path, name: str) -> str:
         return f"{match[1]}{os.path.relpath(path, SITE / folder)})"
 
     return _outside_code(text, lambda piece: IMAGE.sub(image, LINK.sub(link, piece)))
+
+
+def hidden(names: Iterable[str]) -> str:
+    """The entries of these pages in the site's menu."""
+    entries = "\n".join(names)
+    return f"```{{toctree}}\n:hidden:\n\n{entries}\n```\n"
 
 
 def _outside(target: str, file: Path) -> str | None:

@@ -18,7 +18,7 @@ import numpy as np
 
 import fedjax_lc as fl
 from docs.pages.escaping import cell, markdown
-from docs.pages.links import ROOT, page_of
+from docs.pages.links import ROOT, hidden, page_of
 from fedjax_lc.cli import lists
 from fedjax_lc.compressors import Compressor
 from fedjax_lc.problems import Problem
@@ -50,11 +50,7 @@ def index(names: list[str]) -> str:
         f"# Methods\n\n{len(names)} methods, one file each; [a new one](../guide/new_method.md) is one file more. C "
         'are compressors; "recalled" marks what was not checked against the paper\'s text, "ours" what we derived. '
         "Where *proven* says yes, `fedjax-lc run METHOD --theory` draws the bound beside what was measured.\n\n"
-        "| method | up | down | known rate | proven |\n|---|---|---|---|---|\n"
-        + "\n".join(rows)
-        + "\n\n```{toctree}\n:hidden:\n\n"
-        + "\n".join(names)
-        + "\n```\n"
+        "| method | up | down | known rate | proven |\n|---|---|---|---|---|\n" + "\n".join([*rows, "", hidden(names)])
     )
 
 

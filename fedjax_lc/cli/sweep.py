@@ -47,17 +47,26 @@ class LinesHelp(Help, argparse.RawDescriptionHelpFormatter):
 
 def add(commands: Any, arguments: Sequence[str]) -> None:
     """Add the command."""
-    parser = commands.add_parser(
+    add_of_methods(
+        commands,
         "sweep",
+        SweepConfig,
+        _sweep,
         help="sweep hyperparameters and seeds of one method or several",
         description="Run every configuration of a grid with every seed, all at once, and compare the methods' best.",
         epilog=EPILOG,
-        formatter_class=LinesHelp,
     )
-    parser.set_defaults(command=_sweep)
-    words = "names of methods (fedjax-lc list methods), or a .toml file"
-    parser.add_argument("methods", nargs="+", metavar="METHOD", help=words)
-    SweepConfig.add(parser)
+
+
+def add_of_methods(
+    commands: Any, name: str, config: type[SweepConfig], command: Callable[..., int], **words: str
+) -> None:
+    """Add a command on one method or several, whose options are the fields of `config`."""
+    parser = commands.add_parser(name, formatter_class=LinesHelp, **words)
+    parser.set_defaults(command=command)
+    known = "names of methods (fedjax-lc list methods), or a .toml file"
+    parser.add_argument("methods", nargs="+", metavar="METHOD", help=known)
+    config.add(parser)
 
 
 def _sweep(options: argparse.Namespace) -> int:

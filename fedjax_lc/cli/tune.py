@@ -67,15 +67,20 @@ class TuneConfig(SweepConfig):
     @classmethod
     def of(cls, options: argparse.Namespace) -> Self:
         """As of a sweep; drawn if an axis is a range."""
+        from fedjax_lc.sweeping.tune import DRAWS
+
         config = super().of(options)
         if not config.budget:
             raise InputError("tune needs a budget that all configurations share: add --budget, as in bits_up=1e7")
         drawn = config.sample is None and any("uniform:" in str(axis) for axis in config.grid.values())
-        return dataclasses.replace(config, sample=27) if drawn else config
+        return dataclasses.replace(config, sample=DRAWS) if drawn else config
 
     def filled(self) -> Self:
         steps = STEPS[self.model is not None] if self.steps is None else self.steps
         return dataclasses.replace(super().filled(), steps=steps)
+
+    def loop(self) -> dict[str, Any]:
+        return {name: option for name, option in super().loop().items() if name not in NO_OPTIONS}
 
     def settings(self) -> dict[str, Any]:
         return {name: value for name, value in super().settings().items() if name not in NO_OPTIONS}
@@ -83,18 +88,16 @@ class TuneConfig(SweepConfig):
 
 def add(commands: Any, arguments: Sequence[str]) -> None:
     """Add the command."""
-    parser = commands.add_parser(
+    sweep.add_of_methods(
+        commands,
         "tune",
+        TuneConfig,
+        _tune,
         help="search hyperparameters at an equal budget, laggards given up early",
         description="Draw configurations (or take all points of a grid), and let the better ones go on to larger and "
         "larger budgets, side by side in one compiled program; then compare the methods' best.",
         epilog=EPILOG,
-        formatter_class=sweep.LinesHelp,
     )
-    parser.set_defaults(command=_tune)
-    words = "names of methods (fedjax-lc list methods), or a .toml file"
-    parser.add_argument("methods", nargs="+", metavar="METHOD", help=words)
-    TuneConfig.add(parser)
 
 
 def _tune(options: argparse.Namespace) -> int:
@@ -118,7 +121,6 @@ def _one(config: TuneConfig, algorithm: Any, problem: Any, grid: Any, options: d
     """One method's table."""
     from fedjax_lc.sweeping.tune import tune
 
-    options.pop("track")
     return tune(
         algorithm, problem, grid, budget=config.budget, halving=config.halving, rungs=config.rungs,
         metric=config.metric, **options,

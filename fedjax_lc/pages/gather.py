@@ -171,9 +171,10 @@ def _table(path: Path) -> Table:
     methods = table.config["methods"].values()
     for config in (table.config, *methods, *(each for facts in methods for each in facts.get("merged", ()))):
         _check(path, config if isinstance(config, dict) else {"versions": "none"}, ("problem", "versions"))
-    with contextlib.suppress(OSError, ValueError):
-        settings = tomllib.loads((path / "sweep.toml").read_text(encoding="utf-8"))
-        table.config["asked"] = {name: settings[name] for name in OF_PROBLEM if name in settings}
+    for name in ("sweep.toml", "tune.toml"):
+        with contextlib.suppress(OSError, ValueError):
+            settings = tomllib.loads((path / name).read_text(encoding="utf-8"))
+            table.config["asked"] = {name: settings[name] for name in OF_PROBLEM if name in settings}
     return table
 
 

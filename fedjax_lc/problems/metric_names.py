@@ -8,8 +8,8 @@ from fedjax_lc.core.errors import InputError, unknown
 
 CLIENTS = "clients"  #: stands for all metrics by client
 COHORT = "cohort"  #: the metric (n,) that is 1 for clients of the last round before a record, 0 for others
-#: names that metrics had, which said nothing of the rows
-OLD = ("accuracy", "accuracy_min", "accuracy_std", "accuracy_worst", "client_accuracy", "client_loss")
+#: names that leave open on which rows a metric is measured
+OPEN = ("accuracy", "accuracy_min", "accuracy_std", "accuracy_worst", "client_accuracy", "client_loss")
 
 
 def by_rows(name: str, rows: str) -> str:
@@ -23,11 +23,11 @@ def by_rows(name: str, rows: str) -> str:
 
 
 def unknown_metric(name: str, known: Iterable[str], kind: str = "metric") -> InputError:
-    """The error for a metric that is not measured; of a name of before, it gives the names of now."""
+    """The error for a metric that is not measured; for a name that leaves the rows open, it gives those that do not."""
     known = list(known)
-    now = [new for new in (by_rows(name, rows) for rows in ("test", "train")) if name in OLD and new in known]
-    if now:
+    clear = [whole for whole in (by_rows(name, rows) for rows in ("test", "train")) if name in OPEN and whole in known]
+    if clear:
         return InputError(
-            f"{kind} {name!r} is called {' or '.join(map(repr, now))}, by the rows that it is measured on"
+            f"{kind} {name!r} is called {' or '.join(map(repr, clear))}, by the rows that it is measured on"
         )
     return unknown(kind, name, known)

@@ -181,9 +181,7 @@ class Table:
         if not 0 <= band[0] <= band[1] <= 1:
             raise InputError(f"band must be two quantiles 0 <= low <= high <= 1, got {tuple(band)}")
         sign = -1.0 if is_accuracy(metric) else 1.0
-        dropped = (
-            self.lanes["status"] == "dropped"
-        ).to_numpy()  # these ended before others, so that their ends mean less
+        dropped = (self.lanes["status"] == "dropped").to_numpy()  # ended before others: their last values mean less
         if metric in self.outcomes:
             values = np.where(dropped, np.nan, sign * self._last(metric))
         else:

@@ -10,8 +10,6 @@ from experiments.bench.feedback import BASE, ENTRIES, Sizes
 from fedjax_lc import cli
 from fedjax_lc.core.errors import InputError
 
-pytestmark = pytest.mark.slow
-
 TINY = Sizes(clients=2, rows=3, batch=2, side=8, block=64, steps=1)
 RACED = [entry for entry in ENTRIES if entry.label in (BASE, "MEM-SGD", "LIEC(32)")]
 

@@ -14,8 +14,6 @@ from experiments.bench.workloads import GRADIENT_ONLY, w1
 from fedjax_lc import cli
 from fedjax_lc.core.errors import InputError
 
-pytestmark = pytest.mark.slow
-
 pytestmark = pytest.mark.usefixtures("quick")
 
 
@@ -55,7 +53,6 @@ def test_rounding_is_without_bias_and_on_its_grid():
     np.testing.assert_allclose(drawn.mean(axis=0), V[0], atol=0.02)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("method", [CHOCO, LEAD])
 def test_every_contestant_runs(method):
     for part, contests, names in (
@@ -68,7 +65,6 @@ def test_every_contestant_runs(method):
         assert found["compiled_late"] == 0
 
 
-@pytest.mark.slow
 def test_a_large_ring_is_measured_beside_its_plan(monkeypatch):
     monkeypatch.setattr(gossip.scale, "AGAIN", 0.0)
     row = gossip.nodes(TINY, CHOCO)

@@ -31,8 +31,6 @@ from experiments.bench.workloads import w1
 from fedjax_lc import cli
 from fedjax_lc.core.errors import InputError
 
-pytestmark = pytest.mark.slow
-
 ON_A_GPU = jax.default_backend() == "gpu"
 GIVEN = Given(TINY, repeats=2)
 

@@ -14,8 +14,6 @@ from fedjax_lc.core.errors import InputError
 from fedjax_lc.results.table import Table
 from tests.reference import mcm as reference
 
-pytestmark = pytest.mark.slow
-
 SEEDS = 200
 FLOORS = Sizes(clients=3, rows=8, dim=4, seeds=SEEDS, rounds=400, numpy_rounds=400)
 TINY = Sizes(clients=3, rows=4, dim=4, seeds=2, rounds=8, numpy_rounds=4, passes=2)

@@ -15,8 +15,6 @@ from fedjax_lc import algorithms, cli, models
 from fedjax_lc.core.errors import InputError
 from fedjax_lc.running.programs import compile_count
 
-pytestmark = pytest.mark.slow
-
 TINY = Sizes(
     clients=3, cohort=2, rows=4, batch=2, side=16, rounds=2, others=(), small=3, at_once=(1, 2), product=32
 )  # fmt: skip

@@ -8,8 +8,6 @@ from experiments.bench import SUITES, harness, scale
 from experiments.bench.scale import PARTS, TINY, Sizes
 from fedjax_lc.core.errors import InputError
 
-pytestmark = pytest.mark.slow
-
 
 def test_it_is_a_suite():
     assert SUITES["scale"] is scale

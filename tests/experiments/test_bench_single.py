@@ -12,8 +12,6 @@ from experiments.bench.workloads import FEDAVG, Size, w1
 from fedjax_lc.compressors import RandK
 from fedjax_lc.core.errors import InputError
 
-pytestmark = pytest.mark.slow
-
 TINY = Size(clients=4, rows=6, dim=20, local_steps=3, diana_rounds=12, fedavg_rounds=6, locodl_steps=10)
 PRECISION = pytest.mark.parametrize(("dtype", "rtol"), [("float32", 1e-5), ("float64", 1e-12)])
 

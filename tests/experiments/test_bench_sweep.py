@@ -20,8 +20,6 @@ from fedjax_lc import cli
 from fedjax_lc.core import pytree
 from fedjax_lc.core.errors import InputError
 
-pytestmark = pytest.mark.slow
-
 TINY = Sizes(
     w1=Size(clients=4, rows=6, dim=20, local_steps=3),
     configurations=5,

@@ -34,7 +34,6 @@ def made(tmp_path_factory, problem):
     return comparison, folder, comparison.make(folder, "tiny", progress=False)
 
 
-@pytest.mark.slow
 def test_a_figure_writes_its_files(made):
     _, folder, text = made
     assert sorted(path.name for path in folder.iterdir()) == ["tiny.json", "tiny.md", "tiny.png"]

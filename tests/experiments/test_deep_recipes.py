@@ -35,7 +35,6 @@ def test_every_curve_fits_a_network_and_is_tried_nine_times(curve, network):
     assert curve.pace * getattr(curve.hparams(network), "local_steps", 1) == LOCAL_STEPS
 
 
-@pytest.mark.slow
 def test_the_setting_of_the_fewest_bits_wins(network, tmp_path):
     """A small p, that is; steps are those of the pace."""
     run = Contender("locodl", "natural", changes={"batch_size": 8, "gamma": 0.3}, tune={"p": [1.0, 0.25]}, pace=5)

@@ -179,7 +179,6 @@ def graphs():
     )
 
 
-@pytest.mark.slow
 def test_graphs_are_measured_drawn_and_judged(graphs, tmp_path, nodes):
     text = graphs.make(tmp_path, "tiny", progress=False)
     assert {path.suffix for path in tmp_path.iterdir()} == {".json", ".md", ".png"}

@@ -80,7 +80,6 @@ def test_clients_are_alike_or_not():
     assert spread[False] > 3 * spread[True]
 
 
-@pytest.mark.slow
 def test_a_tiny_figure(problem, tmp_path, monkeypatch):
     for name, value in (("FACTORS", (0.2, 0.05)), ("PERIODS", (1, 4)), ("TRIED_STEPS", (0.3, 0.1)), ("BIN", 2)):
         monkeypatch.setattr(feedback, name, value)
@@ -106,7 +105,6 @@ def test_a_tiny_figure(problem, tmp_path, monkeypatch):
     np.testing.assert_allclose(feedback.at_budget(table, 3000), table.gap.reshape(4, -1)[:, place])
 
 
-@pytest.mark.slow
 def test_networks_build_in_the_setting_of_the_authors(small):
     recipe = catalogue.get("liec/mnist")
     assert isinstance(recipe, Training)

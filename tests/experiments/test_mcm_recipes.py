@@ -96,7 +96,7 @@ def smoothness(problem):
     [
         ("a9a", 124, 535, 3225, "11.6974", 0.3196268),
         ("phishing", 69, 229, 1141, "9.7451", 0.1231585),
-        pytest.param("w8a", 301, 621, 4938, "43.8236", 0.0702559, marks=pytest.mark.slow),
+        ("w8a", 301, 621, 4938, "43.8236", 0.0702559),
     ],
 )
 def test_clustered_sets_are_those_of_the_authors(name, dim, least, most, L, f_star, needs):
@@ -131,7 +131,6 @@ def test_synthetic_problems_are_those_of_the_authors(name, dim, L, f_star, needs
 
 
 @data
-@pytest.mark.slow
 def test_synthetic_least_squares_ends_where_the_paper_says(needs):
     needs("synth_linear_noised.npz")
     recipe = dataclasses.replace(catalogue.get("mcm/lsr"), seeds=5)

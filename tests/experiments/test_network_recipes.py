@@ -127,7 +127,6 @@ def builds(run, problem):
     return jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), (state, after))
 
 
-@pytest.mark.slow
 def test_the_full_resnet_builds_without_data_of_its_own(enough):
     problem = catalogue.get("savic/gpu/cifar10-resnet18").problem()
     assert problem.dim == 11_171_146
@@ -135,8 +134,7 @@ def test_the_full_resnet_builds_without_data_of_its_own(enough):
     assert before == after
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["mcm/deep/gpu/mnist", pytest.param("mcm/deep/gpu/cifar10", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", ["mcm/deep/gpu/mnist", "mcm/deep/gpu/cifar10"])
 def test_compressed_trainings_build_as_the_authors_have_them(name, enough):
     recipe = catalogue.get(name)
     problem = recipe.problem()
@@ -210,7 +208,6 @@ def test_claims_are_about_logarithms_of_gaps_for_each_number_of_local_steps(a, b
     assert recipe.verdicts({}, done) == {claim.text: {"H = 2": verdict, "H = 5": "holds"}}
 
 
-@pytest.mark.slow
 def test_a_convex_figure_tells_the_best_of_its_step_sizes(problem, tmp_path):
     curves = _convex.curves(2)[:2]
     recipe = LocalSteps(

@@ -104,7 +104,6 @@ def tables(recipe, problem):
 # --- what is written ---
 
 
-@pytest.mark.slow
 def test_it_writes_its_files(made):
     folder, _, _ = made
     endings = (".md", ".json", ".png", "-bits.png")
@@ -113,7 +112,6 @@ def test_it_writes_its_files(made):
         assert np.ptp(matplotlib.image.imread(folder / name)) > 0.5
 
 
-@pytest.mark.slow
 def test_the_page_tells_what_was_done(made, problem):
     folder, text, facts = made
     page = (folder / "tiny.md").read_text()

@@ -68,7 +68,6 @@ def direct(network, hp, seed, rounds):
 # --- what is tried ---
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("criterion", ["value", "accuracy"])
 def test_the_best_of_what_was_tried_wins_and_what_diverges_loses(criterion, recipe, network):
     found = dataclasses.replace(recipe, criterion=criterion).tune(RUNS[0], network, progress=False)
@@ -79,7 +78,6 @@ def test_the_best_of_what_was_tried_wins_and_what_diverges_loses(criterion, reci
     assert found == {"tried": 3, "diverged": 1, "settings": {"client_lr": 0.1}, "ends": []}
 
 
-@pytest.mark.slow
 def test_more_is_tried_beyond_a_best_at_an_end(recipe, network):
     """0.001, 0.01 go on with 0.1 and 1; at most two more leave 0.1 at an end. Whole numbers and single values stay."""
     slow = dataclasses.replace(RUNS[0], tune={"client_lr": [1e-3, 1e-2], "local_steps": [1, 2]})

@@ -74,7 +74,6 @@ def made(recipe, tmp_path_factory):
     return folder, text, json.loads((folder / "tiny.json").read_text())
 
 
-@pytest.mark.slow
 def test_it_writes_its_files(made):
     folder, text, _ = made
     endings = (".md", ".json", ".png", "-steps.png")
@@ -83,7 +82,6 @@ def test_it_writes_its_files(made):
     assert (folder / "tiny.md").read_text().count("| LoCoDL, ") == 1
 
 
-@pytest.mark.slow
 def test_pictures_come_in_the_width_of_a_column(recipe, tmp_path):
     recipe.make(tmp_path, "tiny", progress=False, picture="pdf", size="column")
     for path in (tmp_path / "tiny.pdf", tmp_path / "tiny-steps.pdf"):
@@ -91,7 +89,6 @@ def test_pictures_come_in_the_width_of_a_column(recipe, tmp_path):
         assert float(width[1]) == pytest.approx(72 * 3.35, abs=0.1)
 
 
-@pytest.mark.slow
 def test_the_winner_is_the_best_of_what_was_tried(recipe, problem):
     table, tried, budget = recipe.tune(problem, progress=False)
     assert [len(hparams) for hparams in tried] == table.lanes.groupby("method", sort=False)["config"].nunique().tolist()
@@ -107,7 +104,6 @@ def test_the_winner_is_the_best_of_what_was_tried(recipe, problem):
         assert best["median"] == min(medians)
 
 
-@pytest.mark.slow
 def test_the_grid_grows_while_its_best_is_at_an_end(recipe, problem):
     narrow = dataclasses.replace(recipe, curves=(Contender("locodl"), Contender("diana")), step_sizes=(0.125, 0.25))
     table, _, _ = narrow.tune(problem, progress=False)
@@ -116,7 +112,6 @@ def test_the_grid_grows_while_its_best_is_at_an_end(recipe, problem):
     assert steps.min() < 0.125 or steps.max() > 0.25
 
 
-@pytest.mark.slow
 def test_p_grows_too_and_every_pair_of_the_grid_is_tried_once(recipe, problem):
     """Theory's p is far too small at 1/64 and 1/32 of it: larger ones are tried at all step sizes so far."""
     entry = Contender("locodl", tune={"compressor": ("natural",), "p_factor": (1 / 64, 1 / 32)})
@@ -127,7 +122,6 @@ def test_p_grows_too_and_every_pair_of_the_grid_is_tried_once(recipe, problem):
     assert len(tried) == 2 * tried["p_factor"].nunique() * tried["step_size"].nunique()
 
 
-@pytest.mark.slow
 def test_the_winners_run_again_with_new_seeds(recipe, problem, made):
     _, _, facts = made
     assert recipe.rel_gap > recipe.final_gap
