@@ -99,6 +99,10 @@ class Hparams(Batches, Aggregated):
         if self.rows is not None and (problem.dim % self.rows or not _flat(problem)):
             what = f"a divisor of d = {problem.dim}" if _flat(problem) else "left out, as the problem has matrices"
             raise InputError(f"powersgd needs rows as {what}, got {self.rows}")
+        most = max(min(piece.a, piece.b) for piece in pieces(problem, self))
+        largest = max(self.rank) if isinstance(self.rank, tuple) else self.rank
+        if largest > most:
+            raise InputError(f"powersgd's rank is at most that of the largest matrix, {most}, got {largest}")
 
 
 class Sides(NamedTuple):

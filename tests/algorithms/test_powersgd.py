@@ -12,6 +12,7 @@ import pytest
 import fedjax_lc as fl
 from fedjax_lc import algorithms
 from fedjax_lc.algorithms.powersgd import Sides, averaged, orth, pieces
+from fedjax_lc.cli import main
 from fedjax_lc.core.errors import InputError
 from tests.algorithms.shared import walk
 from tests.conftest import make_clients
@@ -166,6 +167,8 @@ def test_a_lane_is_its_single_run(wide, changes, monkeypatch):
     [
         ({"rank": 0}, "powersgd needs rank whole and >= 1, got 0"),
         ({"rank": (1, 2)}, "powersgd needs one rank, or 1 of them, one for each parameter, got (1, 2)"),
+        ({"rank": 5}, "powersgd's rank is at most that of the largest matrix, 4, got 5"),
+        ({"rows": 2, "rank": (3,)}, "powersgd's rank is at most that of the largest matrix, 2, got 3"),
         ({"rows": 5}, "powersgd needs rows as a divisor of d = 24, got 5"),
         ({"iters": 2}, "iters belongs to the alternating variant, got 2: give variant=alternating too"),
         ({"iters": 10**9}, "powersgd needs iters whole and in 1..100, got 1e+09"),
@@ -188,6 +191,13 @@ def test_rows_are_for_vectors():
 
 def test_ranks_come_from_the_command_line(refused):
     assert "one rank, or 1 of them" in refused("run", "powersgd", "--rank", "1x2", "--steps", "10")
+    assert "largest matrix, 5, got 999" in refused("run", "powersgd", "--rank", "999", "--steps", "10")
+
+
+def test_one_rank_on_the_command_line_is_that_of_all_parameters(tmp_path):
+    words = ["--data", "digits", "--model", "mlp:hidden=4", "--steps", "2", "--out", str(tmp_path / "out"), "--quiet"]
+    assert main(["run", "powersgd", "--rank", "2", *words]) == 0
+    assert fl.Trace.load(tmp_path / "out").config["hyperparameters"]["rank"] == 2
 
 
 def test_sides_are_of_the_matrices_that_are_compressed(wide):
