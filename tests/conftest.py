@@ -2,6 +2,7 @@
 
 import gc
 import os
+import signal
 from pathlib import Path
 
 os.environ.setdefault("MPLBACKEND", "agg")
@@ -27,6 +28,8 @@ jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_traceback_in_locations_limit", 0)
 jax.config.update("jax_enable_compilation_cache", False)  # nor is a program looked up, which costs as much as a trace
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # of a shell that runs the tests in the background
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 gc.freeze()  # what was imported stays
 gc.set_threshold(50_000, 20, 20)  # tracing makes many small objects, few of them in cycles
 
