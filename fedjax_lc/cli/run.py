@@ -242,7 +242,7 @@ def _read(text: str, declared: Any) -> Any:
     if declared.admits(compressors.Compressor):
         return compressors.parse(text)
     words = declared.kind in ("choice", "schedule", "word")
-    kinds = (type(None), tuple, str) if words else (type(None), int, tuple, float, bool, str)
+    kinds: tuple[type, ...] = (type(None), tuple, str) if words else (type(None), int, tuple, float, bool, str)
     kinds = tuple(kind for kind in kinds if kind not in (type(None), tuple) or declared.admits(kind))
     value = spec.read(text, kinds)
     if isinstance(value, float) and declared.whole and value.is_integer() and abs(value) < 2**63:
