@@ -1,5 +1,6 @@
 """Strict settings for every test: 64-bit mode on, silent rank promotion is an error, few threads."""
 
+import collections
 import gc
 import os
 import signal
@@ -32,6 +33,22 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # of a shell that runs th
     signal.signal(signal.SIGINT, signal.default_int_handler)
 gc.freeze()  # what was imported stays
 gc.set_threshold(50_000, 20, 20)  # tracing makes many small objects, few of them in cycles
+
+
+APART = [Path(__file__).parent / folder for folder in ("experiments", "reference")]  #: tests of no part of the package
+
+
+def pytest_collection_modifyitems(items):
+    """Mark as slow the tests of recipes, benches and references, and the cases of a test that its sample leaves out."""
+    seen = collections.Counter()
+    for item in items:
+        case = 0
+        if sampled := item.get_closest_marker("sampled"):
+            test = (item.path, item.originalname)
+            case = seen[test] % sampled.args[0]
+            seen[test] += 1
+        if case or any(item.path.is_relative_to(folder) for folder in APART):
+            item.add_marker(pytest.mark.slow)
 
 
 MOST_MAPS = 15_000  #: memory maps of a process; Linux allows 65,530 of them, and compiled programs take several each

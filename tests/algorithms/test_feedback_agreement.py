@@ -100,6 +100,7 @@ ROUNDS = {
 }
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("name", ROUNDS)
 def test_errors_that_are_paid_back(name, variant):
@@ -202,6 +203,7 @@ ESTIMATES = {
 }  # fmt: skip
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     "variant", [{}, RANDOM | BATCHES, OPT | BATCHES], ids=["signs", "random, batches", "weight decay, momentum"]
 )

@@ -69,6 +69,7 @@ UNBIASED += [name for name in ("l1_select", "qsgd:2", "ternary", "natural_dither
              compressors.names()]  # fmt: skip
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("compressor", UNBIASED)
 def test_locodl_stays_at_the_solution_and_keeps_its_invariant(start, compressor):
     """x_star is only as exact as its gradient: a step may move x by gamma |grad F(x_star)|, far below 1e-13."""

@@ -101,6 +101,7 @@ def distance(left, right, fields=("w", "seen")):
 # Methods that coincide.
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("name", METHODS)
 def test_without_compression_every_method_is_sgd(name):
     assert distance(states(name, up=EXACT, down=EXACT), states("sgd")) <= 1e-12

@@ -120,6 +120,7 @@ def inputs():
     return [v.astype(np.float32) for v in (gaussian, one_hot(D), np.ones(D), zeros, 1e20 * gaussian, np.zeros(D))]
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("spec", SPECS)
 def test_messages_round_trip_within_their_price(spec):
     run, kinds = wired(spec)

@@ -216,6 +216,7 @@ def test_repeats_and_depends_on_its_key(name, tiny):
         assert np.abs(other[1] - first[1]).max() > 1e-6
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("name", NAMES)
 def test_without_jit_and_with_plain_numbers(name, tiny):
     """A step outside jit, with hyperparameters as theory gives them, equals the compiled one with arrays."""
@@ -254,6 +255,7 @@ def ignores_order(name):
     return name not in ("pp_marina", "power_gossip") and not FIELDS[name] & {"s", "batch"}
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("name", [name for name in NAMES if ignores_order(name)])
 def test_order_of_clients_does_not_matter(name, tiny):
     """Without compression, clients in another order give the same model; nodes of a graph where all are neighbours."""

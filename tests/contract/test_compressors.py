@@ -223,6 +223,7 @@ def test_result_does_not_depend_on_vmap(example):
             assert float(bits[j]) == pytest.approx(float(price), rel=1e-6)
 
 
+@pytest.mark.sampled(2)
 @by_spec
 def test_result_does_not_depend_on_jit(example):
     """T13."""

@@ -12,15 +12,11 @@ import pytest
 import fedjax_lc as fl
 from fedjax_lc import algorithms
 from fedjax_lc.results import ledger
-from tests.quickly import compile_quickly
-
-pytestmark = pytest.mark.optimised
 
 STEP_SIZES = ("gamma", "eta", "client_lr")
 FACTORS = (1.0, 0.6)
 SEEDS = (0, 3)
 STABLE = {"power_gossip": {"matrix": "vector"}}  #: rank 1 of a 3 x 2 matrix amplifies rounding, by 1e10 in 100 steps
-AS_USERS = ("cser", "ef21", "fedavg", "locodl", "mcm", "savic", "scaffold")  #: of each mechanism one, and of coins
 
 
 @pytest.fixture(scope="module")
@@ -35,14 +31,7 @@ def configurations(algorithm, problem):
     return [dataclasses.replace(hp, **({name: factor * getattr(hp, name)} if name else {})) for factor in FACTORS]
 
 
-@pytest.fixture
-def compiled_quickly(name, monkeypatch):
-    """Most methods' programs: AS_USERS compile as users have it."""
-    if name not in AS_USERS:
-        compile_quickly(monkeypatch)
-
-
-@pytest.mark.usefixtures("compiled_quickly")
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("name", algorithms.names())
 def test_a_lane_is_its_single_run(name, tiny):
     """Four lanes in three slots: some start with the others, some in a slot that another has left."""
