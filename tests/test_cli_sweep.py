@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 import tomllib
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -22,7 +23,9 @@ from experiments.kit.recipe import make_problem
 from fedjax_lc import data
 from fedjax_lc.cli import axes, main, toml
 from fedjax_lc.cli.config import RunConfig, SweepConfig, check_folder
+from fedjax_lc.plot import curves
 from fedjax_lc.sweeping.blocks import Block
+from tests.test_plot import geometric
 
 WORDS = ["--grid", "gamma=theory*0.5, 1, 400", "--grid", "compressor=rand_k:2; natural", "--seeds", "3"]  # 400 diverges
 TOML = """
@@ -430,7 +433,27 @@ def test_plot_of_a_run(tmp_path, quick, capsys, refused):
     assert (tmp_path / "plot.png").read_bytes() != picture
     capsys.readouterr()
     assert refused("plot", tmp_path, "--kind", "heatmap") == (
-        f"{tmp_path} holds one run, of which there is only the curve: leave out --kind and --method"
+        "runs have curves alone, and --kind and --method are for one sweep: leave them out"
+    )
+
+
+def test_plot_of_runs(tmp_path, folder, refused, monkeypatch, capsys):
+    """Those that differ in their key alone are the seeds of one curve."""
+    monkeypatch.chdir(tmp_path)
+    runs = {"a": ("locodl", 0, 3), "b": ("locodl", 1, 3), "c": ("gd", 0, 3), "d": ("gd", 0, 4)}
+    for name, (method, key, clients) in runs.items():
+        facts = {"method": method, "hyperparameters": {}, "problem": {"clients": clients}, "key": [0, key]}
+        trace = geometric(records=40, status="finished")
+        dataclasses.replace(trace, method=method, config=trace.config | facts).save(tmp_path / name)
+    drawn = []
+    monkeypatch.setattr(fl.plot, "curves", lambda traces, **given: drawn.append(traces) or curves(traces, **given))
+    assert main(["plot", "a", "b", "c", "--x", "rounds"]) == 0
+    assert capsys.readouterr().out == "wrote plot.png\n"
+    assert {label: len(seeds) for label, seeds in drawn[0].items()} == {"LoCoDL": 2, "GD": 1}
+    assert Path("plot.png").stat().st_size > 10_000
+    assert refused("plot", "a", "d") == "these runs are of 2 problems: plot those of one, or see fedjax-lc report"
+    assert refused("plot", "a", folder) == (
+        "plot draws runs together, or one sweep: give folders of runs, or see fedjax-lc report"
     )
 
 

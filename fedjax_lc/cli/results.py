@@ -27,6 +27,7 @@ def add(commands: Any, arguments: Sequence[str]) -> None:
         formatter_class=Help,
     )
     best.set_defaults(command=_best)
+    best.add_argument("folder", type=PATH, metavar="DIR", help="the --out of a sweep")
     _add_common(best)
     best.add_argument("--csv", type=PATH, help="also write the table, with every hyperparameter, to this file")
     best.add_argument(
@@ -34,12 +35,13 @@ def add(commands: Any, arguments: Sequence[str]) -> None:
     )
     plot = commands.add_parser(
         "plot",
-        help="a picture of a sweep or a run",
-        description="Draw the best curves of a sweep, one of its axes or two; of a run, its curve.",
+        help="a picture of a sweep or of runs",
+        description="Draw the best curves of a sweep, one of its axes or two; of runs, their curves.",
         epilog="Example: fedjax-lc plot out --kind heatmap --x gamma/theory --y compressor --out out/heat.pdf",
         formatter_class=Help,
     )
     plot.set_defaults(command=_plot)
+    plot.add_argument("folders", nargs="+", type=PATH, metavar="DIR", help="the --out of a sweep, or of runs")
     _add_common(plot)
     plot.add_argument("--kind", help=f"{', '.join(KINDS)} (default: best)")
     plot.add_argument("--x", help="curves: bits_up, rounds, step, ... (default: the metric); else an axis of the sweep")
@@ -47,13 +49,14 @@ def add(commands: Any, arguments: Sequence[str]) -> None:
     plot.add_argument("--theory", action="store_true", help="of a run with --measure lyapunov: its proven bound")
     plot.add_argument("--method", help="heatmap: the method, where the sweep has several")
     plot.add_argument(
-        "--out", type=PATH, help="the picture, .png, .svg or .pdf (default: DIR/plot.png or DIR/KIND.png)"
+        "--out",
+        type=PATH,
+        help="the picture, .png, .svg or .pdf (default: DIR/plot.png or DIR/KIND.png; plot.png of several runs)",
     )
     add_size(plot)
 
 
 def _add_common(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("folder", type=PATH, metavar="DIR", help="the --out of a sweep")
     parser.add_argument("--by", default="method", help="columns that make the groups, with commas between them")
     known = "bits_up, bits_down, grads, rounds, step, seconds or total_bits; or test_accuracy, value, ... at the end"
     parser.add_argument("--metric", default="bits_up", help=f"what it costs to reach the target: {known}")
@@ -89,26 +92,31 @@ def _groups(options: argparse.Namespace) -> list[str]:
 
 
 def _plot(options: argparse.Namespace) -> int:
-    is_run = is_there(options.folder / "trace.parquet")
-    print(f"wrote {_plot_run(options) if is_run else _plot_sweep(options)}")
+    first, *others = options.folders
+    are_runs = bool(others) or is_there(first / "trace.parquet")
+    print(f"wrote {_plot_runs(options) if are_runs else _plot_sweep(options, first)}")
     return 0
 
 
-def _plot_run(options: argparse.Namespace) -> Path:
+def _plot_runs(options: argparse.Namespace) -> Path:
     from fedjax_lc import plot
-    from fedjax_lc.results.trace import Trace
+    from fedjax_lc.pages.gather import gather
 
     if options.kind is not None or options.method is not None:
-        raise InputError(
-            f"{options.folder} holds one run, of which there is only the curve: leave out --kind and --method"
-        )
-    path = options.out or options.folder / "plot.png"
+        raise InputError("runs have curves alone, and --kind and --method are for one sweep: leave them out")
+    groups, figures = gather(options.folders)
+    if figures or any(group.sweeps for group in groups):
+        raise InputError("plot draws runs together, or one sweep: give folders of runs, or see fedjax-lc report")
+    if len(groups) > 1:
+        raise InputError(f"these runs are of {len(groups)} problems: plot those of one, or see fedjax-lc report")
+    curves = {curve.label: curve.traces for curve in groups[0].runs}
+    path = options.out or (options.folders[0] if len(options.folders) == 1 else Path()) / "plot.png"
     x = options.x or options.metric
-    plot.curves(Trace.load(options.folder), x=x, y=options.y, theory=options.theory, path=path, size=options.size)
+    plot.curves(curves, x=x, y=options.y, theory=options.theory, path=path, size=options.size)
     return path
 
 
-def _plot_sweep(options: argparse.Namespace) -> Path:
+def _plot_sweep(options: argparse.Namespace, folder: Path) -> Path:
     from fedjax_lc import plot
     from fedjax_lc.results.table import Table
 
@@ -116,11 +124,11 @@ def _plot_sweep(options: argparse.Namespace) -> Path:
     if kind not in KINDS:
         raise unknown("kind of picture", kind, KINDS)
     if options.theory:
-        raise InputError(f"{options.folder} holds a sweep, and --theory is for one run: leave it out")
-    table = Table.load(options.folder)
+        raise InputError(f"{folder} holds a sweep, and --theory is for one run: leave it out")
+    table = Table.load(folder)
     by = _groups(options)
     gap, metric, line = compare.terms(table, options.rel_gap, options.metric, by)
-    path = options.out or options.folder / ("plot.png" if kind == "best" else f"{kind}.png")
+    path = options.out or folder / ("plot.png" if kind == "best" else f"{kind}.png")
     if kind == "best":
         plot.best(table, metric, gap, by=by, x=options.x, y=options.y, path=path, size=options.size)
     elif kind == "heatmap":
