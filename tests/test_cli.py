@@ -187,7 +187,7 @@ def test_options_that_do_not_parse(refused):
     assert refused("run", "gd", "--steps", "many") == (
         "argument --steps: must be whole and in 1..4294967295, got 'many' (see fedjax-lc run --help)"
     )
-    assert refused("run", "gd", "--omega", "1") == "unrecognized arguments: --omega 1 (see fedjax-lc --help)"
+    assert refused("run", "gd", "--omega", "1") == "unrecognized arguments: --omega 1 (see fedjax-lc run --help)"
     assert refused("run", "gd", "--kappa", "0.5") == "kappa must be greater than 1, got 0.5"
     assert refused("run", "gd", "--kappa", "10", "--l2", "1") == (
         "give one of l2 and kappa: l2=0.01 sets mu itself, kappa=1e4 the condition number"

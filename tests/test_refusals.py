@@ -63,7 +63,19 @@ FOREIGN = ("{}", "[]", "null", '{"a": 1}', "", "\0")
         (["run", "fedavg", "--client-schedule", "(" * 50], "schedule '(((((((((((((((((((((((((("),
         (["run", "\x1b[31mgd\n"], r"unknown method '\x1b[31mgd\n': did you mean"),
         (["run", "gd", "--x", "\x1b]0;title\x07"], "unknown x axis"),
-        (["run", "gd", "\x1b[2J"], r"unrecognized arguments: \x1b[2J (see fedjax-lc --help)"),
+        (["run", "gd", "\x1b[2J"], r"unrecognized arguments: \x1b[2J (see fedjax-lc run --help)"),
+        (
+            ["run", "fedavg", "--client_lr", "1"],
+            "unrecognized arguments: --client_lr 1; did you mean --client-lr? (see fedjax-lc run --help)",
+        ),
+        *(
+            (
+                [command, "gd", "locodl", "--batch-size", "3"],
+                "unrecognized arguments: --batch-size 3; a hyperparameter of locodl is an axis here: "
+                f"--grid 'batch_size=...' (see fedjax-lc {command} --help)",
+            )
+            for command in ("sweep", "tune")
+        ),
         (["run", "x" * 10**6], "unknown method 'xxxxxxxxx"),
         (["figure", "--jobs", "0", "locodl"], "argument --jobs: must be whole and in 1..1000, got '0'"),
     ],

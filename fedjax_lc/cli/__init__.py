@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import difflib
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NoReturn
 
 from fedjax_lc.core.errors import InputError, one_line
@@ -24,10 +25,27 @@ fedjax-lc --help names all commands, fedjax-lc run locodl --help all options of 
 
 
 class _Parser(argparse.ArgumentParser):
-    """An argument parser whose errors are one line."""
+    """An argument parser, of a command or of all, whose errors are one line.
+
+    Attributes:
+        hint: what to do about a word that is no option, given it and the options read; None where nothing is known.
+    """
+
+    hint: Callable[[str, argparse.Namespace], str | None] = staticmethod(lambda word, options: None)
 
     def error(self, message: str) -> NoReturn:
         raise InputError(f"{message} (see {self.prog} --help)")
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As argparse's, but that a word that is no option is an error."""
+        options, strange = super().parse_known_args(args, namespace)
+        if strange:
+            word = strange[0].partition("=")[0]
+            known = [option for action in self._actions for option in action.option_strings]
+            near = difflib.get_close_matches(word, known, n=1, cutoff=0.8)
+            hint = self.hint(word.lstrip("-"), options) or (f"did you mean {near[0]}?" if near else None)
+            self.error(f"unrecognized arguments: {' '.join(strange)}" + (f"; {hint}" if hint else ""))
+        return options, strange
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -66,7 +66,17 @@ def add_of_methods(
     parser.set_defaults(command=command)
     known = "names of methods (fedjax-lc list methods), or a .toml file"
     parser.add_argument("methods", nargs="+", metavar="METHOD", help=known)
+    parser.hint = _as_an_axis
     config.add(parser)
+
+
+def _as_an_axis(word: str, options: argparse.Namespace) -> str | None:
+    """How to give a hyperparameter of a method, where the word is one of those named."""
+    from fedjax_lc import algorithms
+
+    name = word.replace("-", "_")
+    having = [each for each in options.methods if each in algorithms.names() and name in algorithms.get(each).options]
+    return f"a hyperparameter of {having[0]} is an axis here: --grid '{name}=...'" if having else None
 
 
 def _sweep(options: argparse.Namespace) -> int:
