@@ -287,6 +287,7 @@ def test_spelled_settings_read_back():
 
 def test_axes_that_cannot_be(refused, quick):
     sweep_gd = ["sweep", "gd", "diana", *quick]
+    assert refused(*sweep_gd, "--grid", "compressor=top_k:2").startswith("diana: compressor top_k:2 is biased")
     assert refused(*sweep_gd, "--grid", "gamma") == (
         "--grid must be NAME=VALUE, as in 'gamma=log:0.01:1:5', got 'gamma'"
     )
@@ -306,7 +307,7 @@ def test_axes_that_cannot_be(refused, quick):
     assert refused(*sweep_gd, "--grid", "gamma=-1, 1") == "gd needs gamma > 0, got -1"
     assert refused("sweep", "locodl", *quick, "--grid", "p=0.5, 2") == "locodl needs p in (0, 1], got 2"
     assert refused("sweep", "diana", *quick, "--grid", "compressor=rand_k:6") == (
-        "rand_k needs 1 <= k <= d = 5, got k = 6"
+        "diana: rand_k needs 1 <= k <= d = 5, got k = 6"
     )
     assert refused(*sweep_gd, "--sample", "5") == (
         "--sample draws from axes, and there is none: add --grid, as in 'gamma=loguniform:0.01:1'"

@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import inspect
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from fedjax_lc.cli.options import priced
@@ -123,12 +123,26 @@ def build(
     """
     from fedjax_lc.sweeping.grid import grid, sample
 
-    base = functools.partial(algorithm.theory, problem)
+    base = _naming(algorithm.name, functools.partial(algorithm.theory, problem))
     points = grid(base, **axes) if num is None or not axes else sample(base, num, method=kind, seed=seed, **axes)
     points = dataclasses.replace(points, hparams=tuple(priced(hp, index_bits) for hp in points.hparams))
+    check = _naming(algorithm.name, functools.partial(algorithm.check, problem))
     for hp in points.hparams:
-        algorithm.check(problem, hp)
+        check(hp)
     return points
+
+
+def _naming(method: str, call: Callable[..., Any]) -> Callable[..., Any]:
+    """A call whose errors name the method: a sweep may have several."""
+
+    @functools.wraps(call)
+    def named(*values: Any, **choices: Any) -> Any:
+        try:
+            return call(*values, **choices)
+        except InputError as error:
+            raise error if method in str(error) else InputError(f"{method}: {error}") from error
+
+    return named
 
 
 def configurations(config: Any, algorithm: Any, problem: Any, axes: Mapping[str, Any]) -> Any:
