@@ -16,6 +16,7 @@ from fedjax_lc.problems.layouts import Cut
 from fedjax_lc.problems.ragged import Ragged
 from fedjax_lc.problems.ragged_sparse import RaggedSparse
 from tests.conftest import make_clients
+from tests.lowered import PLATFORMS, lowered, open_loops
 
 SIZES = (128, 2, 1, 3, 62, 5, 9, 1)  # the first and the fifth lie in large blocks
 KEY = jax.random.key(1)
@@ -107,6 +108,11 @@ def test_lanes(both, lanes):
         same(jax.jit(lambda p, X: p.lane_grads(X))(ragged.for_lanes(), X), expected)
         if isinstance(ragged, fl.problems.LinearModel):
             same(jax.jit(type(ragged)._together)(ragged, X), expected)
+
+
+def test_accelerators_programs_hold_no_open_loops(both, points):
+    traced = of_cohort.trace(both[0], jnp.array([5, 3, 0]), jnp.array([2, 0]), points)
+    assert [open_loops(lowered(traced, platform)) for platform in PLATFORMS] == [0] * len(PLATFORMS)
 
 
 def test_a_batch_of_a_cohort_gathers_no_blocks(both, points):
