@@ -303,6 +303,7 @@ def problem_of(fl, kind):
         "network": lambda: fl.problems.neural("mlp:hidden=4", classes, test, classes=3, dtype="float64"),
         "norms": lambda: normalised(fl, classes, [(test[0][i : i + k], test[1][i : i + k]) for i, k in PARTS]),
         "blocks": lambda: data_problem(fl, "ragged"),
+        "pieces": lambda: data_problem(fl, "sparse"),
         "even": lambda: fl.problems.logistic_regression(make_clients((4,) * 16), kappa=30),
     }
     return makers[kind]()

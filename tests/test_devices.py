@@ -28,7 +28,9 @@ EXTEND = "extend/2/contract/locodl"
 PAIR, KILLED, DAMAGE = "again/2/pair/locodl", "killed/4/logistic/locodl", "damage/4/data/rows"
 OTHERS = [f"run/4/logistic/{case}" for case in spread.CASES]
 OTHERS += [f"run/4/{kind}/{case}" for kind in ("sparse", "softmax", "quadratic") for case in ("locodl", "cohorts")]
-OTHERS += [f"run/4/blocks/{case}" for case in ("locodl", "batches", "cohorts", "epochs")]
+OTHERS += [
+    f"run/4/{kind}/{case}" for kind in ("blocks", "pieces") for case in ("locodl", "batches", "cohorts", "epochs")
+]
 OTHERS += [f"run/4/network/{case}" for case in ("batches", "diana", "cohorts")] + ["run/4/norms/cohorts"]
 GATHERING = {"sidco": "how much each client kept decides its stages, which lie on every device"}
 TWICE = {  # methods that talk more than once in a round, and why
@@ -98,7 +100,7 @@ def compare_shares(found):
         (asked, most, least, leaves), (asked_too, most_too, least_too, _) = there["each"]
         assert (asked, asked_too) == (4, 3)  # of 7 clients
         assert leaves >= 2
-        blocks = kind in ("ragged", "softmax")  # of which each has as many
+        blocks = kind in ("ragged", "softmax", "sparse")  # of which each has as many
         assert {most, least} == {1 / 2 if blocks else 4 / 7}
         assert {most_too, least_too} == {1 / 2 if blocks else 3 / 7}
         problem = spread.data_problem(fl, kind)
@@ -205,8 +207,8 @@ def test_a_round_has_one_reduction(fake, method):
 @pytest.mark.slow
 def test_every_method_has_one_reduction_a_round_or_says_why(tmp_path):
     tasks = [f"count/4/even/{label}" for label in (*fl.algorithms.names(), "participation", "groups", "batches")]
-    tasks += [f"count/4/{kind}/locodl" for kind in ("sparse", "softmax", "quadratic", "blocks")]
-    tasks += ["count/4/blocks/batches", "count/4/network/batches"]
+    tasks += [f"count/4/{kind}/locodl" for kind in ("sparse", "softmax", "quadratic", "blocks", "pieces")]
+    tasks += ["count/4/blocks/batches", "count/4/pieces/batches", "count/4/network/batches"]
     found = spread.finish(spread.start(tmp_path / "out.json", tasks), tmp_path / "out.json", 1800)
     for task, there in found.items():
         label = task.split("/")[-1]

@@ -260,13 +260,19 @@ def dimension(sizes: Sizes, d: int) -> list[dict[str, Any]]:
 
 
 def ragged(sizes: Sizes, n: int) -> list[dict[str, Any]]:
-    """GD on the same rows, divided evenly and by a power law; both are timed in turns."""
+    """GD on the same rows, dense or sparse, divided evenly and by a power law; both are timed in turns."""
+    return [row | {"form": form} for form in ("dense", "sparse") for row in _divided(sizes, n, form)]
+
+
+def _divided(sizes: Sizes, n: int, form: str) -> list[dict[str, Any]]:
     rng = np.random.default_rng(0)
     A, b = rng.standard_normal((sizes.rows, 123)), np.sign(rng.standard_normal(sizes.rows))
+    if form == "sparse":
+        A *= rng.random(A.shape) < 14 / 123  # as many entries a row as a9a has
     table, rows, entries = data.from_arrays(A, b), list[dict[str, Any]](), dict[str, Contestant]()
     for partition in ("iid", "power_law:1.5"):
         parts = data.clients(table, data.partition(table, n, partition))
-        problem = logistic_regression(parts, l2=0.1, f_star=0.0, dtype="float32")
+        problem = logistic_regression(parts, l2=0.1, f_star=0.0, dtype="float32", features=form)
         hp = algorithms.get("gd").theory(problem)
         options: Any = {"steps": sizes.steps, "every": sizes.steps, "progress": False}
         rows += [row | {"partition": partition, "data": pytree.nbytes(problem)} for row in of_run(problem, hp, "gd", 2)]
@@ -301,7 +307,9 @@ PARTS: Mapping[str, Part] = {
     "dimension": Part("coordinates; DIANA with natural compression, 4 clients, 2 rows each", dimension),
     "lanes": Part("lanes of a sweep; DIANA with natural compression, 100 clients, 2 rows each", lanes),
     "devices": Part("devices of a sweep of 512 such lanes", devices),
-    "ragged": Part("clients of the same rows with 123 features, evenly and by a power law; GD", ragged),
+    "ragged": Part(
+        "clients of the same rows with 123 features, dense and sparse, evenly and by a power law; GD", ragged
+    ),
     "methods": Part(
         f"every method by its theory, {METHOD_STEPS} steps; lanes of a sweep, 100 clients, 2 rows each", methods
     ),
@@ -315,17 +323,18 @@ PARTS: Mapping[str, Part] = {
 def targets(results: Mapping[str, Any]) -> list[Target]:
     """What the rows are to meet; rows of little memory are not judged."""
     rows = results["rows"]
-    named = lambda row: f"{row['part']} {row['number']:,} {row.get('partition', row.get('method', ''))}".rstrip()
+    words = lambda row: (row["part"], f"{row['number']:,}", *(row.get(k) for k in ("form", "partition", "method")))
+    named = lambda row: " ".join(filter(None, words(row)))
     judged = [row for row in rows if "measured" in row and row["predicted"] >= LEAST]
     found = [
         Target(f"{named(row)}: measured / predicted memory", WITHIN, row["measured"] / row["predicted"], 1 / WITHIN)
         for row in judged
     ]
-    even = {row["number"]: row for row in rows if row.get("partition") == "iid"}
+    even = {(row["number"], row["form"]): row for row in rows if row.get("partition") == "iid"}
     for row in rows:
         if row.get("partition", "iid") != "iid":
             for what in ("step_ms", "data"):
-                share = row[what] / even[row["number"]][what]
+                share = row[what] / even[row["number"], row["form"]][what]
                 found.append(Target(f"{named(row)}: {what.partition('_')[0]} / iid's", AS_EVEN, share))
     return found + [
         Target(f"{named(row)}: memory at the end / early", FLAT, row["late"] / row["early"])
@@ -352,6 +361,7 @@ def _told(rows: Iterable[Mapping[str, Any]], part: str) -> Iterable[dict[str, st
     for row in rows:
         if row["part"] == part:
             shown = {part: f"{row['number']:,}"} | ({"method": row["method"]} if "method" in row else {})
+            shown |= {"form": row["form"]} if "form" in row else {}
             shown |= {"partition": row["partition"], "data": size(row["data"])} if "partition" in row else {}
             shown |= {"ms a step": f"{row['step_ms']:.4g}", "predicted": size(row["predicted"])}
             shown |= {name: size(row[name]) for name in ("measured", "early", "late") if name in row}

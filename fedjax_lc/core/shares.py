@@ -75,6 +75,11 @@ class Share:
         return self.rows[start:stop]
 
 
+def held(array: Any) -> np.ndarray:
+    """The rows of an array that this process holds."""
+    return array.rows if isinstance(array, Share) else np.asarray(array)
+
+
 # --- which rows, and what all processes know ---
 
 

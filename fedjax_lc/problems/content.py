@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from fedjax_lc.core.shares import Share, exchanged, here
-from fedjax_lc.problems.features import Dense
-from fedjax_lc.problems.ragged import Ragged
+from fedjax_lc.core.shares import exchanged, held, here
+from fedjax_lc.problems.features import Sparse
+from fedjax_lc.problems.ragged_sparse import RaggedSparse, matrices
+from fedjax_lc.problems.tables import Tables
 
 
 def digests(features: Any, targets: Any, weights: Any, sizes: np.ndarray) -> np.ndarray:
@@ -18,13 +19,13 @@ def digests(features: Any, targets: Any, weights: Any, sizes: np.ndarray) -> np.
 
     Of several processes that wait for each other, each computes those of the clients that it holds.
     """
-    return _of_all(_rows(features, _held(targets), _held(weights), sizes), len(sizes))
+    return _of_all(_rows(features, held(targets), held(weights), sizes), len(sizes))
 
 
 def of_rows(columns: Sequence[Any], sizes: np.ndarray, starts: np.ndarray | None) -> np.ndarray:
     """The same of columns that hold client after client, from `starts` on, or (None) each client's rows apart."""
-    held = [*map(_held, columns)]
-    rows = ([column[i, :m] if starts is None else column[starts[i] : starts[i] + m] for column in held]
+    columns = [*map(held, columns)]
+    rows = ([column[i, :m] if starts is None else column[starts[i] : starts[i] + m] for column in columns]
             for i, m in enumerate(sizes[here(len(sizes))]))  # fmt: skip
     return _of_all(rows, len(sizes))
 
@@ -39,26 +40,24 @@ def _digest(array: np.ndarray) -> bytes:
     return hashlib.sha256(head + np.ascontiguousarray(array).tobytes()).digest()
 
 
-def _held(array: Any) -> np.ndarray:
-    return array.rows if isinstance(array, Share) else np.asarray(array)
-
-
 def _rows(features: Any, targets: np.ndarray, weights: np.ndarray, sizes: np.ndarray) -> Iterator[tuple[Any, ...]]:
     """The arrays of each client that this process holds."""
     numbers = here(len(sizes))
-    if isinstance(features, Dense | Ragged):
-        if isinstance(features, Dense):
-            matrices, first, total = _held(features.array), numbers, len(features.array)
-        else:
-            matrices = features.joined(_held(blocks.array) for blocks in features.blocks)
-            first, total = np.asarray(features.first)[numbers], len(features.owners)
-        flat = [table.reshape(-1, *table.shape[2:]) for table in (matrices, targets, weights)]
-        starts = np.searchsorted(here(total), first) * matrices.shape[1]
-        for start, m in zip(starts, sizes[numbers], strict=True):
-            A, b, w = (table[start : start + m] for table in flat)
-            yield A[:, : features.width], b, w
-        return
-    columns, values, owners = map(_held, (features.columns, features.values, features.owners))
-    for i, m in enumerate(sizes[numbers]):
-        entry = np.nonzero(values[i])
-        yield owners[i][entry[0]], columns[i][entry], values[i][entry], targets[i, :m], weights[i, :m]
+    tables = isinstance(features, Tables)
+    first, total = (np.asarray(features.first)[numbers], len(features.owners)) if tables else (numbers, len(sizes))
+    spans = list(zip(np.searchsorted(here(total), first) * targets.shape[1], sizes[numbers], strict=True))
+    if isinstance(features, Sparse | RaggedSparse):
+        parts: Iterable[tuple[np.ndarray, ...]] = map(_entries, matrices(features, sizes))
+    else:
+        array = features.joined(map(held, features.arrays)) if tables else held(features.array)
+        dense = array.reshape(-1, array.shape[-1])
+        parts = ((dense[start : start + m, : features.width],) for start, m in spans)
+    targets, weights = targets.ravel(), weights.ravel()
+    for part, (start, m) in zip(parts, spans, strict=True):
+        yield *part, targets[start : start + m], weights[start : start + m]
+
+
+def _entries(matrix: Any) -> tuple[np.ndarray, ...]:
+    """Row, column and value of each entry of a CSR matrix."""
+    rows = np.repeat(np.arange(matrix.shape[0], dtype=np.int32), np.diff(matrix.indptr))
+    return rows, matrix.indices, matrix.data

@@ -1,8 +1,8 @@
-"""How the clients' matrices are laid out: padded to the largest client, cut into blocks of rows, or in pieces."""
+"""How the clients' matrices are laid out: padded to the largest client, cut into blocks, or in pieces of rows."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -10,13 +10,15 @@ import numpy as np
 
 from fedjax_lc.core.errors import InputError
 from fedjax_lc.core.platforms import whole_vectors
-from fedjax_lc.core.shares import here, of_each, stored_rows
+from fedjax_lc.core.shares import exchanged, here, of_each, stored_rows
 from fedjax_lc.problems.features import PIECE, Dense, Sparse
 from fedjax_lc.problems.ragged import Ragged
+from fedjax_lc.problems.ragged_sparse import RaggedSparse, matrices
 
 #: rows of the blocks of the ragged form, each a multiple of the next: large ones are multiplied faster, small ones pad
-#: little
-BLOCKS = (512, 64, 16, 4, 1)
+#: little. Blocks of 512 rows beside them gain nothing: the tables of one more class are copied, which for 16 lanes over
+#: 50 clients takes longer than the products
+BLOCKS = (64, 16, 4, 1)
 CUT_UP_TO = 1.15  #: rows of all blocks over those of all clients that are little padding
 PADDED_UP_TO = 1.5  #: the same of clients padded to the largest, up to which they are
 SMALL = 2**20  #: numbers of clients padded to the largest, up to which they are in any case: blocks would gain nothing
@@ -45,14 +47,19 @@ class Cut(NamedTuple):
     def of(cls, sizes: np.ndarray, d: int, devices: int = 1) -> Cut | None:
         """Blocks for clients of these sizes (n,) and d features: as large as keeps the padding small; None where every
         client is better padded to the largest."""
-        padded = len(sizes) * int(sizes.max())
-        if padded * d <= SMALL or padded <= PADDED_UP_TO * sizes.sum():
+        if _pad_little(sizes.astype(np.int64) * d):
             return None
         ladders = (BLOCKS[: k + 1] for k in range(len(BLOCKS)))
         little = lambda cut: len(cut.owners) * cut.rows <= CUT_UP_TO * sizes.sum()
         rows = next(rows for rows in ladders if little(cls.apart(sizes, rows, 1)))
         cut = cls.apart(sizes, rows, devices)
-        return cut if len(cut.owners) * cut.rows < padded else None
+        return cut if len(cut.owners) * cut.rows < len(sizes) * int(sizes.max()) else None
+
+    @classmethod
+    def of_sparse(cls, parts: Sequence[Any], sizes: np.ndarray, devices: int = 1) -> Cut | None:
+        """Each row apart, for CSR arrays (m_i, d), of which this process holds these; None as of `of`."""
+        numbers = np.array([PIECE * pieces(part).sum() + part.shape[0] for part in parts], np.int64)
+        return None if _pad_little(exchanged(numbers, len(sizes))) else cls.apart(sizes, (1,), devices)
 
     @classmethod
     def apart(cls, sizes: np.ndarray, rows: tuple[int, ...], devices: int) -> Cut:
@@ -123,9 +130,15 @@ class Cut(NamedTuple):
         return Ragged(tuple(blocks), owners, first, longest, devices=self.devices)
 
 
+def _pad_little(numbers: np.ndarray) -> bool:
+    """Whether clients that have so many numbers (n,) are better padded to the largest."""
+    padded = len(numbers) * int(numbers.max())
+    return padded <= SMALL or padded <= PADDED_UP_TO * int(numbers.sum())
+
+
 def laid_out(
     A: Any, sizes: np.ndarray, cut: Cut | None, dtype: Any, *, vectors: bool = True
-) -> Dense | Ragged | Sparse:
+) -> Dense | Ragged | Sparse | RaggedSparse:
     """Features of the (B, m, d) array A, or of one CSR array (m_i, d) per client, in float type `dtype`.
 
     Of several processes that wait for each other, each gives the blocks or clients that it holds.
@@ -135,7 +148,11 @@ def laid_out(
     vectors: whether to pad dense rows to whole vector registers of a CPU, for products with vectors.
     """
     if not isinstance(A, np.ndarray):
-        return _in_pieces(A, len(sizes), int(sizes.max()), dtype)
+        return (
+            _in_pieces(A, len(sizes), int(sizes.max()), dtype)
+            if cut is None
+            else _one_after_the_other(A, sizes, cut, dtype)
+        )
     count = len(sizes) if cut is None else len(cut.owners)
     if count * A.shape[1] >= 2**31:
         raise InputError(f"{count} blocks of {A.shape[1]} rows are more than 2^31 rows: use fewer clients or rows")
@@ -145,10 +162,10 @@ def laid_out(
     return cut.laid_out(table, A.shape[-1], int(sizes.max()), lambda part, count: stored_rows(part, count, dtype))
 
 
-def among(features: Ragged, sizes: np.ndarray, devices: int) -> tuple[Ragged, Callable[[Any], np.ndarray]]:
+def among(features: Any, sizes: np.ndarray, devices: int) -> tuple[Ragged | RaggedSparse, Callable[[Any], np.ndarray]]:
     """The same matrices with each device's blocks apart, and a function that turns tables (B, m) of the one into those
     of the other."""
-    cut = Cut.apart(sizes, tuple(blocks.longest for blocks in features.blocks), devices)
+    cut = Cut.apart(sizes, tuple(rows for rows, _ in features.classes), devices)
     used = np.flatnonzero(cut.owners < len(sizes))
     owners = cut.owners[used]
     source = np.asarray(features.first)[owners] + used - cut.first[owners]
@@ -158,29 +175,94 @@ def among(features: Ragged, sizes: np.ndarray, devices: int) -> tuple[Ragged, Ca
         rows[used] = np.asarray(table)[source]
         return rows
 
-    matrices = turned(features.joined(np.asarray(blocks.array) for blocks in features.blocks))
-    return cut.laid_out(matrices, features.width, features.longest, lambda part, _: part), turned
+    kept = lambda part, _: part
+    if isinstance(features, RaggedSparse):
+        return _one_after_the_other(list(matrices(features, sizes)), sizes, cut, features.values.dtype, kept), turned
+    table = turned(features.joined(map(np.asarray, features.arrays)))
+    return cut.laid_out(table, features.width, features.longest, kept), turned
+
+
+# --- sparse matrices ---
+
+
+def pieces(part: Any) -> np.ndarray:
+    """(m_i,) the pieces that each row of a CSR matrix takes."""
+    return -(-np.diff(part.indptr) // PIECE)
 
 
 def _in_pieces(parts: Sequence[Any], clients: int, m: int, dtype: Any) -> Sparse:
-    n, d = len(parts), parts[0].shape[1]
-    if clients * d >= 2**31:
-        raise InputError(f"{clients} clients of {d} features are more than 2^31 numbers: use fewer clients")
-    counts = [-(-np.diff(part.indptr) // PIECE) for part in parts]  # pieces of each row
-    most = [[int(count.sum()), int(count.max())] for count in counts]
-    P, longest = map(int, of_each(np.max([[1, 1], *most], axis=0)).max(axis=0))
-    # Padding uses all columns in turn, so that an accelerator's additions to one column do not queue.
-    columns = np.tile((np.arange(P * PIECE) % d).astype(np.int32), (n, 1))
-    values = np.zeros((n, P * PIECE), dtype)
-    owners, first = np.full((n, P), m - 1, np.int32), np.zeros((n, m), np.int32)
-    for i, (part, count) in enumerate(zip(parts, counts, strict=True)):
-        rows, starts = len(count), np.cumsum(count) - count
-        first[i, :rows] = starts
-        owners[i, : count.sum()] = np.repeat(np.arange(rows), count)
-        places = np.arange(part.nnz) + np.repeat(starts * PIECE - part.indptr[:-1], np.diff(part.indptr))
-        columns[i, places], values[i, places] = part.indices, part.data
-    shape = (n, P, PIECE)
+    n, (d, P, longest) = len(parts), _largest(parts, clients)
+    owners, first = np.full(n * P, m - 1, np.int32), np.zeros(n * m, np.int32)
+    arrays = _filled(parts, d, dtype, owners, first, [(k * P, k * m, 0, 0) for k in range(n)])
+    shapes = [(n, P, PIECE), (n, P, PIECE), (n, P), (n, m)]
     columns, values, owners, first = (
-        stored_rows(array, clients) for array in (columns.reshape(shape), values.reshape(shape), owners, first)
+        stored_rows(array.reshape(shape), clients) for array, shape in zip(arrays, shapes, strict=True)
     )
     return Sparse(columns, values, owners, first, d, longest)
+
+
+def _one_after_the_other(
+    parts: Sequence[Any],
+    sizes: np.ndarray,
+    cut: Cut,
+    dtype: Any,
+    store: Callable[[np.ndarray, int], Any] = stored_rows,
+) -> RaggedSparse:
+    n, (d, _, longest) = len(sizes), _largest(parts, len(sizes))
+    counts = exchanged(np.array([max(1, pieces(part).sum()) for part in parts], np.int64), n)
+    of_pieces = Cut.apart(counts, (1,), cut.devices)
+    P, B, numbers = len(of_pieces.owners), len(cut.owners), here(n)
+    most, most_rows = P // cut.devices, B // cut.devices
+    rows = ((here(P) // most + 1) * most_rows - 1).astype(np.int32)  # of unused pieces the last row of a device
+    starts = (here(B) // most_rows * most).astype(np.int32)
+    at = zip(of_pieces.starts(numbers), cut.starts(numbers), of_pieces.first[numbers], cut.first[numbers], strict=True)
+    columns, values, rows, starts = _filled(parts, d, dtype, rows, starts, at)
+    return RaggedSparse(
+        store(columns, P),
+        store(values, P),
+        store(rows[:, None], P),
+        store(starts[:, None], B),
+        jnp.asarray(counts, jnp.int32),
+        jnp.asarray(cut.owners),
+        jnp.asarray(cut.first),
+        int(sizes.max()),
+        d,
+        longest,
+        int(counts.max()),
+        devices=cut.devices,
+    )
+
+
+def _largest(parts: Sequence[Any], clients: int) -> tuple[int, int, int]:
+    """Columns, and the most pieces of a client and of a row, of the CSR matrices of all processes."""
+    each = [(part.shape[1], pieces(part).sum(), pieces(part).max()) for part in parts]
+    d, most, longest = map(int, of_each(np.max([(1, 1, 1), *each], axis=0)).max(axis=0))
+    if clients * d >= 2**31:
+        raise InputError(f"{clients} clients of {d} features are more than 2^31 numbers: use fewer clients")
+    return d, most, longest
+
+
+def _filled(
+    parts: Sequence[Any],
+    d: int,
+    dtype: Any,
+    owners: np.ndarray,
+    first: np.ndarray,
+    at: Iterable[tuple[int, int, int, int]],
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Columns and values (P, PIECE) of the pieces of CSR matrices, the row of each piece, the first piece of each row.
+
+    owners, first: (P,) and (rows,) what the latter two are where there is padding.
+    at: of each matrix, the places of its first piece and row, and the numbers that these have.
+    """
+    # Padding uses all columns in turn, so that an accelerator's additions to one column do not queue.
+    columns, values = (np.arange(owners.size * PIECE) % d).astype(np.int32), np.zeros(owners.size * PIECE, dtype)
+    for part, (place, row_place, piece, row) in zip(parts, at, strict=True):
+        count = pieces(part)
+        starts = np.cumsum(count) - count
+        first[row_place : row_place + len(count)] = piece + starts
+        owners[place : place + max(1, count.sum())] = row
+        owners[place : place + count.sum()] = row + np.repeat(np.arange(len(count)), count)
+        places = np.arange(part.nnz) + np.repeat((place + starts) * PIECE - part.indptr[:-1], np.diff(part.indptr))
+        columns[places], values[places] = part.indices, part.data
+    return columns.reshape(-1, PIECE), values.reshape(-1, PIECE), owners, first

@@ -14,14 +14,17 @@ GRAM_UP_TO = 500  #: rows or columns up to which the Gram matrix of a sparse mat
 BLOCK = 256  #: rows of a large Gram matrix at a time
 
 
-def weighted(A: Any, roots: np.ndarray) -> tuple[Any, Any]:
-    """The clients' matrices with rows multiplied by `roots` (n, m), and all their rows as one matrix."""
+def weighted(A: Any, roots: np.ndarray, apart: Callable[[np.ndarray], list[np.ndarray]]) -> tuple[Any, Any]:
+    """The clients' matrices with rows multiplied by `roots`, a table of all, and all their rows as one matrix; `apart`
+    returns the rows of each client, of all rows."""
     if isinstance(A, np.ndarray):
-        blocks = A * roots[..., None]
-        return blocks, blocks.reshape(-1, A.shape[-1])
+        whole = (A * roots[..., None]).reshape(-1, A.shape[-1])
+        return apart(whole), whole
     from scipy.sparse import vstack
 
-    scaled = [part.multiply(root[: part.shape[0], None]).tocsr() for part, root in zip(A, roots, strict=True)]
+    scaled = [
+        part.multiply(root[: part.shape[0], None]).tocsr() for part, root in zip(A, apart(roots.ravel()), strict=True)
+    ]
     return scaled, vstack(scaled, format="csr")
 
 

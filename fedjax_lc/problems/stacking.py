@@ -19,9 +19,10 @@ from fedjax_lc.core.typing import ClientVecs, Key, Vec
 from fedjax_lc.data.sparse import as_array, as_csr, is_sparse, real
 from fedjax_lc.problems import content, norms
 from fedjax_lc.problems.base import Sampled
-from fedjax_lc.problems.features import Features
+from fedjax_lc.problems.features import Features, Sparse
 from fedjax_lc.problems.layouts import Cut, among, laid_out
-from fedjax_lc.problems.ragged import Ragged
+from fedjax_lc.problems.ragged_sparse import RaggedSparse
+from fedjax_lc.problems.tables import Tables
 
 Clients = Sequence[tuple[Any, Any]]
 COPIES = 2  #: float64 copies of all features that the host holds while it stacks them and computes constants
@@ -80,17 +81,17 @@ class RowsProblem(Sampled):
         rest = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name not in laid_out}
         with waiting(self.mesh):
             data = content.digests(self.features, self.targets, self.rows, np.asarray(self.sizes))
-        kind = (type(self.features).__name__ == "Sparse", self.features.width)
+        kind = (isinstance(self.features, Sparse | RaggedSparse), self.features.width)
         return rest | {"data": data, "kind": kind, "smooth_mean": np.float32(self.smooth_mean)}
 
     def on(self, mesh: Mesh) -> Any:
         problem, devices = self, mesh.shape[CLIENTS]
-        if isinstance(self.features, Ragged) and self.features.devices != devices:
+        if isinstance(self.features, Tables) and self.features.devices != devices:
             features, turned = among(self.features, np.asarray(self.sizes), devices)
             problem = self.replace(features=features, targets=turned(self.targets), rows=turned(self.rows))
-        if isinstance(problem.features, Ragged):
-            blocks = tuple(place(each, len(each.array), mesh) for each in problem.features.blocks)
-            problem = problem.replace(features=pytree.replace(problem.features, blocks=blocks))
+        if isinstance(problem.features, Tables):
+            split = lambda leaf: place(leaf, len(leaf), mesh) if leaf.ndim > 1 else leaf
+            problem = problem.replace(features=jax.tree.map(split, problem.features))
         data = {name: getattr(problem, name) for name in ("features", "targets", "rows")}
         return place(problem.replace(**place(data, len(problem.targets), mesh)), self.n, mesh)
 
@@ -139,12 +140,12 @@ def stack(
     with agreed():
         parts, sparse, d = _checked(clients, numbers, form, check)
     sizes = exchanged(np.array([len(b) for _, b in parts], np.int32), len(clients))
-    cut = None if sparse else Cut.of(sizes, d, devices_waiting())
+    matrices, devices = [A for A, _ in parts], devices_waiting()
+    cut = Cut.of_sparse(matrices, sizes, devices) if sparse else Cut.of(sizes, d, devices)
     into = cut or Cut.padded(sizes)
     targets = into.table([b for _, b in parts])
     weight = len(clients) * shares(weights, sizes)[numbers]
     rows = into.table([np.full(len(b), each / len(b)) for (_, b), each in zip(parts, weight, strict=True)])
-    matrices = [A for A, _ in parts]
     return Stack(matrices if sparse else into.table(matrices, (d,)), targets, rows, sizes, cut)
 
 
@@ -221,10 +222,9 @@ def constants(stacked: Stack, curvature: float, l2: float | None, kappa: float |
     if norm not in ("spectral", "frobenius"):
         raise InputError(f"norm must be 'spectral' or 'frobenius', got {norm!r}")
     size = norms.spectral if norm == "spectral" else norms.frobenius
-    matrices, whole = norms.weighted(stacked.features, np.sqrt(stacked.rows))
-    n = len(stacked.sizes)
-    if stacked.cut is not None:
-        matrices = stacked.cut.untied(whole, stacked.sizes)
+    n, cut = len(stacked.sizes), stacked.cut or Cut.padded(stacked.sizes)
+    apart = lambda rows: cut.untied(rows, stacked.sizes)
+    matrices, whole = norms.weighted(stacked.features, np.sqrt(stacked.rows), apart)
     data = curvature * exchanged(np.array([size(matrix) for matrix in matrices]), n)
     data_mean = curvature * norms.of_all(whole, size) / n
     strong = _l2(l2, kappa, float(data.max()))

@@ -31,7 +31,8 @@ def test_every_part_measures_a_row(part):
         assert row["predicted"] > 0
         assert row.get("measured", row.get("late")) >= 0
     if part == "ragged":
-        assert [row["partition"] for row in rows] == ["iid", "power_law:1.5"]
+        assert [row["form"] for row in rows] == ["dense", "dense", "sparse", "sparse"]
+        assert [row["partition"] for row in rows] == ["iid", "power_law:1.5"] * 2
 
 
 def test_the_peak_is_that_of_the_measured_call_alone():
@@ -91,9 +92,14 @@ def test_a_power_law_is_held_to_the_even_split():
         "measured": 1,
         "data": 10,
         "partition": "iid",
+        "form": "dense",
     }
-    found = scale.targets({"rows": [even, even | {"partition": "power_law:1.5", "step_ms": 1.6, "data": 14}]})
+    other = {"form": "sparse", "step_ms": 10.0}
+    found = scale.targets(
+        {"rows": [even, even | other, even | {"partition": "power_law:1.5", "step_ms": 1.6, "data": 14}]}
+    )
     assert [(target.measured, target.met) for target in found] == [(1.6, False), (1.4, True)]
+    assert found[0].what == "ragged 50 dense power_law:1.5: step / iid's"
 
 
 def test_bad_input():
