@@ -11,11 +11,9 @@ os.environ["FEDJAX_LC_CACHE"] = "off"  # nothing of the user's own is read or wr
 os.environ.pop("COLUMNS", None)  # which xdist sets: tables are as wide as they are
 os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"  # here and in processes that tests start, see `optimisations`
 
-from jaxlib import version
+from tests.flags import QUICK
 
-if version.__version_info__ < (0, 11):  # a flag that XLA does not know ends the process
-    # The same bits, compiled in half of the time; a program is not split for threads, of which there is one.
-    QUICK = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
+if QUICK:
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {QUICK}".strip()
 
 import jax

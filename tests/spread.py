@@ -32,6 +32,8 @@ from pathlib import Path
 
 import numpy as np
 
+from tests.flags import QUICK
+
 COLLECTIVE = r"\b(all-reduce|all-gather|all-to-all|collective-permute|collective-broadcast|reduce-scatter)(?:-start)?\("
 CASES = {  # what a label stands for, besides a method's name: the method and its choices
     "cohorts": ("fedavg", {"cohort_size": 3, "batch_size": 2}),
@@ -388,7 +390,7 @@ def python(words, devices=1):
     """Start Python with these arguments, on so many fake devices."""
     names = ("PATH", "HOME", "PYTHONPATH", "LD_LIBRARY_PATH", "TMPDIR", "FEDJAX_LC_DATA")
     environment = {name: os.environ[name] for name in names if name in os.environ}
-    flags = f"--xla_force_host_platform_device_count={devices} --xla_cpu_use_fusion_emitters=false"
+    flags = f"--xla_force_host_platform_device_count={devices} {QUICK}"
     environment |= {"XLA_FLAGS": flags, "FEDJAX_LC_CACHE": "off", "JAX_PLATFORMS": "cpu", "MPLBACKEND": "agg"}
     return subprocess.Popen(
         [sys.executable, *words], env=environment, cwd=Path(__file__).parents[1],

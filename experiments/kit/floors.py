@@ -105,7 +105,7 @@ class Floors(Recipe):
             if (table.lanes["status"] == "finished").all():
                 measured = SERIES[self.floor_of].of(problem, table)
                 settled = measured.reshape(self.seeds, -1)[:, rounds // self.every // 2 :].mean(axis=1)
-                floor, error = settled.mean(), settled.std(ddof=1) / np.sqrt(self.seeds)
+                floor, error = float(settled.mean()), float(settled.std(ddof=1) / np.sqrt(self.seeds))
             else:
                 floor = error = np.nan
             found.append({"factor": factor, "floor": finite(floor), "error": finite(error)})

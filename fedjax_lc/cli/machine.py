@@ -103,8 +103,8 @@ def _memory(device: Any) -> str:
 
 def _numbers() -> dict[str, Any]:
     return {
-        "default matmul precision": jax.config.jax_default_matmul_precision or "the platform's",  # type: ignore[attr-defined]
-        "jax_enable_x64": bool(jax.config.jax_enable_x64),  # type: ignore[attr-defined]
+        "default matmul precision": jax.config.jax_default_matmul_precision or "the platform's",  # type: ignore[attr-defined, unused-ignore]
+        "jax_enable_x64": bool(jax.config.jax_enable_x64),  # type: ignore[attr-defined, unused-ignore]
         "default dtypes": f"{jnp.zeros(()).dtype}, {jnp.asarray(0).dtype}",
     }
 

@@ -63,7 +63,7 @@ def partition(dataset: Dataset, num_clients: int | None = None, how: str | None 
     if dataset.groups is None:
         others = ", ".join(name for name in PARTITIONERS if name != "natural")
         raise InputError(f"natural: {dataset.name} does not come already split; choose one of {others}")
-    return partitioner(dataset.groups, dataset.groups.max() + 1 if num_clients is None else num_clients, seed)
+    return partitioner(dataset.groups, int(dataset.groups.max()) + 1 if num_clients is None else num_clients, seed)
 
 
 def clients(dataset: Dataset, indices: Indices) -> list[tuple[NDArray[Any], NDArray[Any]]]:

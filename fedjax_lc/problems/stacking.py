@@ -246,7 +246,7 @@ def _l2(l2: float | None, kappa: float | None, data_smooth: float) -> float:
 def float_dtype(dtype: Any) -> Any:
     """float32 or float64 as a NumPy dtype; JAX's default float for None."""
     chosen = np.dtype(dtype) if dtype is not None else np.dtype(jnp.zeros(()).dtype)
-    if chosen == np.float64 and not jax.config.jax_enable_x64:  # type: ignore[attr-defined]
+    if chosen == np.float64 and not jax.config.jax_enable_x64:  # type: ignore[attr-defined, unused-ignore]
         raise InputError(f"dtype float64 needs JAX's 64-bit mode: put {X64_LINE} before the first array is made")
     if chosen not in (np.float32, np.float64):
         raise InputError(f"dtype must be float32 or float64, got {chosen}")

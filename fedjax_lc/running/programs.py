@@ -27,7 +27,7 @@ def compile_once(function: Callable[..., Any], arguments: tuple[Any, ...]) -> tu
     leaves, structure = jax.tree.flatten(arguments)
     abstract = tuple((leaf.shape, leaf.dtype, bool(getattr(leaf, "weak_type", False))) for leaf in leaves)
     route = models.convolution_route()
-    settings = (jax.config.jax_enable_x64, jax.config.jax_default_device)  # type: ignore[attr-defined]
+    settings = (jax.config.jax_enable_x64, jax.config.jax_default_device)  # type: ignore[attr-defined, unused-ignore]
     place = (function, structure, abstract, route, *settings)
     if place in _COMPILED:
         return _COMPILED[place], 0.0
@@ -91,7 +91,7 @@ def free_bytes(device: Any = None) -> int | None:
     None if the device does not report it.
     """
     if device is None:
-        chosen = jax.config.jax_default_device  # type: ignore[attr-defined]
+        chosen = jax.config.jax_default_device  # type: ignore[attr-defined, unused-ignore]
         device = chosen if hasattr(chosen, "memory_stats") else jax.local_devices()[0]
     stats = device.memory_stats()
     if stats and "bytes_limit" in stats:
