@@ -14,7 +14,7 @@ an NVIDIA H100, with as many rows of 76 entries and 113 at most, 0.21 ms, 0.22 m
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeAlias, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -24,6 +24,8 @@ from fedjax_lc.core.devices import each_device
 from fedjax_lc.core.platforms import FEW_LANES, on_cpu
 
 T = TypeVar("T")
+
+Slope: TypeAlias = Callable[..., jax.Array]  #: of predictions and tables, entry by entry
 
 PIECE = 16  #: entries of a piece of a row; 8 and 32 are as fast on a CPU
 
@@ -54,11 +56,11 @@ class Features(Protocol):
     def together(self, lanes: int, dtype: Any) -> bool:
         """Whether a CPU computes this many lanes faster in one product than one after the other."""
 
-    def predict_lanes(self, X: jax.Array) -> jax.Array:
-        """(B, lanes, m) products A_i x of many lanes, X (lanes, d) or (lanes, n, d)."""
+    def gradients(self, x: jax.Array, slope: Slope, *tables: jax.Array) -> jax.Array:
+        """(n, d) products A_i^T s_i of s = slope(z, *tables), for the predictions z of x and tables (B, m)."""
 
-    def pull_back_lanes(self, S: jax.Array) -> jax.Array:
-        """(lanes, n, d) products A_i^T s_i of many lanes, S (B, lanes, m)."""
+    def lane_gradients(self, X: jax.Array, slope: Slope, *tables: jax.Array) -> jax.Array:
+        """(lanes, n, d) the same of many lanes, X (lanes, d) or (lanes, n, d)."""
 
     def for_lanes(self) -> Any:
         """The same matrices, with arrays precomputed that products over lanes need at every step."""
@@ -126,15 +128,20 @@ class Dense(Padded):
     def together(self, lanes: int, dtype: Any) -> bool:
         return lanes >= FEW_LANES.get(dtype.itemsize, 2)
 
-    def predict_lanes(self, X: jax.Array) -> jax.Array:
+    def gradients(self, x: jax.Array, slope: Slope, *tables: jax.Array) -> jax.Array:
+        return self.pull_back(slope(self.predict(x), *tables))
+
+    def lane_gradients(self, X: jax.Array, slope: Slope, *tables: jax.Array) -> jax.Array:
+        S = slope(self._predict_lanes(X), *(table[:, None] for table in tables))
+        return jnp.swapaxes(products.einsum("nlm,nmd->nld", S, self.array), 0, 1)[..., : self.width]
+
+    def _predict_lanes(self, X: jax.Array) -> jax.Array:
+        """(n, lanes, m) predictions."""
         wide = self._widened(X)
         if X.ndim == 2:  # one product for all clients
             return jnp.swapaxes(products.einsum("nmd,ld->nml", self.array, wide), 1, 2)
         turned = jnp.swapaxes(self.array, 1, 2) if self.turned is None else self.turned
         return products.einsum("lnd,ndm->nlm", wide, turned)
-
-    def pull_back_lanes(self, S: jax.Array) -> jax.Array:
-        return jnp.swapaxes(products.einsum("nlm,nmd->nld", S, self.array), 0, 1)[..., : self.width]
 
     def for_lanes(self) -> Dense:
         """On a CPU also the transposed array, which XLA would otherwise compute for each product."""
@@ -213,11 +220,11 @@ class Sparse(Padded):
     def together(self, lanes: int, dtype: Any) -> bool:
         return False
 
-    def predict_lanes(self, X: jax.Array) -> jax.Array:
-        return jax.vmap(self.predict, out_axes=1)(X)
+    def gradients(self, x: jax.Array, slope: Slope, *tables: jax.Array) -> jax.Array:
+        return self.pull_back(slope(self.predict(x), *tables))
 
-    def pull_back_lanes(self, S: jax.Array) -> jax.Array:
-        return jax.vmap(self.pull_back, in_axes=1)(S)
+    def lane_gradients(self, X: jax.Array, slope: Slope, *tables: jax.Array) -> jax.Array:
+        return jax.vmap(lambda x: self.gradients(x, slope, *tables))(X)
 
     def for_lanes(self) -> Sparse:
         return self

@@ -12,7 +12,7 @@ import numpy as np
 
 from fedjax_lc.core import pytree
 from fedjax_lc.core.shares import held, here
-from fedjax_lc.problems.features import PIECE, Sparse, rows_of_pieces
+from fedjax_lc.problems.features import PIECE, Slope, Sparse, rows_of_pieces
 from fedjax_lc.problems.tables import Tables, one_after_the_other
 
 
@@ -86,11 +86,11 @@ class RaggedSparse(Tables):
     def together(self, lanes: int, dtype: Any) -> bool:
         return False
 
-    def predict_lanes(self, X: jax.Array) -> jax.Array:
-        return jax.vmap(self.predict, out_axes=1)(X)
+    def gradients(self, x: jax.Array, slope: Slope, *tables: jax.Array) -> jax.Array:
+        return self.pull_back(slope(self.predict(x), *tables))
 
-    def pull_back_lanes(self, S: jax.Array) -> jax.Array:
-        return jax.vmap(self.pull_back, in_axes=1)(S)
+    def lane_gradients(self, X: jax.Array, slope: Slope, *tables: jax.Array) -> jax.Array:
+        return jax.vmap(lambda x: self.gradients(x, slope, *tables))(X)
 
     def for_lanes(self) -> RaggedSparse:
         return self
