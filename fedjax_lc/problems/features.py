@@ -14,7 +14,7 @@ an NVIDIA H100, with as many rows of 76 entries and 113 at most, 0.21 ms, 0.22 m
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol, TypeAlias, TypeVar
+from typing import Any, Protocol, Self, TypeAlias, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -159,8 +159,36 @@ class Dense(Padded):
         return jnp.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, self.array.shape[-1] - self.width)])
 
 
+class OneByOne:
+    """Products with one vector after the other, of classes and lanes: for matrices that gain nothing from several."""
+
+    def predict(self, x: jax.Array) -> jax.Array:
+        raise NotImplementedError
+
+    def pull_back(self, s: jax.Array) -> jax.Array:
+        raise NotImplementedError
+
+    def predict_classes(self, W: jax.Array) -> jax.Array:
+        return jax.vmap(self.predict, -1, -1)(W)
+
+    def pull_back_classes(self, S: jax.Array) -> jax.Array:
+        return jax.vmap(self.pull_back, -1, -1)(S)
+
+    def together(self, lanes: int, dtype: Any) -> bool:
+        return False
+
+    def gradients(self, x: jax.Array, slope: Slope, *tables: jax.Array) -> jax.Array:
+        return self.pull_back(slope(self.predict(x), *tables))
+
+    def lane_gradients(self, X: jax.Array, slope: Slope, *tables: jax.Array) -> jax.Array:
+        return jax.vmap(lambda x: self.gradients(x, slope, *tables))(X)
+
+    def for_lanes(self) -> Self:
+        return self
+
+
 @pytree.dataclass
-class Sparse(Padded):
+class Sparse(OneByOne, Padded):
     """Sparse matrices; the entries of each row lie in pieces of PIECE entries. Padding has the value 0.
 
     Attributes:
@@ -210,24 +238,6 @@ class Sparse(Padded):
         n = self.columns.shape[0]
         g = jnp.zeros(n * self.width, terms.dtype)
         return g.at[_flat(self.columns, self.width)].add(terms, mode="promise_in_bounds").reshape(n, self.width)
-
-    def predict_classes(self, W: jax.Array) -> jax.Array:
-        return jax.vmap(self.predict, -1, -1)(W)
-
-    def pull_back_classes(self, S: jax.Array) -> jax.Array:
-        return jax.vmap(self.pull_back, -1, -1)(S)
-
-    def together(self, lanes: int, dtype: Any) -> bool:
-        return False
-
-    def gradients(self, x: jax.Array, slope: Slope, *tables: jax.Array) -> jax.Array:
-        return self.pull_back(slope(self.predict(x), *tables))
-
-    def lane_gradients(self, X: jax.Array, slope: Slope, *tables: jax.Array) -> jax.Array:
-        return jax.vmap(lambda x: self.gradients(x, slope, *tables))(X)
-
-    def for_lanes(self) -> Sparse:
-        return self
 
     def _take(self, picks: jax.Array) -> Sparse:
         n, P = self.owners.shape

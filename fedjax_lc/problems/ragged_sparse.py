@@ -12,12 +12,12 @@ import numpy as np
 
 from fedjax_lc.core import pytree
 from fedjax_lc.core.shares import held, here
-from fedjax_lc.problems.features import PIECE, Slope, Sparse, rows_of_pieces
+from fedjax_lc.problems.features import PIECE, OneByOne, Sparse, rows_of_pieces
 from fedjax_lc.problems.tables import Tables, one_after_the_other
 
 
 @pytree.dataclass
-class RaggedSparse(Tables):
+class RaggedSparse(OneByOne, Tables):
     """Sparse matrices; the entries of each row lie in pieces of PIECE entries, as in `Sparse`, and the pieces of all
     rows one after the other. A table, as `Tables` says, has one row for each row of data.
 
@@ -76,24 +76,6 @@ class RaggedSparse(Tables):
             return g.at[places].add(terms, mode="promise_in_bounds").reshape(n, self.width)
 
         return self._apart(one, (self.columns, self.values, self.rows, s), len(self.first), self._owned())
-
-    def predict_classes(self, W: jax.Array) -> jax.Array:
-        return jax.vmap(self.predict, -1, -1)(W)
-
-    def pull_back_classes(self, S: jax.Array) -> jax.Array:
-        return jax.vmap(self.pull_back, -1, -1)(S)
-
-    def together(self, lanes: int, dtype: Any) -> bool:
-        return False
-
-    def gradients(self, x: jax.Array, slope: Slope, *tables: jax.Array) -> jax.Array:
-        return self.pull_back(slope(self.predict(x), *tables))
-
-    def lane_gradients(self, X: jax.Array, slope: Slope, *tables: jax.Array) -> jax.Array:
-        return jax.vmap(lambda x: self.gradients(x, slope, *tables))(X)
-
-    def for_lanes(self) -> RaggedSparse:
-        return self
 
     def take(self, picks: jax.Array) -> Sparse:
         source = self if self.whole is None else self.whole
