@@ -310,7 +310,7 @@ PARTS: Mapping[str, Part] = {
     "lanes": Part("lanes of a sweep; DIANA with natural compression, 100 clients, 2 rows each", lanes),
     "devices": Part("devices of a sweep of 512 such lanes", devices),
     "ragged": Part(
-        "clients of the same rows with 123 features, dense and sparse, evenly and by a power law; GD, 10 x steps",
+        f"clients of the same rows with 123 features, dense or sparse, evenly or by a power law; GD, {LONGER} x steps",
         ragged,
     ),
     "methods": Part(

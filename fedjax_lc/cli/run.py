@@ -242,9 +242,8 @@ def _read(text: str, declared: Any) -> Any:
     if declared.admits(compressors.Compressor):
         return compressors.parse(text)
     words = declared.kind in ("choice", "schedule", "word")
-    kinds: tuple[type, ...] = (type(None), tuple, str) if words else (type(None), int, tuple, float, bool, str)
-    kinds = tuple(kind for kind in kinds if kind not in (type(None), tuple) or declared.admits(kind))
-    value = spec.read(text, kinds)
+    kinds: list[type] = [type(None), tuple, str] if words else [type(None), int, tuple, float, bool, str]
+    value = spec.read(text, [kind for kind in kinds if kind not in (type(None), tuple) or declared.admits(kind)])
     if isinstance(value, float) and declared.whole and value.is_integer() and abs(value) < 2**63:
         return int(value)  # 3e4
     return next((choice for choice in declared.within or () if str(choice) == value), value) if words else value
