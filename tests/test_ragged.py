@@ -50,7 +50,7 @@ def both(request):
         ragged = make(clients, l2=0.1, weights="size")
     sparse = request.param == "sparse"
     assert isinstance(padded.features, Sparse if sparse else Dense)
-    assert [rows for rows, _ in ragged.features.classes] == ([1] if sparse else [64, 4])
+    assert [rows for rows, _ in ragged.features.classes] == ([1] if sparse else [32, 4])
     return ragged, padded
 
 

@@ -26,7 +26,7 @@ from fedjax_lc.running.programs import compile_count
 ROOT = Path(__file__).parents[2]  #: of the repository
 #: Environment of a process with one thread.
 PINNED = {
-    "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1",
+    "NPROC": "1",  # threads of XLA
     "JAX_PLATFORMS": "cpu",
     "JAX_ENABLE_X64": "0",
     "JAX_ENABLE_COMPILATION_CACHE": "0",

@@ -1,6 +1,7 @@
 """`bench mcm`: both contestants run the same methods, verdicts follow from the times, files are written."""
 
 import json
+import sys
 from types import SimpleNamespace
 
 import jax.numpy as jnp
@@ -209,6 +210,16 @@ def test_the_steady_state_is_measured_on_one_thread_and_the_figure_on_all(monkey
     assert harness.PINNED.items() <= (pinned | {"JAX_ENABLE_X64": "0"}).items()
     assert "OMP_NUM_THREADS" not in free
     assert pinned["JAX_ENABLE_X64"] == free["JAX_ENABLE_X64"] == "1"
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="threads are counted where Linux lists them")
+def test_a_pinned_process_computes_on_one_thread():
+    count = """
+import glob, jax, jax.numpy as jnp
+jax.jit(lambda a: a @ a)(jnp.ones((500, 500))).block_until_ready()
+print(sum("XLAEigen" in open(name).read() for name in glob.glob("/proc/self/task/*/comm")))
+"""
+    assert harness.python(count).strip() == "1"
 
 
 def test_all_methods_are_summed_turn_by_turn():
