@@ -133,12 +133,14 @@ def test_data_that_wait_on_the_host_are_never_whole_on_a_device(fake):
     np.testing.assert_allclose(over["value"], alone["value"], rtol=1e-10)
 
 
+@pytest.mark.slow
 def test_a_run_of_two_processes_goes_on_from_its_checkpoint(started):
     """Each of which wrote the rows of its own devices."""
     by = ["ocdbt.process_0", "ocdbt.process_1"]
     assert started(2)[AGAIN] == {"status": "interrupted", "records": 1, "same": True, "by": by}
 
 
+@pytest.mark.slow
 def test_a_run_of_two_processes_that_is_done_is_extended(started):
     assert started(2)[EXTEND] == {"same": True, "records": 10}
 

@@ -129,7 +129,7 @@ def agree(ours, theirs, steps=STEPS):
         np.testing.assert_allclose(got, want, rtol=1e-12, atol=1e-12 * np.abs(want).max(), err_msg=field)
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("name", METHODS)
 def test_agreement(name, variant, pair):

@@ -125,6 +125,7 @@ def fields(name, hp):
     }.get(name, {"x": "x"})
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(("name", "variant", "changes"), CASES)
 def test_agreement(name, variant, changes):
     hp = of(name, variant, **changes)

@@ -93,7 +93,7 @@ def probe(hp, members):
     return lambda p, i, j: drawn[(*when[i][p - 1], j, i)]
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     "changes", GRID + OTHERS, ids=lambda changes: "-".join(f"{k}={v}" for k, v in changes.items() if k != "schedule")
 )

@@ -154,6 +154,7 @@ def test_starts_at_x0(name, tiny):
     np.testing.assert_array_equal(algorithms.get(name).point(tiny, hp, begin(name, tiny, hp)), tiny.x0)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("name", NAMES)
 def test_converges_and_stays(name, tiny):
     """The gap falls below 1e-10 of the first within STEPS, and at its limit the model no longer moves."""

@@ -31,7 +31,7 @@ def configurations(algorithm, problem):
     return [dataclasses.replace(hp, **({name: factor * getattr(hp, name)} if name else {})) for factor in FACTORS]
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("name", algorithms.names())
 def test_a_lane_is_its_single_run(name, tiny):
     """Four lanes in three slots: some start with the others, some in a slot that another has left."""

@@ -45,7 +45,7 @@ def network():
     return make(l2=0.0).solved()  # NaN for x_star: some methods' Lyapunov functions ask for one
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("name", NAMES)
 def test_trains(name, network):
     """State scans, costs are counted, F falls from its start, and the same keys give the same run."""
