@@ -273,6 +273,7 @@ VARIANTS = {
 }
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("case", CASES)
 def test_agreement(case):
     """The default of a method's choices with batches, the others with all rows."""

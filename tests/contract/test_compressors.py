@@ -150,6 +150,7 @@ def test_support_and_levels(example):
         assert all(example.levels(x, value) for value in values[:100]), name
 
 
+@pytest.mark.sampled(2)
 @by_spec
 def test_bits_are_the_catalogues(example):
     """T5: under each index convention; messages of random size are priced by what each of them holds."""
@@ -319,6 +320,7 @@ def test_no_key_is_used_twice(example):
     assert len(set(words)) == len(words)
 
 
+@pytest.mark.sampled(2)
 @by_spec
 def test_clients_errors_and_their_mean(example):
     """T11 and omega_av: equal inputs are compressed independently; E|mean error|^2 <= (omega_av / n) sum |x_i|^2."""
