@@ -287,6 +287,7 @@ def _divided(sizes: Sizes, n: int, form: str) -> list[dict[str, Any]]:
 
 
 def _next_run(problems: Iterator[Any], hp: Any, options: Mapping[str, Any]) -> Any:
+    """GD on the next of these problems."""
     return run("gd", next(problems), hp, **options)
 
 
